@@ -1,0 +1,3 @@
+"""The one version that every Fulmen distribution carries."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""The embedded default backend: training and serving on the CPU with PyTorch."""

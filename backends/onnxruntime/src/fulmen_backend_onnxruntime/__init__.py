@@ -1,0 +1,1 @@
+"""Exports models to ONNX and serves the artefact with ONNX Runtime."""

@@ -1,0 +1,77 @@
+"""What a backend is: several small things, each optional and declared as data in `Capabilities`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from fulmen_core.runner import EngineLimits, Runner
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a backend can do. Empty means: it cannot; nothing unlisted is attempted."""
+
+    train: bool = False
+    serve: bool = False
+    formats: tuple[str, ...] = ()  # artefact formats `load_runner` accepts: "checkpoint", "onnx", ...
+    train_dtypes: tuple[Dtype, ...] = ()
+    serve_dtypes: tuple[Dtype, ...] = ()
+    max_devices: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TrainPlan:
+    """How a training stage wants the model to be run. `"auto"` lets the backend choose, and it says what it chose."""
+
+    dtype: Dtype | Literal["auto"] = "auto"
+    compile: bool = False
+    recompute: bool = False
+    experts: Literal["auto", "grouped", "dense"] = "auto"
+
+
+class TrainProgram(Protocol):
+    """A model prepared for training on a backend."""
+
+    model: nn.Module  # call this instead of the module that was prepared; parameters are shared
+    choices: Mapping[str, str]  # what "auto" became, for the manifest
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The precision context for forward passes."""
+        ...
+
+
+class Backend(Protocol):
+    """A hardware backend. Methods that `capabilities` does not list raise `CapabilityError`."""
+
+    name: str
+
+    def capabilities(self) -> Capabilities: ...
+
+    def prepare_training(self, model: nn.Module, plan: TrainPlan) -> TrainProgram: ...
+
+    def load_runner(self, model: Path, limits: EngineLimits, dtype: Dtype = "float32") -> Runner:
+        """Load a model directory (or exported artefact directory) for serving."""
+        ...
+
+
+class Exporter(Protocol):
+    """Writes a deployable artefact from a model directory."""
+
+    name: str
+
+    def export(self, model: Path, out: Path) -> Mapping[str, Any]:
+        """Write the artefact whole or not at all into `out`; return its manifest (files, hashes, versions, inputs, outputs)."""
+        ...
+
+    def check(self, model: Path, out: Path) -> Mapping[str, Any]:
+        """Compare the artefact with the checkpoint: ``max_abs_diff`` of logits, ``greedy_equal``, and what was compared."""
+        ...

@@ -1,0 +1,109 @@
+"""Frozen descriptions that registration hooks return. They are data: nothing heavy is imported until `load` is resolved."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+#: A callable, or ``"module:attribute"`` resolved on first use.
+Loader = Callable[..., Any] | str
+
+
+def resolve(loader: Loader) -> Any:
+    """Return the object that `loader` names, importing its module if it is a ``"module:attribute"`` string."""
+    if not isinstance(loader, str):
+        return loader
+    module, _, attribute = loader.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+@dataclass(frozen=True, slots=True)
+class Availability:
+    """What a probe found: usable or not, why, which devices and library versions."""
+
+    ok: bool
+    reason: str = ""
+    devices: tuple[str, ...] = ()
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class BackendInfo:
+    """A hardware backend: `load` resolves to a callable of no arguments that makes a `fulmen_core.backend.Backend`."""
+
+    name: str
+    summary: str
+    probe: Loader  # () -> Availability
+    load: Loader
+    priority: int = 0  # `auto` tries the highest first
+
+
+@dataclass(frozen=True, slots=True)
+class ExporterInfo:
+    """An artefact format: `load` resolves to a callable of no arguments that makes a `fulmen_core.backend.Exporter`."""
+
+    name: str
+    summary: str
+    probe: Loader
+    load: Loader
+
+
+@dataclass(frozen=True, slots=True)
+class GuardInfo:
+    """A whole guard. `load` resolves to ``make(policy: Path | None, registry) -> fulmen_core.guard.Guard``."""
+
+    name: str
+    summary: str
+    load: Loader
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorInfo:
+    """A RAISE detector. `load` resolves to ``make(settings: Mapping[str, object]) -> fulmen_safety.detector.Detector``."""
+
+    name: str
+    summary: str
+    phases: tuple[str, ...]  # of "corpus", "reward", "input", "output"
+    categories: tuple[str, ...]  # codes of the RAISE taxonomy
+    languages: tuple[str, ...]
+    cost: str  # "rules", "linear" or "model"
+    load: Loader
+
+
+@dataclass(frozen=True, slots=True)
+class SourceInfo:
+    """A data source. `load` resolves to ``open(**settings) -> Iterator[Mapping[str, object]]``."""
+
+    name: str
+    summary: str
+    kind: str  # "documents" or "instructions"
+    load: Loader
+
+
+@dataclass(frozen=True, slots=True)
+class VerifierInfo:
+    """A verifier. `load` resolves to ``score(answer: str, item: Mapping[str, object]) -> float``."""
+
+    name: str
+    summary: str
+    load: Loader
+
+
+@dataclass(frozen=True, slots=True)
+class TrackerInfo:
+    """A tracker. `load` resolves to ``open(run: Path, stage: str) -> Tracker`` with ``log(step, metrics)`` and ``close()``."""
+
+    name: str
+    summary: str
+    load: Loader
+
+
+@dataclass(frozen=True, slots=True)
+class CommandInfo:
+    """A verb of the command line. `load` resolves to ``run(argv: Sequence[str]) -> int``."""
+
+    name: str
+    summary: str
+    load: Loader

@@ -1,0 +1,83 @@
+"""The contract of a guard: what the trainer and the server ask of RAISE, without knowing it (report section 6).
+
+The four methods are its four components: RAISE-1 `judge_document`, RAISE-2 `reward_penalty`, RAISE-3 `judge_input`,
+RAISE-4 `open_output`. Text is `str`; offsets are indices into the text as it was given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that a detector saw."""
+
+    detector: str
+    category: str  # code of the RAISE taxonomy
+    score: float  # in [0, 1]
+    start: int
+    end: int
+    label: str = ""  # the detector's own name for it, e.g. "resident_id"
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentVerdict:
+    """RAISE-1: keep the document (perhaps rewritten), drop it, or quarantine it because a detector failed."""
+
+    action: Literal["keep", "redact", "drop", "quarantine"]
+    text: str
+    findings: tuple[Finding, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class InputVerdict:
+    """RAISE-3: allow the conversation, replace it by a rewritten one, or block it with a message for the user."""
+
+    action: Literal["allow", "rewrite", "block"]
+    messages: tuple[Mapping[str, str], ...]
+    findings: tuple[Finding, ...] = ()
+    message: str = ""  # the safe completion, when blocked
+    category: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputChunk:
+    """RAISE-4: text that may be delivered now. When `stop` is set nothing follows and generation must end."""
+
+    text: str
+    stop: bool = False
+    findings: tuple[Finding, ...] = field(default=())
+    category: str = ""
+
+
+class OutputStream(Protocol):
+    """One guarded answer. What `feed` has returned can never become part of a finding that would have been withheld."""
+
+    def feed(self, text: str) -> OutputChunk:
+        """Take the next piece of the answer, of any length; return what is safe to deliver."""
+        ...
+
+    def finish(self) -> OutputChunk:
+        """The answer ended: return the rest."""
+        ...
+
+
+class Guard(Protocol):
+    """A loaded guard under one policy."""
+
+    name: str
+    policy_version: str
+
+    def judge_document(self, text: str) -> DocumentVerdict: ...
+
+    def reward_penalty(self, prompt: str, answer: str) -> float:
+        """How harmful the answer is, in [0, 1]; the trainer subtracts it, weighted, from the reward."""
+        ...
+
+    def judge_input(self, messages: Sequence[Mapping[str, str]]) -> InputVerdict: ...
+
+    def open_output(self, messages: Sequence[Mapping[str, str]]) -> OutputStream: ...

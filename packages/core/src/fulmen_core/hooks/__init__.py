@@ -1,0 +1,29 @@
+"""Every hook of Fulmen, one module per group; `hookimpl` marks an implementation, `GROUPS` maps entry-point group to specs.
+
+In: nothing. Out: `hookspec`, `hookimpl`, `GROUPS`, `HOOK_GENERATION`. May import: pluggy and the standard library only.
+
+A hook either *registers* (returns frozen descriptions whose `load` is lazy) or *announces* an event (returns None), never both.
+A plugin is a light module named by an entry point, with at least one `@hookimpl` function. It must import nothing heavy.
+"""
+
+from __future__ import annotations
+
+import pluggy
+
+PROJECT = "fulmen"
+HOOK_GENERATION = "v1"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+#: Entry-point group -> the module in this package that declares its hooks. Event hooks may be implemented in any group.
+GROUPS: dict[str, str] = {
+    f"fulmen.backends.{HOOK_GENERATION}": "fulmen_core.hooks.backends",
+    f"fulmen.exporters.{HOOK_GENERATION}": "fulmen_core.hooks.exporters",
+    f"fulmen.raise.{HOOK_GENERATION}": "fulmen_core.hooks.guards",
+    f"fulmen.data.{HOOK_GENERATION}": "fulmen_core.hooks.data",
+    f"fulmen.training.{HOOK_GENERATION}": "fulmen_core.hooks.training",
+    f"fulmen.commands.{HOOK_GENERATION}": "fulmen_core.hooks.commands",
+}
+
+__all__ = ["GROUPS", "HOOK_GENERATION", "PROJECT", "hookimpl", "hookspec"]

@@ -1,0 +1,1 @@
+"""A continuous-batching engine behind the OpenAI-compatible API, guarded by RAISE."""

@@ -1,0 +1,1 @@
+"""Data pipeline, staged pre-training, supervised fine-tuning, reward model and DPO."""

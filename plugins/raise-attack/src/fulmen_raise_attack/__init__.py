@@ -1,0 +1,1 @@
+"""RAISE detector of prompt attacks: jailbreaks and injections."""

@@ -1,0 +1,1 @@
+"""RAISE detector of personal data in English and Chinese, with check digits."""
