@@ -1,0 +1,146 @@
+# /// script
+# dependencies = ["nox[uv]>=2025.5.1"]
+# ///
+"""Every session of Fulmen. `nox -l` lists them; `nox -s demo` runs the main job, `nox -s tests` the default tests."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.5.1"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.sessions = ["lint", "types", "tests"]
+
+ROOT = Path(__file__).parent
+MEMBERS = {
+    tomllib.loads(path.read_text())["project"]["name"]: path.parent.relative_to(ROOT)
+    for pattern in ("packages/*", "backends/*", "plugins/*")
+    for path in sorted(ROOT.glob(f"{pattern}/pyproject.toml"))
+}
+BACKENDS = ("cpu", "onnxruntime")
+PLUGIN_SETS = {"none": (), "pii": ("pii",), "attack": ("attack",), "all": ("pii", "attack")}
+WHEELHOUSE = ROOT / "wheelhouse"
+
+
+def prepare(session: nox.Session) -> None:
+    """Give pip and uv the same constraints and the same local wheels."""
+    for variable in ("PIP_CONSTRAINT", "UV_CONSTRAINT"):
+        session.env[variable] = str(ROOT / "constraints.txt")
+    if find_links := os.environ.get("PIP_FIND_LINKS"):
+        session.env["UV_FIND_LINKS"] = find_links.replace(" ", ",")
+    session.env["UV_PYTHON_DOWNLOADS"] = "never"
+
+
+def install_workspace(session: nox.Session, *requirements: str) -> None:
+    """Install every member editable, and the named files of requirements/."""
+    prepare(session)
+    arguments = [argument for name in ("members.txt", *requirements) for argument in ("-r", f"requirements/{name}")]
+    session.install(*arguments)
+
+
+def build_wheels(session: nox.Session) -> None:
+    """Build a wheel of every member into the wheelhouse, so that siblings resolve before they are published."""
+    prepare(session)
+    session.install("build", "hatchling")
+    for folder in MEMBERS.values():
+        session.run(
+            "python", "-m", "build", "--wheel", "--no-isolation", "--outdir", str(WHEELHOUSE), str(folder), silent=True
+        )
+
+
+def install_from_wheelhouse(session: nox.Session, *requirements: str) -> None:
+    """Install requirements, taking members from the wheelhouse and everything else from the index."""
+    session.install("--find-links", str(WHEELHOUSE), *requirements)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """The main job: raw text in, a guarded chat endpoint and an ONNX artefact out. `-- key=value` overrides the recipe."""
+    install_workspace(session)
+    session.run("fulmen", "demo", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The default tests, with the backend x plugin-set matrix inside, in one environment."""
+    install_workspace(session, "test.txt")
+    session.run("pytest", "-m", "not slow", *session.posargs)
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    """Suites that take minutes: whole runs at nano size, long workloads."""
+    install_workspace(session, "test.txt")
+    session.run("pytest", "-m", "slow", *session.posargs)
+
+
+@nox.session(reuse_venv=False)
+@nox.parametrize("distribution", sorted(MEMBERS))
+def alone(session: nox.Session, distribution: str) -> None:
+    """Install one member with what it declares and nothing else: every module imports; then its own tests with extras."""
+    build_wheels(session)
+    folder = MEMBERS[distribution]
+    project = tomllib.loads((folder / "pyproject.toml").read_text())
+    install_from_wheelhouse(session, distribution)
+    session.run("python", "tests/alone/import_every_module.py", distribution)
+    extras = ",".join(name for name in project["project"].get("optional-dependencies", {}) if name != "gpu")
+    test_group = project.get("dependency-groups", {}).get("test", [])
+    if (folder / "tests").is_dir():
+        install_from_wheelhouse(
+            session, f"{distribution}[{extras}]" if extras else distribution, "-r", "requirements/test.txt", *test_group
+        )
+        session.run("pytest", "-m", "not slow", str(folder / "tests"), *session.posargs)
+
+
+@nox.session(reuse_venv=False)
+@nox.parametrize("plugins", list(PLUGIN_SETS))
+@nox.parametrize("backend", BACKENDS)
+def combo(session: nox.Session, backend: str, plugins: str) -> None:
+    """A real environment of one backend and one plugin set: discovery, guard and a served answer."""
+    build_wheels(session)
+    models = Path(session.cache_dir) / "combo-models"
+    if not models.exists():
+        install_from_wheelhouse(session, "fulmen-trainer", "fulmen-backend-onnxruntime[cpu,export]")
+        session.run("python", "tests/combo/make_models.py", str(models))
+        session.notify(f"combo(backend='{backend}', plugins='{plugins}')")
+        return
+    extra = "[cpu]" if backend == "onnxruntime" else ""
+    wanted = [f"fulmen-raise-{name}" for name in PLUGIN_SETS[plugins]]
+    install_from_wheelhouse(session, "fulmen-serving", "fulmen-safety", f"fulmen-backend-{backend}{extra}", *wanted)
+    session.run("python", "tests/combo/smoke.py", "--backend", backend, "--plugins", plugins, "--models", str(models))
+
+
+@nox.session
+def wheels(session: nox.Session) -> None:
+    """Build every wheel, then install three subsets from the wheelhouse and run them."""
+    build_wheels(session)
+    session.run("python", "tests/wheels/subsets.py", str(WHEELHOUSE), "constraints.txt")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Ruff, formatting, and the import contracts."""
+    install_workspace(session, "lint.txt")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Mypy, strict, over every member's source."""
+    install_workspace(session, "lint.txt")
+    session.run("mypy", *(str(folder / "src") for folder in MEMBERS.values() if (folder / "src").is_dir()))
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation with warnings as errors."""
+    prepare(session)
+    session.install("-r", "requirements/docs.txt")
+    session.run("mkdocs", "build", "--strict", *session.posargs)

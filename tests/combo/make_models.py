@@ -1,0 +1,31 @@
+"""Write a nano checkpoint with a tokenizer, and its ONNX artefact, for the combination environments."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from fulmen_core.model.checkpoint import save_model
+from fulmen_core.model.presets import load_preset
+from fulmen_core.model.transformer import Transformer
+from fulmen_core.registry import Registry
+from fulmen_core.tokenizer import Tokenizer
+
+
+def main(out: Path) -> None:
+    torch.manual_seed(0)
+    checkpoint = out / "cpu"
+    checkpoint.mkdir(parents=True)
+    text = [path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parents[2].glob("docs/**/*.md"))]
+    tokenizer = Tokenizer.train(text, 1024)
+    tokenizer.save(checkpoint)
+    config = load_preset("nano").model_copy(
+        update={"vocab_size": tokenizer.vocab_size, "eos_token_id": [tokenizer.im_end_id, tokenizer.eos_id]}
+    )
+    save_model(Transformer(config), checkpoint)
+    Registry.discover().exporter("onnx").export(checkpoint, out / "onnxruntime")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

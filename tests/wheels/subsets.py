@@ -1,0 +1,34 @@
+"""Install three subsets of the built wheels into fresh environments and run each: what a user does who wants a part."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import venv
+from pathlib import Path
+
+SUBSETS = {
+    ("fulmen-raise-pii",): ("raise", "check", "--text", "call 13812345678", "--phase", "output", "--json"),
+    ("fulmen-backend-onnxruntime[cpu]",): ("backends", "--json"),
+    ("fulmen-core[model]",): ("model", "show", "--preset", "lightning", "--context", "65536", "--json"),
+}
+
+
+def main(wheelhouse: Path, constraints: Path) -> None:
+    for requirements, command in SUBSETS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            venv.create(folder, with_pip=True)
+            binaries = Path(folder) / "bin"
+            subprocess.run(
+                [binaries / "pip", "install", "-q", "--find-links", wheelhouse, "-c", constraints, *requirements],
+                check=True,
+            )
+            result = subprocess.run([binaries / "fulmen", *command], check=True, text=True, stdout=subprocess.PIPE)
+            json.loads(result.stdout)
+            print(f"{', '.join(requirements)}: fulmen {' '.join(command)} -> exit 0, valid JSON")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
