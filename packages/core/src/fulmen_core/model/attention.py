@@ -1,0 +1,94 @@
+"""Grouped-query attention over a window or the whole document, with keys and values that a layer may borrow.
+
+Legend: B batch, T queries, S keys, D model width, H heads, K kv heads, h head width, w window.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fulmen_core.model.config import ModelConfig
+from fulmen_core.model.layer_plan import LayerSpec
+from fulmen_core.model.masks import ChunkedMask, Mask, split_chunks
+from fulmen_core.model.norm import RMSNorm
+from fulmen_core.model.rope import rotate
+
+
+def attend(q_BTHh: Tensor, k_BSKh: Tensor, v_BSKh: Tensor, mask: Mask) -> Tensor:
+    """Softmax attention, scaled by ``1/sqrt(h)``; query head i reads kv head ``i // (H/K)``. Returns [B, T, H, h].
+
+    Args:
+        mask: None is causal and needs S = T; a bool tensor that broadcasts to [B, H, T, S], True where seen (each query
+            must see a key); or a `ChunkedMask` with S = T.
+    """
+    if isinstance(mask, ChunkedMask):
+        return _attend_chunked(q_BTHh, k_BSKh, v_BSKh, mask)
+    o_BHTh = F.scaled_dot_product_attention(
+        q_BTHh.transpose(1, 2),
+        k_BSKh.transpose(1, 2),
+        v_BSKh.transpose(1, 2),
+        attn_mask=mask,
+        is_causal=mask is None,
+        enable_gqa=q_BTHh.shape[2] != k_BSKh.shape[2],
+    )
+    return o_BHTh.transpose(1, 2)
+
+
+def _attend_chunked(q_BTHh: Tensor, k_BTKh: Tensor, v_BTKh: Tensor, mask: ChunkedMask) -> Tensor:
+    batch, tokens = q_BTHh.shape[:2]
+    chunk = mask.chunk
+    filler = (0, 0, 0, 0, 0, -tokens % chunk)
+    first = attend(q_BTHh[:, :chunk], k_BTKh[:, :chunk], v_BTKh[:, :chunk], mask.first)
+    q, _ = split_chunks(F.pad(q_BTHh, filler), chunk)
+    _, k = split_chunks(F.pad(k_BTKh, filler), chunk)
+    _, v = split_chunks(F.pad(v_BTKh, filler), chunk)
+    rest = attend(q, k, v, mask.rest).unflatten(0, (batch, -1)).flatten(1, 2)
+    return torch.cat((first, rest[:, : tokens - chunk]), dim=1)
+
+
+class Attention(nn.Module):
+    """The projections of one layer. A layer that borrows its keys and values owns no weights for them.
+
+    Callers compose `project_q`, `project_kv`, `attend` and `output`, so that a runner can keep K and V where it likes.
+    `kv_proj` holds the rows of all key heads, then those of all value heads.
+    """
+
+    def __init__(self, config: ModelConfig, layer: LayerSpec) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.head_dim = (
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            config.head_dim,
+        )
+        self.q_proj = nn.Linear(config.hidden_size, self.heads * self.head_dim, bias=False)
+        self.o_proj = nn.Linear(self.heads * self.head_dim, config.hidden_size, bias=False)
+        self.q_norm = RMSNorm(self.head_dim, config.rms_norm_eps) if config.qk_norm else None
+        self.kv_proj: nn.Linear | None = None
+        self.k_norm: RMSNorm | None = None
+        if layer.owns_kv:
+            self.kv_proj = nn.Linear(config.hidden_size, 2 * self.kv_heads * self.head_dim, bias=False)
+            self.k_norm = RMSNorm(self.head_dim, config.rms_norm_eps) if config.qk_norm else None
+
+    def project_q(self, x_BTD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Queries [B, T, H, h], normalised and rotated, of the normalised input `x_BTD`; `cos`, `sin` from `rope.rotary`."""
+        q_BTHh = self.q_proj(x_BTD).unflatten(-1, (self.heads, self.head_dim))
+        if self.q_norm is not None:
+            q_BTHh = self.q_norm(q_BTHh)
+        return rotate(q_BTHh, cos, sin)
+
+    def project_kv(self, x_BTD: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys (normalised and rotated) and values, both [B, T, K, h]. Only for layers that own them."""
+        if self.kv_proj is None:
+            raise TypeError("a layer that borrows its keys and values cannot project them")
+        kv_BT2Kh = self.kv_proj(x_BTD).unflatten(-1, (2, self.kv_heads, self.head_dim))
+        k_BTKh, v_BTKh = kv_BT2Kh.unbind(-3)
+        if self.k_norm is not None:
+            k_BTKh = self.k_norm(k_BTKh)
+        return rotate(k_BTKh, cos, sin), v_BTKh
+
+    def output(self, o_BTHh: Tensor) -> Tensor:
+        """Mix the heads' results back into [B, T, D]."""
+        mixed: Tensor = self.o_proj(o_BTHh.flatten(-2))
+        return mixed

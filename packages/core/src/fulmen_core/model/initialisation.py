@@ -1,0 +1,19 @@
+"""The weights of a new model: normal, with the projections that write to the residual stream scaled by depth (GPT-2)."""
+
+from __future__ import annotations
+
+import math
+
+from torch import nn
+
+from fulmen_core.model.config import ModelConfig
+
+_WRITES_TO_RESIDUAL = ("o_proj.weight", "down.weight", "down_EFD")
+
+
+def initialise(model: nn.Module, config: ModelConfig) -> None:
+    """Draw all weights from N(0, initializer_range²); norms stay one; residual writers get std / sqrt(2 * layers)."""
+    residual = config.initializer_range / math.sqrt(2 * config.num_hidden_layers)
+    for name, parameter in model.named_parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=residual if name.endswith(_WRITES_TO_RESIDUAL) else config.initializer_range)
