@@ -1,0 +1,35 @@
+"""Token ids to text while they arrive, without ever showing half a character."""
+
+from __future__ import annotations
+
+import codecs
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fulmen_core.tokenizer.bpe import Tokenizer
+
+
+class StreamDecoder:
+    """Decodes one sequence id by id. What `push` and `finish` return, joined, equals `Tokenizer.decode` of the ids.
+
+    Args:
+        tokenizer: whose ids arrive.
+        skip_special: leave special tokens out of the text, as `decode` does.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, *, skip_special: bool = True) -> None:
+        self._tokenizer = tokenizer
+        self._skip_special = skip_special
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, token_id: int) -> str:
+        """Take the next id; return the characters that it completes, perhaps none.
+
+        Raises:
+            UserError: the id is outside the vocabulary.
+        """
+        return self._decoder.decode(self._tokenizer.token_bytes(token_id, skip_special=self._skip_special))
+
+    def finish(self) -> str:
+        """The sequence ended: return U+FFFD for an incomplete last character, else nothing."""
+        return self._decoder.decode(b"", final=True)
