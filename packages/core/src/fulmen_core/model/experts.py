@@ -38,7 +38,10 @@ class Experts(nn.Module):
 
     def forward(self, x_ND: Tensor, routing: Routing) -> Tensor:
         """Mix the selected experts' outputs: [N, D] in the dtype of the products (autocast's, or the input's)."""
-        formulations: dict[str, Callable[[Tensor, Tensor, Tensor, Routing], Tensor]] = {"grouped": grouped, "dense": dense}
+        formulations: dict[str, Callable[[Tensor, Tensor, Tensor, Routing], Tensor]] = {
+            "grouped": grouped,
+            "dense": dense,
+        }
         return formulations[self.implementation](x_ND, self.gate_up_EGD, self.down_EFD, routing)
 
 

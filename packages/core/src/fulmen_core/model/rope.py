@@ -9,9 +9,7 @@ import torch
 from torch import Tensor
 
 
-def rotary(
-    positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype = torch.float32
-) -> tuple[Tensor, Tensor]:
+def rotary(positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
     """Cosines and sines for integer `positions` of any shape [...]: two tensors [..., 1, h/2] that broadcast over heads.
 
     Frequencies are ``theta ** (-2j / head_dim)``. Angles are computed in `dtype`: float32 for use, float64 for references;
