@@ -1,0 +1,30 @@
+"""The runner's cache slots: who has one."""
+
+from __future__ import annotations
+
+
+class SlotPool:
+    """Free slots of ``0 .. size-1``. The last one freed is the next one taken: its memory is the warmest."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._free = list(range(size))[::-1]
+
+    @property
+    def free(self) -> tuple[int, ...]:
+        """The slots nobody has."""
+        return tuple(self._free)
+
+    def take(self) -> int | None:
+        """Return a free slot, or None if there is none."""
+        return self._free.pop() if self._free else None
+
+    def give_back(self, slot: int) -> None:
+        """Return `slot` to the pool.
+
+        Raises:
+            ValueError: it is free already, or no slot of this pool: two sequences would share a cache.
+        """
+        if slot in self._free or not 0 <= slot < self.size:
+            raise ValueError(f"slot {slot} of {self.size} is not taken")
+        self._free.append(slot)
