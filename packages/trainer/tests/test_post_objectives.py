@@ -7,6 +7,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
 from fulmen_trainer.log_probs import sample_log_probs, token_log_probs
 from fulmen_trainer.objectives import (
     bradley_terry_loss,
@@ -15,9 +19,6 @@ from fulmen_trainer.objectives import (
     fine_tuning_loss,
     sample_weights,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch import Tensor
 
 
 @settings(max_examples=30, deadline=None)

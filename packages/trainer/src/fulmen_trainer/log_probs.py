@@ -37,7 +37,7 @@ def token_log_probs(
 
     if len(targets_N) <= chunk:
         return of(hidden_ND, targets_N)
-    parts = zip(hidden_ND.split(chunk), targets_N.split(chunk), strict=True)
+    parts = zip(torch.split(hidden_ND, chunk), torch.split(targets_N, chunk), strict=True)
     return torch.cat([checkpoint(of, part, targets, use_reentrant=False) for part, targets in parts])
 
 

@@ -1,7 +1,7 @@
 """The losses of post-training, as functions of log-probabilities and scores alone.
 
-Each returns the *share* of a micro-batch in the mean over the whole batch: shares add up to the batch's loss, so its value
-and gradient do not depend on how the batch was split.
+Each returns the *share* of a micro-batch in the mean over the whole batch: shares add up to the batch's loss, so that
+neither its value nor its gradient depends on how the batch was split.
 
 Legend: N scored tokens of the micro-batch, M samples of the batch, P pairs.
 """

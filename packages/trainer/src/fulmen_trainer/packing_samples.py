@@ -68,7 +68,7 @@ class PackedRows:
     Attributes:
         tokens_BT: int64; padding is token 0.
         positions_BT: int64, from 0 in each sample and in the padding of a row.
-        segments_BT: int64, the sample's number in the batch; padding has the number of samples, so it attends to itself only.
+        segments_BT: int64, the sample's number in the batch; -1 is padding, which the router's statistics leave out.
         scored_N: int64, flat indices into B·T of the scored positions.
         targets_N: int64, the token to predict there.
         sample_N: int64, the number in the batch of the sample it belongs to.
@@ -133,7 +133,7 @@ def _fill(samples: Sequence[Sample], rows: list[list[int]], sequence_length: int
     width = min(sequence_length, -(-used // WIDTH_MULTIPLE) * WIDTH_MULTIPLE)
     tokens_BT = np.zeros((len(rows), width), np.int64)
     positions_BT = np.zeros((len(rows), width), np.int64)
-    segments_BT = np.full((len(rows), width), len(samples), np.int64)
+    segments_BT = np.full((len(rows), width), -1, np.int64)
     scored: list[NDArray[np.int64]] = []
     targets: list[NDArray[np.int64]] = []
     owners: list[NDArray[np.int64]] = []

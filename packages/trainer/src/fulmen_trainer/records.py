@@ -1,4 +1,4 @@
-"""JSON Lines of instructions and preference pairs, read strictly: a fault names the file, the line and what is wrong."""
+"""JSON Lines of instructions and preference pairs, read strictly: a fault names the file, the line and the reason."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from fulmen_core.errors import UserError
+from fulmen_core.tokenizer import ROLES
 
 Message = Mapping[str, str]
-
-ROLES = ("system", "user", "assistant")
 
 
 def read_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -64,11 +63,3 @@ def checked_messages(value: object, where: str) -> list[dict[str, str]]:
             )
         messages.append({"role": str(role), "content": content})
     return messages
-
-
-def prompt_and_answer(messages: Sequence[Message]) -> tuple[list[dict[str, str]], str]:
-    """Split a conversation before its last message if that is the assistant's; the answer is ``""`` if it is not."""
-    copies = [dict(message) for message in messages]
-    if copies and copies[-1]["role"] == "assistant":
-        return copies[:-1], copies[-1]["content"]
-    return copies, ""

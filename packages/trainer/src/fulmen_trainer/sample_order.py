@@ -10,8 +10,8 @@ def batch_indices(count: int, batch: int, step: int, seed: int) -> NDArray[np.in
     """Return the sample numbers of one optimizer step, int64 ``[batch]``.
 
     The samples are shuffled anew in each epoch by a generator seeded with ``(seed, epoch)``, and steps cut the endless
-    concatenation of epochs into consecutive batches: every sample is seen once before any is seen twice, also when `batch`
-    does not divide `count`, or exceeds it.
+    concatenation of epochs into consecutive batches: every sample is seen once before any is seen twice, also when
+    `batch` does not divide `count`, or exceeds it.
 
     Args:
         count: samples in the set, at least 1.

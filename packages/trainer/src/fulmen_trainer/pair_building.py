@@ -1,0 +1,135 @@
+"""From a model's own answers to preference pairs: sample, judge, take the best and the worst (report section 4.2.2).
+
+In: task items, a runner, a judge. Out: pairs with a sufficient gap, and counts of what was left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from fulmen_core.errors import UserError
+from fulmen_trainer.answering import sample_answers
+from fulmen_trainer.conversations import item_answer, item_prompt
+from fulmen_trainer.evaluation import verify
+from fulmen_trainer.preferences import Pair, select_pair
+from fulmen_trainer.reward import RewardModel, guarded_rewards
+
+if TYPE_CHECKING:
+    from fulmen_core.guard import Guard
+    from fulmen_core.registry import Registry
+    from fulmen_core.runner import Runner
+    from fulmen_core.tokenizer import Tokenizer
+
+
+class PairConfig(BaseModel):
+    """How pairs are made of sampled answers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    answers: int = Field(16, ge=1)  # sampled for each prompt (report: 16)
+    temperatures: tuple[float, ...] = Field((1.0, 0.7), min_length=1)  # taking turns (arXiv 2405.07863)
+    max_tokens: int = Field(32, ge=1)  # of an answer; answers cut there are left out
+    min_gap: float = Field(0.5, ge=0)  # pairs whose rewards differ by less are dropped
+    verifier_weight: float = Field(1.0, ge=0)  # of the verifier's score in [0, 1], beside the reward model's
+    penalty_weight: float = Field(1.0, ge=0)  # of the guard's penalty in [0, 1] (RAISE-2)
+    known_answer: bool = False  # whether the item's own answer competes with the sampled ones (off-policy)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What makes an answer good: reward model, the item's verifier, and the guard's penalty, added up.
+
+    Attributes:
+        registry: where verifiers come from.
+        reward_model: None leaves it out.
+        guard: None leaves it out.
+    """
+
+    registry: Registry
+    config: PairConfig
+    reward_model: RewardModel | None = None
+    guard: Guard | None = None
+
+    def rewards(self, items: Sequence[Mapping[str, Any]], answers: Sequence[str]) -> NDArray[np.float64]:
+        """Rewards of one answer to each item, float64, in order.
+
+        Raises:
+            UserError: neither a reward model nor a verifier has a say.
+        """
+        verified = self.config.verifier_weight > 0
+        if self.reward_model is None and not verified:
+            raise UserError("nothing judges the answers", remedy="give a reward model or a verifier_weight above 0")
+        answered = [(item_prompt(item), answer) for item, answer in zip(items, answers, strict=True)]
+        rewards = np.zeros(len(answers))
+        if self.reward_model is not None:
+            rewards += self.reward_model.score(answered)
+        if verified:
+            scores = [verify(self.registry, item, answer) for item, answer in zip(items, answers, strict=True)]
+            rewards += self.config.verifier_weight * np.array(scores)
+        if self.guard is not None:
+            rewards = guarded_rewards(rewards, answered, self.guard, self.config.penalty_weight)
+        return rewards
+
+
+def build_pairs(
+    runner: Runner,
+    tokenizer: Tokenizer,
+    items: Sequence[Mapping[str, Any]],
+    judge: Judge,
+    *,
+    seed: int,
+    source: str = "sampled",
+) -> tuple[list[Pair], dict[str, float]]:
+    """Sample answers to each item and make at most one pair of them: best against worst, if far enough apart.
+
+    Returns:
+        The pairs in the order of the items, and ``prompts``, ``pairs``, ``unfinished`` (answers cut at the limit and
+        left out), ``small_gap`` (prompts without a pair), ``mean_reward`` of the finished sampled answers.
+    """
+    config = judge.config
+    drawn = sample_answers(
+        runner,
+        tokenizer,
+        [item_prompt(item) for item in items],
+        answers=config.answers,
+        temperatures=config.temperatures,
+        max_tokens=config.max_tokens,
+        seed=seed,
+    )
+    # Equal texts are judged once: a trained model repeats itself, and scoring is the dearest part.
+    finished = [[answer.text for answer in answers if answer.finished] for answers in drawn]
+    candidates = [
+        list(dict.fromkeys([*texts, item_answer(item)] if config.known_answer and item_answer(item) else texts))
+        for item, texts in zip(items, finished, strict=True)
+    ]
+    rewards = judge.rewards(
+        [item for item, texts in zip(items, candidates, strict=True) for _ in texts],
+        [text for texts in candidates for text in texts],
+    )
+    pairs: list[Pair] = []
+    sampled_rewards: list[float] = []
+    start = 0
+    for item, texts, own in zip(items, candidates, finished, strict=True):
+        scores = rewards[start : start + len(texts)].tolist()
+        start += len(texts)
+        by_text = dict(zip(texts, scores, strict=True))
+        sampled_rewards += [by_text[text] for text in own]
+        chosen = select_pair(texts, scores, config.min_gap) if texts else None
+        if chosen is not None:
+            best, worst = chosen
+            pairs.append(
+                Pair(tuple(item_prompt(item)), texts[best], texts[worst], f"{source}/{item.get('source', '')}")
+            )
+    return pairs, {
+        "prompts": len(items),
+        "pairs": len(pairs),
+        "unfinished": sum(not answer.finished for answers in drawn for answer in answers),
+        "small_gap": len(items) - len(pairs),
+        "mean_reward": float(np.mean(sampled_rewards)) if sampled_rewards else 0.0,
+    }
