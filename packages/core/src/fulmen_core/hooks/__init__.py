@@ -16,7 +16,8 @@ HOOK_GENERATION = "v1"
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
-#: Entry-point group -> the module in this package that declares its hooks. Event hooks may be implemented in any group.
+#: Entry-point group -> the module in this package that declares its hooks. A plugin implements at least one hook of the group
+#: it is declared in; it may implement hooks of other groups and events besides.
 GROUPS: dict[str, str] = {
     f"fulmen.backends.{HOOK_GENERATION}": "fulmen_core.hooks.backends",
     f"fulmen.exporters.{HOOK_GENERATION}": "fulmen_core.hooks.exporters",
@@ -24,6 +25,7 @@ GROUPS: dict[str, str] = {
     f"fulmen.data.{HOOK_GENERATION}": "fulmen_core.hooks.data",
     f"fulmen.training.{HOOK_GENERATION}": "fulmen_core.hooks.training",
     f"fulmen.commands.{HOOK_GENERATION}": "fulmen_core.hooks.commands",
+    f"fulmen.events.{HOOK_GENERATION}": "fulmen_core.hooks.events",
 }
 
 __all__ = ["GROUPS", "HOOK_GENERATION", "PROJECT", "hookimpl", "hookspec"]

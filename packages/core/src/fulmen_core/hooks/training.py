@@ -1,9 +1,8 @@
-"""Hooks of the group ``fulmen.training.v1``: verifiers, trackers, and the events of a run."""
+"""Hooks of the group ``fulmen.training.v1``: verifiers and trackers. The events of a run are in `fulmen_core.hooks.events`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from fulmen_core.hooks import hookspec
@@ -24,18 +23,3 @@ def fulmen_verifiers() -> Iterable[VerifierInfo]:  # type: ignore[empty-body]
 @hookspec
 def fulmen_trackers() -> Iterable[TrackerInfo]:  # type: ignore[empty-body]
     """Describe trackers of training measurements. A JSONL tracker is always on; others are named by the recipe."""
-
-
-@hookspec
-def fulmen_stage_start(run: Path, stage: str) -> None:
-    """Announce: a stage begins. Called by every training verb before its first step."""
-
-
-@hookspec
-def fulmen_step_end(run: Path, stage: str, step: int, metrics: Mapping[str, float]) -> None:
-    """Announce: an optimizer step ended. Called at each log interval, never inside the step."""
-
-
-@hookspec
-def fulmen_checkpoint_saved(run: Path, stage: str, path: Path) -> None:
-    """Announce: a checkpoint is whole on disk at `path`."""
