@@ -14,11 +14,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from fulmen_core.descriptors import Availability, BackendInfo, DetectorInfo, GuardInfo, resolve
+from fulmen_core.descriptors import Availability, BackendInfo, DetectorInfo, GuardInfo, Loader, resolve
 from fulmen_core.entry_points import read_entries
 from fulmen_core.errors import PluginError, UserError
 from fulmen_core.plugin_loader import describe_exception, event_hooks, load_entry, load_file, load_module
@@ -72,12 +73,12 @@ class Registry:
             UserError: a plugin file is missing.
             PluginError: strict, and an entry point is at fault.
         """
-        plugins = [Plugin(entry, _bound(load_entry, entry)) for entry in read_entries()]
+        plugins = [Plugin(entry, partial(load_entry, entry)) for entry in read_entries()]
         for file in map(Path, files):
             if not file.is_file():
                 raise UserError(f"there is no plugin file {file}", remedy="check the path")
             entry = Entry(file.stem, "file", str(file), str(file), "")
-            plugins.append(Plugin(entry, _bound(load_file, file), given=True))
+            plugins.append(Plugin(entry, partial(load_file, file), given=True))
         registry = cls(plugins, strict=strict)
         registry._table.block(disabled)
         registry._table.check_declarations(reserved)
@@ -93,7 +94,7 @@ class Registry:
         plugins = []
         for module in plugin_modules:
             name = module if isinstance(module, str) else module.__name__
-            plugins.append(Plugin(Entry(name, "module", name, name, ""), _bound(load_module, module), given=True))
+            plugins.append(Plugin(Entry(name, "module", name, name, ""), partial(load_module, module), given=True))
         registry = cls(plugins, strict=True)
         registry._table.load(registry._table.plugins)
         return registry
@@ -154,7 +155,7 @@ class Registry:
         """
         found = self._table.find("fulmen_exporters", name)
         self._require_available(found)
-        exporter: Exporter = self._run(found, lambda: resolve(found.info.load)())
+        exporter: Exporter = self._run(found, partial(_make, found.info.load))
         return exporter
 
     def _backends(self) -> tuple[list[Found], list[PluginRecord]]:
@@ -163,7 +164,7 @@ class Registry:
 
     def _make_backend(self, found: Found) -> Backend:
         self._require_available(found)
-        backend: Backend = self._run(found, lambda: resolve(found.info.load)())
+        backend: Backend = self._run(found, partial(_make, found.info.load))
         return backend
 
     def _probe(self, found: Found) -> Availability | Fault:
@@ -213,7 +214,7 @@ class Registry:
         """
         found = self._table.find("fulmen_guards", name)
         info: GuardInfo = found.info
-        guard: Guard = self._run(found, lambda: resolve(info.load)(policy, self))
+        guard: Guard = self._run(found, partial(_make, info.load, policy, self))
         return guard
 
     def detector_info(self, name: str) -> DetectorInfo:
@@ -224,7 +225,7 @@ class Registry:
     def detector(self, name: str, settings: Mapping[str, object]) -> Any:
         """Make a RAISE detector with its table of settings. Raises `PluginError` as `guard` does."""
         found = self._table.find("fulmen_raise_detectors", name)
-        return self._run(found, lambda: resolve(found.info.load)(settings))
+        return self._run(found, partial(_make, found.info.load, settings))
 
     # -- data, training, commands --------------------------------------------------------------------------------------
 
@@ -252,9 +253,17 @@ class Registry:
         run: Callable[[Sequence[str]], int] = self._resolved("fulmen_commands", name)
         return run
 
+    def has_command(self, name: str) -> bool:
+        """Whether an installed entry point is called `name`, or a plugin file brings that verb. Imports nothing installed."""
+        table = self._table
+        if any(plugin.entry.kind == "command" and plugin.entry.name == name for plugin in table.plugins):
+            return True
+        given = [plugin for plugin in table.plugins if plugin.given]
+        return any(found.info.name == name for found in table.describe(given, "fulmen_commands"))
+
     def _resolved(self, hook: str, name: str) -> Any:
         found = self._table.find(hook, name)
-        return self._run(found, lambda: resolve(found.info.load))
+        return self._run(found, partial(resolve, found.info.load))
 
     def _run(self, found: Found, action: Callable[[], Any]) -> Any:
         """Run a plugin's loader. What the *user* did wrong comes through; anything else that it raises is the plugin's fault."""
@@ -327,8 +336,8 @@ class Registry:
         return [p.entry for p in self._table.plugins if not (p.fault and p.fault.state == "blocked")]
 
 
-def _bound(load: Callable[[Any], Any], argument: object) -> Callable[[], Any]:
-    return lambda: load(argument)
+def _make(load: Loader, *arguments: object) -> Any:
+    return resolve(load)(*arguments)
 
 
 def _as_failed(record: PluginRecord, reason: str) -> PluginRecord:

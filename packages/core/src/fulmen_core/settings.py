@@ -1,0 +1,28 @@
+"""What the environment may say (``FULMEN_…``). Read once, at the edge: only `fulmen_core.cli.context` makes this object."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Settings of the whole command, from ``FULMEN_…`` variables; arguments of the constructor win over them."""
+
+    model_config = SettingsConfigDict(env_prefix="FULMEN_", extra="forbid", frozen=True)
+
+    plugins_disabled: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="plugins never to import, by name or distribution, separated by commas"
+    )
+    plugins_strict: bool = Field(False, description="stop at the first fault of any plugin")
+    threads: int | None = Field(None, ge=1, description="threads of the numeric libraries; default: theirs")
+    debug: bool = Field(False, description="show tracebacks and debug logs")
+
+    @field_validator("plugins_disabled", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(name.strip() for name in value.split(",") if name.strip())
+        return value
