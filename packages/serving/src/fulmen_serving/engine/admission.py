@@ -69,6 +69,11 @@ class Admission:
         with self._lock:
             return sum(self._queued.values())
 
+    def refuse_if_full(self, more: int) -> None:
+        """Raise `EngineFull` if `more` requests have no place now. Cheap, and settles nothing: `enter` decides."""
+        with self._lock:
+            self._check_requests(more)
+
     def enter(self, requests: Sequence[tuple[str, int]]) -> None:
         """Admit all of `requests`, pairs of id and prompt tokens, or none.
 
@@ -77,16 +82,12 @@ class Admission:
         """
         tokens = sum(count for _, count in requests)
         with self._lock:
-            if self._live + len(requests) > self._slots + self.limits.max_waiting:
-                raise EngineFull(
-                    f"all {self._slots} slots are taken and {self.limits.max_waiting} requests may wait",
-                    self._retry_after(),
-                )
+            self._check_requests(len(requests))
             queued = sum(self._queued.values())
             # one call (n choices of one long prompt) may exceed the limit when nothing else waits; else it never could
             if queued and queued + tokens > self.limits.max_queued_tokens:
                 raise EngineFull(
-                    f"{queued} prompt tokens are queued and at most {self.limits.max_queued_tokens} may be",
+                    f"The server is full: {queued} prompt tokens wait, and {self.limits.max_queued_tokens} may",
                     self._retry_after(),
                 )
             self._live += len(requests)
@@ -104,6 +105,13 @@ class Admission:
             self._live -= 1
             if slot_seconds is not None:
                 self._seconds_per_request += 0.1 * (slot_seconds - self._seconds_per_request)
+
+    def _check_requests(self, more: int) -> None:
+        if self._live + more > self._slots + self.limits.max_waiting:
+            raise EngineFull(
+                f"The server is full: {self._slots} requests run at once and {self.limits.max_waiting} may wait",
+                self._retry_after(),
+            )
 
     def _retry_after(self) -> int:
         rounds = (len(self._queued) + 1) / self._slots

@@ -1,0 +1,223 @@
+"""The body of ``POST /v1/chat/completions``: what is understood, and a refusal by name for everything else.
+
+Unsupported fields that clients send with a neutral value (``tools: []``, ``logprobs: false``) are accepted with that value
+only: a parameter is honoured or refused, never ignored.
+Source: https://platform.openai.com/docs/api-reference/chat/create.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from fulmen_core.suggestions import closest
+from fulmen_serving.refusal import Refusal
+from fulmen_serving.service import AnswerOptions
+
+MAX_STOPS = 4
+
+#: OpenAI's fields that are not supported, and the values (beside null) with which they ask for nothing.
+UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
+    "audio": (),
+    "frequency_penalty": (0,),
+    "function_call": ("none", "auto"),
+    "functions": ([],),
+    "logit_bias": ({},),
+    "logprobs": (False,),
+    "metadata": ({},),
+    "modalities": (["text"],),
+    "moderation": (),
+    "parallel_tool_calls": (True, False),
+    "prediction": (),
+    "presence_penalty": (0,),
+    "prompt_cache_options": ({},),
+    "prompt_cache_retention": (),
+    "reasoning_effort": ("none",),
+    "response_format": ({"type": "text"},),
+    "service_tier": ("auto", "default"),
+    "store": (False,),
+    "tool_choice": ("none", "auto"),
+    "tools": ([],),
+    "top_logprobs": (0,),
+    "verbosity": ("medium",),
+    "web_search_options": (),
+}
+UNSUPPORTED_IN_MESSAGES: Mapping[str, tuple[Any, ...]] = {
+    "annotations": ([],),
+    "audio": (),
+    "function_call": (),
+    "name": (),
+    "refusal": (),
+    "tool_call_id": (),
+    "tool_calls": ([],),
+}
+
+
+def _text_of(content: object) -> object:
+    """Join text parts. Other parts are refused by their type."""
+    if not isinstance(content, list):
+        return content
+    texts = []
+    for index, part in enumerate(content):
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind != "text":
+            raise PydanticCustomError("content_part", f"part {index} is of type {kind!r}; only 'text' is supported")
+        if part.keys() != {"type", "text"} or not isinstance(part["text"], str):
+            raise PydanticCustomError("content_part", f"part {index} must have a string 'text' and nothing else")
+        texts.append(part["text"])
+    return "".join(texts)
+
+
+def _role_of(role: object) -> object:
+    """OpenAI's newer name for the same role."""
+    return "system" if role == "developer" else role
+
+
+def _stops_of(stop: object) -> object:
+    stops = [] if stop is None else [stop] if isinstance(stop, str) else stop
+    if isinstance(stops, list) and "" in stops:
+        raise PydanticCustomError("stop", "an empty string would end every answer at once")
+    return stops
+
+
+_TEXT_PARTS = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
+        "required": ["type", "text"],
+    },
+}
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class ChatMessage(_Strict):
+    """One turn of a conversation."""
+
+    role: Annotated[
+        Literal["system", "user", "assistant"],
+        BeforeValidator(_role_of),
+        WithJsonSchema({"enum": ["system", "developer", "user", "assistant"]}),
+    ]
+    content: Annotated[str, BeforeValidator(_text_of), WithJsonSchema({"anyOf": [{"type": "string"}, _TEXT_PARTS]})]
+
+
+class StreamOptions(_Strict):
+    """Options of a streamed answer."""
+
+    include_usage: bool | None = None
+    include_obfuscation: Literal[False] | None = None
+
+
+class ChatCompletionRequest(_Strict):
+    """The body of a request for a chat completion."""
+
+    model: str
+    messages: list[ChatMessage] = Field(min_length=1)
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    max_tokens: int | None = Field(None, ge=1)
+    stop: Annotated[
+        list[str],
+        Field(max_length=MAX_STOPS),
+        BeforeValidator(_stops_of),
+        WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+    ] = []
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    n: int | None = Field(None, ge=1)
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    # They name the user or a cache line; an answer does not depend on them.
+    user: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+
+    @property
+    def options(self) -> AnswerOptions:
+        """What it asks of the service."""
+        newest = self.max_completion_tokens
+        return AnswerOptions(
+            temperature=self.temperature,
+            top_p=self.top_p,
+            max_tokens=self.max_tokens if newest is None else newest,
+            seed=self.seed,
+            stop=tuple(self.stop),
+            choices=self.n or 1,
+        )
+
+
+def parse_chat_request(body: Mapping[str, Any]) -> ChatCompletionRequest:
+    """Check a parsed body.
+
+    Raises:
+        Refusal: 400, naming the first field at fault.
+    """
+    fields = _without_neutral(body, UNSUPPORTED, "")
+    messages = fields.get("messages")
+    if isinstance(messages, list):
+        fields["messages"] = [
+            _without_neutral(message, UNSUPPORTED_IN_MESSAGES, f"messages[{index}].")
+            if isinstance(message, dict)
+            else message
+            for index, message in enumerate(messages)
+        ]
+    try:
+        request = ChatCompletionRequest.model_validate(fields)
+    except ValidationError as error:
+        raise _refusal(error) from None
+    if request.stream_options is not None and not request.stream:
+        raise Refusal(400, "'stream_options' needs 'stream': true", code="invalid_value", param="stream_options")
+    if (
+        None not in (request.max_tokens, request.max_completion_tokens)
+        and request.max_tokens != request.max_completion_tokens
+    ):
+        raise Refusal(
+            400, "'max_tokens' and 'max_completion_tokens' differ; give one", code="invalid_value", param="max_tokens"
+        )
+    return request
+
+
+def _without_neutral(body: Mapping[str, Any], unsupported: Mapping[str, tuple[Any, ...]], where: str) -> dict[str, Any]:
+    """Drop unsupported fields that ask for nothing; refuse those that ask for something."""
+    kept = dict(body)
+    for name in unsupported.keys() & kept.keys():
+        value = kept.pop(name)
+        if value is not None and value not in unsupported[name]:
+            raise Refusal(
+                400,
+                f"'{where}{name}' is not supported by this server",
+                code="unsupported_parameter",
+                param=where + name,
+            )
+    return kept
+
+
+def _refusal(error: ValidationError) -> Refusal:
+    # an unknown field explains a missing one ("mesages"), so it is named first
+    faults = sorted(error.errors(include_url=False), key=lambda fault: fault["type"] != "extra_forbidden")
+    fault = faults[0]
+    path = [part for part in fault["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
+    param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+    if fault["type"] == "extra_forbidden":
+        near = closest(str(path[-1]), _fields_at(path[:-1]))
+        message = f"Unrecognized request argument supplied: {param}" + (f"; did you mean '{near}'?" if near else "")
+        return Refusal(400, message, code="unknown_parameter", param=param)
+    if fault["type"] == "missing":
+        return Refusal(400, f"Missing required parameter: '{param}'", code="missing_required_parameter", param=param)
+    sentence = fault["msg"][:1].lower() + fault["msg"][1:]
+    return Refusal(400, f"Invalid '{param}': {sentence}", code="invalid_value", param=param)
+
+
+def _fields_at(path: list[int | str]) -> set[str]:
+    if not path:
+        return set(ChatCompletionRequest.model_fields) | set(UNSUPPORTED)
+    if path[0] == "messages":
+        return set(ChatMessage.model_fields) | set(UNSUPPORTED_IN_MESSAGES)
+    return set(StreamOptions.model_fields)

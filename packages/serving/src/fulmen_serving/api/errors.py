@@ -1,0 +1,71 @@
+"""Every failure as OpenAI's error object: ``{"error": {"message", "type", "param", "code"}}``.
+
+Source: https://platform.openai.com/docs/guides/error-codes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from fulmen_serving.metrics import ServingMetrics
+from fulmen_serving.refusal import Refusal
+
+logger = logging.getLogger(__name__)
+
+#: nginx's status for a client that left; nobody receives it.
+CLIENT_CLOSED_REQUEST = 499
+
+Handler = Callable[[Request, Exception], Awaitable[Response]]
+
+
+def error_object(refusal: Refusal) -> dict[str, Any]:
+    """Return the body of an error response."""
+    return {
+        "error": {
+            "message": str(refusal),
+            "type": refusal.error_type,
+            "param": refusal.param,
+            "code": refusal.code,
+        }
+    }
+
+
+def install_error_handlers(app: FastAPI, metrics: ServingMetrics) -> None:
+    """Answer every refusal, unknown path, wrong method and defect of `app` with an error object, and count it."""
+
+    async def refused(request: Request, error: Exception) -> Response:
+        refusal = _as_refusal(request, error)
+        metrics.refusals.labels(str(refusal.status)).inc()
+        headers = dict(getattr(error, "headers", None) or {})
+        if refusal.retry_after is not None:
+            headers["Retry-After"] = str(refusal.retry_after)
+        return JSONResponse(error_object(refusal), refusal.status, headers)
+
+    async def client_left(_request: Request, _error: Exception) -> Response:
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
+
+    app.add_exception_handler(Refusal, refused)
+    app.add_exception_handler(HTTPException, refused)
+    app.add_exception_handler(Exception, refused)
+    app.add_exception_handler(ClientDisconnect, client_left)
+
+
+def _as_refusal(request: Request, error: Exception) -> Refusal:
+    if isinstance(error, Refusal):
+        return error
+    where = f"{request.method} {request.url.path}"
+    if isinstance(error, HTTPException):
+        if error.status_code == 404:
+            return Refusal(404, f"Unknown request URL: {where}; see /docs for what there is", code="unknown_url")
+        if error.status_code == 405:
+            allowed = (error.headers or {}).get("Allow", "")
+            return Refusal(405, f"Not allowed: {where}; use {allowed}", code="method_not_allowed")
+        return Refusal(error.status_code, str(error.detail), code="http_error")
+    return Refusal(500, f"The server had an error while it processed {where}", code="internal_error")

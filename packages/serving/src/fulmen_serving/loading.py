@@ -1,0 +1,124 @@
+"""From a model directory to a running service: checks first, then the guard, then the model."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fulmen_core.errors import PluginError, UserError
+from fulmen_core.runner import EngineLimits
+from fulmen_core.tokenizer import Tokenizer
+from fulmen_serving.engine.admission import AdmissionLimits
+from fulmen_serving.engine.engine import Engine
+from fulmen_serving.engine.scheduler import check_limits
+from fulmen_serving.metrics import ServingMetrics
+from fulmen_serving.model_directory import ModelDirectory, choose_backend
+from fulmen_serving.service import ChatService, ServedModel
+
+if TYPE_CHECKING:
+    from fulmen_core.guard import Guard
+    from fulmen_core.registry import Registry
+
+#: The context served when nobody says: memory is sized for all slots at once.
+DEFAULT_CONTEXT = 2048
+MAX_STEP_TOKENS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class ServingOptions:
+    """How to serve a model.
+
+    Attributes:
+        model: a checkpoint or an exported artefact.
+        name: what clients call it; empty takes the directory's name.
+        backend: a backend's name, or "auto".
+        guarded: whether RAISE judges what goes in and out.
+        policy: the guard's policy file; None is its own default.
+        max_sequences: answers generated at once.
+        max_context: tokens of a conversation with its answer; None is the model's own, at most `DEFAULT_CONTEXT`.
+        admission: how much may wait.
+    """
+
+    model: Path
+    name: str = ""
+    backend: str = "auto"
+    guarded: bool = True
+    policy: Path | None = None
+    max_sequences: int = 16
+    max_context: int | None = None
+    admission: AdmissionLimits = field(default_factory=AdmissionLimits)
+
+
+def load_guard(registry: Registry, policy: Path | None) -> Guard:
+    """Load the guard named "raise".
+
+    Raises:
+        UserError: it is not installed, cannot be used, or the policy is at fault. Nothing is then served.
+    """
+    if policy is not None and not policy.is_file():
+        raise UserError(f"there is no policy file {policy}", remedy="check the path given with --policy")
+    try:
+        return registry.guard("raise", policy)
+    except PluginError as error:
+        raise PluginError(
+            f"the model is not served without its guard, and {error.what}",
+            where=error.where,
+            remedy=f"{error.remedy or 'pip install fulmen-safety'}; or give --no-guard to serve unguarded on purpose",
+        ) from error
+
+
+def load_service(options: ServingOptions, registry: Registry) -> ChatService:
+    """Load the model and start its engine.
+
+    Raises:
+        UserError: the directory holds no model, no backend serves it, the tokenizer does not fit, a limit makes no
+            sense, or the guard cannot be loaded. Nothing runs then.
+    """
+    directory = ModelDirectory.inspect(options.model)
+    tokenizer = Tokenizer.load(options.model)
+    tokenizer.check_model_vocab(directory.vocab_size, str(options.model))
+    limits = _limits(options, directory)
+    guard = load_guard(registry, options.policy) if options.guarded else None
+    backend = choose_backend(registry, options.backend, directory.format)
+    runner = backend.load_runner(options.model, limits)
+    try:
+        metrics = ServingMetrics()
+        engine = Engine(runner, options.admission, metrics)
+        generation = directory.generation
+        served = ServedModel(
+            name=options.name or options.model.resolve().name,
+            backend=backend.name,
+            stop_ids=directory.stop_ids() | frozenset(tokenizer.stop_ids),
+            temperature=generation.get("temperature", 1.0),
+            top_p=generation.get("top_p", 1.0),
+            fingerprint=directory.fingerprint(backend.name, guard.policy_version if guard else ""),
+            created=int(time.time()),
+        )
+    except BaseException:
+        runner.close()
+        raise
+    engine.start()
+    return ChatService(
+        served,
+        tokenizer,
+        engine,
+        guard,
+        metrics,
+        lambda record: registry.announce("fulmen_request_done", record=record),
+    )
+
+
+def _limits(options: ServingOptions, directory: ModelDirectory) -> EngineLimits:
+    longest = directory.max_context
+    context = min(longest, DEFAULT_CONTEXT) if options.max_context is None else options.max_context
+    if context > longest:
+        raise UserError(
+            f"a context of {context} tokens is longer than the {longest} the model was made for",
+            where=str(options.model),
+            remedy=f"give --max-context {longest} or less",
+        )
+    limits = EngineLimits(options.max_sequences, context, max(MAX_STEP_TOKENS, options.max_sequences))
+    check_limits(limits)
+    return limits

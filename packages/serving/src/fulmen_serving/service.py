@@ -1,0 +1,325 @@
+"""One guarded chat model: a conversation in, a stream of answers out. The HTTP API and the terminal chat stand on it.
+
+Order of a request: room? -> encode, fits the context? -> RAISE-3 -> admission -> engine -> RAISE-4 -> events. Nothing that
+the guard has blocked ever reaches the engine, and nothing reaches the caller that the output guard has not returned.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Self
+
+from fulmen_core.errors import UserError
+from fulmen_core.guard import Guard, InputVerdict
+from fulmen_core.sampling import SamplingParams
+from fulmen_core.tokenizer import StreamDecoder, Tokenizer
+from fulmen_serving.engine.admission import EngineFull
+from fulmen_serving.engine.answer_stream import AnswerStream
+from fulmen_serving.engine.answer_text import AnswerText
+from fulmen_serving.engine.engine import AnswerEnd, AnswerEvent, Engine, EngineStopped, TextDelta
+from fulmen_serving.engine.sequence import GenerationRequest
+from fulmen_serving.engine.stop_strings import StopStrings
+from fulmen_serving.metrics import ServingMetrics
+from fulmen_serving.refusal import Refusal
+
+logger = logging.getLogger(__name__)
+
+Message = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """What is served, and what a request that says nothing gets.
+
+    Attributes:
+        name: what clients call it.
+        backend: which backend runs it.
+        stop_ids: tokens that end an answer.
+        temperature, top_p: defaults, from generation_config.json or OpenAI's 1.
+        fingerprint: changes whenever the same request might get another answer.
+        created: Unix time of loading.
+    """
+
+    name: str
+    backend: str
+    stop_ids: frozenset[int]
+    temperature: float = 1.0
+    top_p: float = 1.0
+    fingerprint: str = ""
+    created: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerOptions:
+    """What a request asks for; None is the model's default, for `max_tokens` all that the context leaves."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    choices: int = 1
+
+
+class Answer:
+    """The answers to one request: iterate over pairs of choice and event, and close it in any case.
+
+    Attributes:
+        request_id: unique, starts with "chatcmpl-".
+        prompt_tokens: of the conversation as it was given to the model.
+        completion_tokens: generated so far in all choices that ended.
+    """
+
+    def __init__(
+        self,
+        request_id: str,
+        prompt_tokens: int,
+        events: AsyncIterator[tuple[int, AnswerEvent]],
+        done: Callable[[Answer], None],
+    ) -> None:
+        self.request_id, self.prompt_tokens = request_id, prompt_tokens
+        self.ends: dict[int, AnswerEnd] = {}
+        self._events, self._done, self._closed = events, done, False
+
+    @property
+    def completion_tokens(self) -> int:
+        """Tokens of the choices that ended."""
+        return sum(end.completion_tokens for end in self.ends.values())
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> tuple[int, AnswerEvent]:
+        index, event = await self._events.__anext__()
+        if isinstance(event, AnswerEnd):
+            self.ends[index] = event
+        return index, event
+
+    def close(self) -> None:
+        """Abort what has not ended and report the request as done. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            if isinstance(self._events, AnswerStream):
+                self._events.close()
+            self._done(self)
+
+
+class ChatService:
+    """A model, its tokenizer, its engine and its guard.
+
+    Args:
+        model: what is served.
+        tokenizer: the model's.
+        engine: started; `close` closes it.
+        guard: RAISE, or None to serve unguarded.
+        metrics: where to count.
+        announce: told of every request that ended, with a record that holds no text; on a thread of its own.
+    """
+
+    def __init__(
+        self,
+        model: ServedModel,
+        tokenizer: Tokenizer,
+        engine: Engine,
+        guard: Guard | None,
+        metrics: ServingMetrics,
+        announce: Callable[[Mapping[str, object]], None],
+    ) -> None:
+        self.model, self.tokenizer, self.engine, self.guard, self.metrics = model, tokenizer, engine, guard, metrics
+        self._announce = announce
+        # One thread: judging holds the interpreter's lock anyway, and a guard then judges one input at a time.
+        self._intake = ThreadPoolExecutor(1, "fulmen-intake")
+        self._entering = 0  # answers asked for and not yet admitted; touched by the event loop's thread alone
+
+    @property
+    def max_context(self) -> int:
+        """Tokens of the longest conversation with its answer."""
+        return self.engine.core.runner.limits.max_context
+
+    @property
+    def max_choices(self) -> int:
+        """Answers that one request may ask for: as many as can run at once."""
+        return self.engine.core.runner.limits.max_sequences
+
+    async def open(self, messages: Sequence[Message], options: AnswerOptions) -> Answer:
+        """Judge and admit a conversation, each message with "role" and "content".
+
+        Raises:
+            Refusal: it is too long, a parameter is out of range, there is no room, or the guard failed.
+        """
+        begun = time.perf_counter()
+        if self.engine.draining:
+            raise self._stopping()
+        # Refuse before any work is done; those being judged count too, or a burst would fill the intake without bound.
+        try:
+            self.engine.admission.refuse_if_full(self._entering + options.choices)
+        except EngineFull as full:
+            raise _full(full) from None
+        self._entering += options.choices
+        try:
+            return await self._admit(messages, options, begun)
+        finally:
+            self._entering -= options.choices
+
+    async def _admit(self, messages: Sequence[Message], options: AnswerOptions, begun: float) -> Answer:
+        in_thread = asyncio.get_running_loop().run_in_executor
+        prompt_ids = await in_thread(self._intake, self._encode, messages)
+        params = self._params(options, len(prompt_ids))
+        verdict = None if self.guard is None else await in_thread(self._intake, self._judge, self.guard, messages)
+        request_id = f"chatcmpl-{uuid.uuid4().hex}"
+
+        def done(answer: Answer) -> None:
+            self._report(answer, verdict, time.perf_counter() - begun)
+
+        if verdict is not None and verdict.action == "block":
+            self.metrics.requests.labels("content_filter").inc(options.choices)
+            return Answer(request_id, len(prompt_ids), _blocked(verdict, options.choices), done)
+        if verdict is not None and verdict.action == "rewrite":
+            messages = verdict.messages
+            prompt_ids = await in_thread(self._intake, self._encode, messages)
+            params = self._params(options, len(prompt_ids))
+        answers = await in_thread(
+            self._intake, self._answers, request_id, messages, prompt_ids, params, options.choices
+        )
+        try:
+            stream = AnswerStream(self.engine, answers)
+        except EngineFull as full:
+            raise _full(full) from None
+        except EngineStopped:
+            raise self._stopping() from None
+        return Answer(request_id, len(prompt_ids), stream, done)
+
+    def close(self) -> None:
+        """Stop the engine and the intake. Idempotent."""
+        self.engine.close()
+        self._intake.shutdown()
+
+    # -- on the intake thread -----------------------------------------------------------------------------------------
+
+    def _encode(self, messages: Sequence[Message]) -> list[int]:
+        try:
+            ids = self.tokenizer.encode_chat(messages, add_generation_prompt=True)
+        except UserError as error:
+            raise Refusal(400, str(error), code="invalid_value", param="messages") from None
+        if len(ids) >= self.max_context:
+            raise Refusal(
+                400,
+                f"This model's maximum context length is {self.max_context} tokens, and your messages have {len(ids)}, "
+                "which leaves no room for an answer; please shorten them",
+                code="context_length_exceeded",
+                param="messages",
+            )
+        return ids
+
+    def _judge(self, guard: Guard, messages: Sequence[Message]) -> InputVerdict:
+        try:
+            return guard.judge_input(messages)
+        except Exception as error:  # fail closed: what could not be judged is not answered
+            raise _guard_failed(error) from error
+
+    def _answers(
+        self, request_id: str, messages: Sequence[Message], prompt_ids: list[int], params: SamplingParams, choices: int
+    ) -> list[tuple[GenerationRequest, AnswerText]]:
+        # the seed is the sampler's second argument, mixed with the choice: choices differ, and each is repeatable
+        seed = secrets.randbits(63) if params.seed is None else params.seed
+        answers = []
+        for index in range(choices):
+            try:
+                guard = None if self.guard is None else self.guard.open_output(messages)
+            except Exception as error:
+                raise _guard_failed(error) from error
+            unseeded = SamplingParams(
+                params.temperature, params.top_p, params.top_k, params.max_tokens, None, params.stop
+            )
+            request = GenerationRequest(
+                f"{request_id}-{index}", prompt_ids, unseeded, (seed, index), self.model.stop_ids
+            )
+            answers.append((request, AnswerText(StreamDecoder(self.tokenizer), StopStrings(params.stop), guard)))
+        return answers
+
+    # -----------------------------------------------------------------------------------------------------------------
+
+    def _params(self, options: AnswerOptions, prompt_tokens: int) -> SamplingParams:
+        room = self.max_context - prompt_tokens
+        max_tokens = room if options.max_tokens is None else options.max_tokens
+        if max_tokens > room:
+            raise Refusal(
+                400,
+                f"This model's maximum context length is {self.max_context} tokens. You requested "
+                f"{prompt_tokens + max_tokens} ({prompt_tokens} in the messages, {max_tokens} in the answer); please "
+                "reduce either",
+                code="context_length_exceeded",
+                param="max_tokens",
+            )
+        if options.choices > self.max_choices:
+            raise Refusal(
+                400,
+                f"n is {options.choices}, and this server gives at most {self.max_choices} answers to one request",
+                code="invalid_value",
+                param="n",
+            )
+        try:
+            return SamplingParams(
+                temperature=self.model.temperature if options.temperature is None else options.temperature,
+                top_p=self.model.top_p if options.top_p is None else options.top_p,
+                max_tokens=max_tokens,
+                seed=options.seed,
+                stop=options.stop,
+            )
+        except UserError as error:
+            raise Refusal(400, str(error), code="invalid_value") from None
+
+    def _stopping(self) -> Refusal:
+        return Refusal(503, self.engine.fault or "The server is stopping", code="service_unavailable", retry_after=5)
+
+    def _report(self, answer: Answer, verdict: InputVerdict | None, seconds: float) -> None:
+        record: dict[str, object] = {
+            "request_id": answer.request_id,
+            "model": self.model.name,
+            "backend": self.model.backend,
+            "policy": None if self.guard is None else self.guard.policy_version,
+            "prompt_tokens": answer.prompt_tokens,
+            "completion_tokens": answer.completion_tokens,
+            "seconds": seconds,
+            "input_action": None if verdict is None else verdict.action,
+            "input_category": "" if verdict is None else verdict.category,
+            "answers": [
+                {
+                    "end": end.reason,
+                    "tokens": end.completion_tokens,
+                    "category": end.category,
+                    "findings": [finding.category for finding in end.findings],
+                    "queue_seconds": end.queue_seconds,
+                    "first_token_seconds": end.first_token_seconds,
+                }
+                for _, end in sorted(answer.ends.items())
+            ],
+        }
+        try:
+            self._intake.submit(self._announce, record)
+        except RuntimeError:  # the service was closed while a client still read: nobody is left to tell
+            logger.debug("request %s ended after the service", answer.request_id)
+
+
+async def _blocked(verdict: InputVerdict, choices: int) -> AsyncIterator[tuple[int, AnswerEvent]]:
+    """The safe completion, as an ordinary answer."""
+    for index in range(choices):
+        if verdict.message:
+            yield index, TextDelta(verdict.message)
+        yield index, AnswerEnd("content_filter", 0, verdict.findings, verdict.category)
+
+
+def _full(full: EngineFull) -> Refusal:
+    return Refusal(429, str(full), code="rate_limit_exceeded", retry_after=full.retry_after)
+
+
+def _guard_failed(error: Exception) -> Refusal:
+    logger.error("the guard failed, so the request is not served", exc_info=error)
+    return Refusal(500, "The safety guard failed, so the request was not served", code="guard_failed")
