@@ -77,7 +77,12 @@ def checkpoints(work: Path) -> list[Path]:
     return sorted(path for path in (work / "checkpoints").glob("step-*") if (path / "loop.json").is_file())
 
 
-def _save(module: TrainModule, work: Path, step: int, interval: _Interval) -> Path:
+def save_checkpoint(module: TrainModule, work: Path, step: int, interval: _Interval | None = None) -> Path:
+    """Write the checkpoint of `step` (steps done) whole, remove all but the last two, and return its path.
+
+    Called with a loaded module before `run_loop`, it makes the loop start at `step`.
+    """
+    interval = interval if interval is not None else _Interval()
     path = work / "checkpoints" / f"step-{step:08d}"
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_directory(path) as partial:
@@ -90,6 +95,8 @@ def _save(module: TrainModule, work: Path, step: int, interval: _Interval) -> Pa
 
 def _resume(module: TrainModule, work: Path, display: Display) -> tuple[int, _Interval]:
     """Load the newest checkpoint that is sound; the step to go on with, and the interval it was taken in."""
+    for leftover in (work / "checkpoints").glob(".step-*"):  # of a process that was killed while writing
+        shutil.rmtree(leftover, ignore_errors=True)
     found = checkpoints(work)
     fault: CorruptArtefact | None = None
     for path in reversed(found):
@@ -148,7 +155,7 @@ def run_loop(
         interval, and ``"tokens"``, ``"tokens_per_second"``, ``"seconds"`` of the interval.
 
     Raises:
-        UserError: a measurement is not finite (the newest checkpoint is from before that step), or the newest checkpoint
+        UserError: a measurement is not finite (the newest checkpoint is from before it), or the newest checkpoint
             lies past `total_steps`.
         CorruptArtefact: there are checkpoints and none can be read.
         KeyboardInterrupt: SIGINT or SIGTERM came; a checkpoint of the finished step is on disk.
@@ -168,7 +175,7 @@ def run_loop(
     display.start(stage, total_steps, done)
 
     def checkpoint(step: int) -> None:
-        path = _save(module, work, step, interval)
+        path = save_checkpoint(module, work, step, interval)
         registry.announce("fulmen_checkpoint_saved", run=work, stage=stage, path=path)
 
     try:

@@ -50,9 +50,16 @@ class Muon:
     """Muon over named 2-D and packed 3-D parameters, with Nesterov momentum and decoupled weight decay."""
 
     def __init__(
-        self, parameters: Mapping[str, nn.Parameter], *, lr: float, momentum: float, weight_decay: float
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        *,
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+        products: torch.dtype = torch.float32,
     ) -> None:
         self._parameters = dict(parameters)
+        self._products = products
         self._lr, self._momentum, self._weight_decay = lr, momentum, weight_decay
         self._buffers: dict[str, Tensor] = {}
         self._by_shape: dict[tuple[int, int], list[str]] = {}
@@ -69,11 +76,13 @@ class Muon:
             if not names:
                 continue
             directions = [self._direction(name).view(-1, rows, columns) for name in names]
-            update_NRC = orthogonalise(torch.cat(directions))
+            updates_NRC = orthogonalise(torch.cat(directions), self._products)
             scale = -rate * RMS_OF_ADAMW * math.sqrt(max(rows, columns))
-            for name, update in zip(names, update_NRC.split([len(part) for part in directions]), strict=True):
+            start = 0
+            for name, direction in zip(names, directions, strict=True):
+                update_NRC, start = updates_NRC[start : start + len(direction)], start + len(direction)
                 parameter = self._parameters[name]
-                parameter.mul_(1 - rate * self._weight_decay).add_(update.view_as(parameter), alpha=scale)
+                parameter.mul_(1 - rate * self._weight_decay).add_(update_NRC.view_as(parameter), alpha=scale)
 
     def _direction(self, name: str) -> Tensor:
         """Nesterov's look-ahead of the momentum, after taking in the gradient."""

@@ -1,7 +1,7 @@
 """Optimizers of every training stage: AdamW, and Muon with AdamW for what is not a matrix, behind one small object.
 
-In: a model and an `OptimizerConfig`. Out: an `Optimizer`, whose state is a flat mapping of named tensors, as safetensors
-holds it.
+In: a model and an `OptimizerConfig`. Out: an `Optimizer`, whose state is a flat mapping of named tensors, fit for
+safetensors.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class ParameterGroups:
 class Optimizer:
     """Clips, scales the learning rate, updates. Built by `build_optimizer`."""
 
-    def __init__(self, model: nn.Module, config: OptimizerConfig) -> None:
+    def __init__(self, model: nn.Module, config: OptimizerConfig, products: torch.dtype) -> None:
         self.config = config
         groups = ParameterGroups(model)
         by_muon = groups.matrices if config.name == "muon" else {}
@@ -78,7 +78,15 @@ class Optimizer:
             fused=True,
         )
         self._muon = (
-            Muon(by_muon, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay) if by_muon else None
+            Muon(
+                by_muon,
+                lr=config.lr,
+                momentum=config.momentum,
+                weight_decay=config.weight_decay,
+                products=products,
+            )
+            if by_muon
+            else None
         )
 
     def step(self, lr_scale: float) -> float:
@@ -135,6 +143,13 @@ class Optimizer:
             self._adamw.state[parameter][kind] = tensor.clone()
 
 
-def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
-    """The optimizer of `config` over the trainable parameters of `model`."""
-    return Optimizer(model, config)
+def build_optimizer(model: nn.Module, config: OptimizerConfig, *, products: torch.dtype = torch.float32) -> Optimizer:
+    """The optimizer of `config` over the trainable parameters of `model`.
+
+    Args:
+        model: its parameters are updated in place.
+        config: what to build.
+        products: what Muon multiplies matrices in; bfloat16 is enough for it, where the processor multiplies bfloat16
+        fast.
+    """
+    return Optimizer(model, config, products)

@@ -2,7 +2,7 @@
 
 Layout of the directory::
 
-    weights.safetensors      the model's state dict, under the model's names
+    model.safetensors        the model's state dict, under the model's names
     optimizer.safetensors    `Optimizer.state_dict`
     state.json               what the stage adds
 """
@@ -21,7 +21,7 @@ from fulmen_core.errors import CorruptArtefact
 from fulmen_core.files import atomic_write_json, read_json
 from fulmen_trainer.optimizers import Optimizer
 
-WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
+WEIGHTS, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 
 
 def save_training_state(
@@ -29,6 +29,11 @@ def save_training_state(
 ) -> None:
     """Write the state into an existing directory. The caller makes the directory appear whole (`atomic_directory`)."""
     save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, directory / WEIGHTS)
+    save_optimizer_state(directory, optimizer, extra)
+
+
+def save_optimizer_state(directory: Path, optimizer: Optimizer, extra: Mapping[str, Any] | None = None) -> None:
+    """Write all but the weights, beside a `model.safetensors` that `save_model` has written."""
     save_file({name: tensor.contiguous() for name, tensor in optimizer.state_dict().items()}, directory / OPTIMIZER)
     atomic_write_json(directory / STATE, dict(extra or {}))
 

@@ -1,0 +1,91 @@
+"""Training on the CPU: what "auto" becomes, and compilation with a way back.
+
+Decisions are functions of the processor and the model's config alone, never of a timing: a resumed run must decide
+alike, or its weights would differ in the last bits.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Literal, cast
+
+import torch
+from torch import nn
+
+from fulmen_core.backend import TrainPlan
+
+logger = logging.getLogger(__name__)
+
+#: "dense" computes every expert for every token, E/K times the products of "grouped", but in shapes that never change.
+#: In bfloat16 oneDNN builds a kernel for each new shape, so dense wins up to this ratio; in float32 grouped always
+#: does.
+DENSE_UP_TO = 4
+
+
+def choose_dtype(capabilities: dict[str, Any]) -> tuple[Literal["float32", "bfloat16"], str]:
+    """The precision of matrix products for a processor with these `torch.cpu.get_capabilities()`, and why."""
+    for flag in ("amx_bf16", "avx512_bf16"):
+        if capabilities.get(flag):
+            return "bfloat16", f"the processor has {flag}"
+    return "float32", "the processor multiplies no bfloat16"
+
+
+def choose_experts(config: Any, dtype: str) -> tuple[Literal["grouped", "dense"], str]:
+    """The formulation of the experts of a `ModelConfig`-like `config` for products in `dtype`, and why."""
+    if not config.num_experts:
+        return "grouped", "the model has no experts"
+    ratio = config.num_experts / config.num_experts_per_tok
+    if dtype == "bfloat16" and ratio <= DENSE_UP_TO:
+        return "dense", f"{config.num_experts} experts, {config.num_experts_per_tok} a token, in bfloat16"
+    return "grouped", f"{config.num_experts} experts, {config.num_experts_per_tok} a token, in {dtype}"
+
+
+class CpuTrainProgram:
+    """A `fulmen_core.backend.TrainProgram`: float32 master weights, bfloat16 products by autocast where they pay.
+
+    Attributes:
+        model: call this; it is the given module, or a compiled wrapper that shares its parameters.
+        choices: what was chosen, each with its reason.
+    """
+
+    def __init__(self, model: nn.Module, plan: TrainPlan) -> None:
+        capabilities = cast("dict[str, Any]", torch.cpu.get_capabilities())
+        dtype, why = choose_dtype(capabilities) if plan.dtype == "auto" else (plan.dtype, "asked for")
+        self._dtype = torch.bfloat16 if dtype == "bfloat16" else torch.float32
+        choices = {"dtype": dtype, "dtype_reason": why}
+
+        set_experts = getattr(model, "set_experts_implementation", None)
+        if set_experts is not None:
+            experts, why = (
+                choose_experts(model.config, dtype) if plan.experts == "auto" else (plan.experts, "asked for")
+            )
+            set_experts(experts)
+            choices |= {"experts": experts, "experts_reason": why}
+
+        self.model = model
+        choices["compile"] = "no"
+        if plan.compile:
+            self.model, choices["compile"] = compile_or_keep(model)
+        self.choices: Mapping[str, str] = choices
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Autocast to bfloat16, or a context that does nothing."""
+        return torch.autocast("cpu", torch.bfloat16, enabled=self._dtype == torch.bfloat16)
+
+
+def compile_or_keep(model: nn.Module, compiler: Callable[..., Any] = torch.compile) -> tuple[nn.Module, str]:
+    """`model` compiled, and "yes"; or `model` itself, and why it could not be compiled (logged once).
+
+    A function of two lines is compiled and run first: that meets a missing compiler, missing Python headers or an
+    unwritable cache within a second or two, and not in the middle of the first step.
+    """
+    try:
+        probe = compiler(lambda x: x.sin() + 1, fullgraph=True)
+        probe(torch.zeros(8))
+    except Exception as error:  # dynamo wraps whatever the C++ toolchain throws
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        logger.warning("training runs uncompiled and slower: %s", reason)
+        return model, f"no: {reason}"
+    return cast("nn.Module", compiler(model)), "yes"
