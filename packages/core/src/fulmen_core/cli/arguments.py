@@ -9,7 +9,7 @@ config = load_recipe(SftConfig, args.recipe, args.overrides)
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,13 +23,13 @@ GLOBAL_OPTIONS = ("--no-plugin", "--plugin", "--debug", "--threads")
 class Parser(argparse.ArgumentParser):
     """An `argparse.ArgumentParser` whose faults are `UserError`s, and whose ``key=value`` tail may stand among options."""
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+    def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """Parse like `argparse`, but take ``key=value`` words from anywhere when the parser has a recipe.
 
         Raises:
             UserError: an argument is missing, unknown or does not fit.
         """
-        namespace, rest = self.parse_known_args(args, namespace)
+        namespace, rest = self.parse_known_args(None if args is None else list(args), namespace)
         if hasattr(namespace, "overrides"):
             namespace.overrides = [*namespace.overrides, *(word for word in rest if _is_override(word))]
             rest = [word for word in rest if not _is_override(word)]
