@@ -63,7 +63,7 @@ def url_of(listener: socket.socket) -> str:
 
 
 class DrainingServer(uvicorn.Server):
-    """Serves until SIGTERM or Ctrl-C; then takes nothing new, finishes what runs, returns. A second Ctrl-C ends at once.
+    """Serves until SIGTERM or Ctrl-C, then takes nothing new and finishes what runs. A second Ctrl-C ends at once.
 
     Args:
         app: the application.

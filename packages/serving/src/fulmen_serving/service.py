@@ -1,7 +1,7 @@
 """One guarded chat model: a conversation in, a stream of answers out. The HTTP API and the terminal chat stand on it.
 
-Order of a request: room? -> encode, fits the context? -> RAISE-3 -> admission -> engine -> RAISE-4 -> events. Nothing that
-the guard has blocked ever reaches the engine, and nothing reaches the caller that the output guard has not returned.
+Order of a request: room? -> encode, fits the context? -> RAISE-3 -> admission -> engine -> RAISE-4 -> events. Nothing
+that the guard has blocked reaches the engine, and nothing reaches the caller that the output guard has not returned.
 """
 
 from __future__ import annotations
@@ -157,6 +157,13 @@ class ChatService:
         begun = time.perf_counter()
         if self.engine.draining:
             raise self._stopping()
+        if options.choices > self.max_choices:
+            raise Refusal(
+                400,
+                f"n is {options.choices}, and this server gives at most {self.max_choices} answers to one request",
+                code="invalid_value",
+                param="n",
+            )
         # Refuse before any work is done; those being judged count too, or a burst would fill the intake without bound.
         try:
             self.engine.admission.refuse_if_full(self._entering + options.choices)
@@ -257,13 +264,6 @@ class ChatService:
                 "reduce either",
                 code="context_length_exceeded",
                 param="max_tokens",
-            )
-        if options.choices > self.max_choices:
-            raise Refusal(
-                400,
-                f"n is {options.choices}, and this server gives at most {self.max_choices} answers to one request",
-                code="invalid_value",
-                param="n",
             )
         try:
             return SamplingParams(

@@ -1,7 +1,7 @@
 """The body of ``POST /v1/chat/completions``: what is understood, and a refusal by name for everything else.
 
-Unsupported fields that clients send with a neutral value (``tools: []``, ``logprobs: false``) are accepted with that value
-only: a parameter is honoured or refused, never ignored.
+Unsupported fields that clients send with a neutral value (``tools: []``, ``logprobs: false``) are accepted with that
+value only: a parameter is honoured or refused, never ignored.
 Source: https://platform.openai.com/docs/api-reference/chat/create.
 """
 

@@ -1,0 +1,1 @@
+"""The verbs `serve` and `chat`: arguments in, exit codes out. Everything heavy is imported when a verb runs."""

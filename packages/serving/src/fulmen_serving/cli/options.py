@@ -1,0 +1,58 @@
+"""The options that `serve` and `chat` share: which model, on which backend, under which guard, how large."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fulmen_core.cli.output import note
+from fulmen_core.errors import UserError
+
+if TYPE_CHECKING:
+    from fulmen_serving.loading import ServingOptions
+
+
+def add_model_options(parser: ArgumentParser, *, max_sequences: int | None) -> None:
+    """Add the shared options; `max_sequences` is the default of ``--max-sequences``, None leaves the option out."""
+    parser.add_argument("--model", type=Path, metavar="DIR", help="a checkpoint or an exported artefact")
+    parser.add_argument("--name", default="", help="what clients call the model; default: the directory's name")
+    parser.add_argument("--backend", default="auto", help="a backend's name; default: the best that serves the model")
+    parser.add_argument("--policy", type=Path, metavar="FILE", help="the RAISE policy; default: the guard's own")
+    parser.add_argument("--no-guard", action="store_true", help="serve without RAISE")
+    parser.add_argument(
+        "--max-context", type=int, metavar="N", help="tokens of a conversation with its answer; default: the model's"
+    )
+    if max_sequences is not None:
+        parser.add_argument(
+            "--max-sequences",
+            type=int,
+            metavar="N",
+            default=max_sequences,
+            help="answers generated at once (%(default)s)",
+        )
+
+
+def serving_options(args: Namespace, *, max_sequences: int) -> ServingOptions:
+    """Return what the arguments say. Serving unguarded is possible, but never silent.
+
+    Raises:
+        UserError: there is no model, or the guard is both configured and switched off.
+    """
+    from fulmen_serving.loading import ServingOptions
+
+    if args.model is None:
+        raise UserError("there is no --model", remedy="give the directory of a checkpoint or an exported artefact")
+    if args.no_guard and args.policy is not None:
+        raise UserError("--policy and --no-guard contradict each other", remedy="leave one of them out")
+    if args.no_guard:
+        note("fulmen: warning: serving without a guard: neither what goes in nor what comes out is checked")
+    return ServingOptions(
+        model=args.model,
+        name=args.name,
+        backend=args.backend,
+        guarded=not args.no_guard,
+        policy=args.policy,
+        max_sequences=max_sequences,
+        max_context=args.max_context,
+    )

@@ -1,0 +1,64 @@
+"""`fulmen serve`: a model behind the OpenAI-compatible API until SIGTERM or Ctrl-C."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from fulmen_core.cli.arguments import parser
+from fulmen_core.cli.output import note
+from fulmen_serving.cli.options import add_model_options, serving_options
+
+
+def run(argv: Sequence[str]) -> int:
+    """Serve until stopped; 0 after a drained stop.
+
+    Raises:
+        UserError: an argument, the model, the guard or the port is at fault.
+    """
+    arguments = parser("fulmen serve", "serve a model behind the OpenAI-compatible API", recipe=False, json=False)
+    add_model_options(arguments, max_sequences=16)
+    arguments.add_argument("--host", default="127.0.0.1", help="the address to listen on (%(default)s)")
+    arguments.add_argument("--port", type=int, default=8000, help="the port; 0 takes a free one (%(default)s)")
+    arguments.add_argument(
+        "--max-waiting", type=int, metavar="N", default=64, help="requests that may wait for a slot (%(default)s)"
+    )
+    arguments.add_argument(
+        "--max-queued-tokens", type=int, metavar="N", default=65_536, help="prompt tokens that may wait (%(default)s)"
+    )
+    arguments.add_argument(
+        "--drain-seconds", type=int, metavar="N", default=30, help="time to finish answers when stopped (%(default)s)"
+    )
+    args = arguments.parse_args(argv)
+    options = serving_options(args, max_sequences=args.max_sequences)
+
+    from importlib.metadata import version
+
+    from fulmen_core.cli import context
+    from fulmen_serving.api.app import make_app
+    from fulmen_serving.engine.admission import AdmissionLimits
+    from fulmen_serving.loading import load_service
+    from fulmen_serving.server import DrainingServer, bind, url_of
+
+    listener = bind(args.host, args.port)  # before the model is read: a busy port should cost no time
+    try:
+        admission = AdmissionLimits(args.max_waiting, args.max_queued_tokens)
+        service = load_service(replace(options, admission=admission), context.registry())
+        try:
+            app = make_app(service, version=version("fulmen-serving"))
+            url = url_of(listener)
+            model, guard = service.model, service.guard
+            policy = f"RAISE policy {guard.policy_version}" if guard else "no guard"
+            detail = f"backend {model.backend}, {service.max_choices} x {service.max_context} tokens, {policy}"
+            server = DrainingServer(
+                app,
+                service.engine,
+                drain_seconds=args.drain_seconds,
+                on_ready=lambda: note(f"Serving {model.name} on {url} ({detail})"),
+            )
+            server.run(sockets=[listener])
+        finally:
+            service.close()
+    finally:
+        listener.close()
+    return 0

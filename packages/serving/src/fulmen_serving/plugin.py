@@ -1,0 +1,15 @@
+"""What serving registers: its two verbs. Light: everything is a dotted path until it is used."""
+
+from __future__ import annotations
+
+from fulmen_core.descriptors import CommandInfo
+from fulmen_core.hooks import hookimpl
+
+
+@hookimpl
+def fulmen_commands() -> list[CommandInfo]:
+    """The verbs of serving."""
+    return [
+        CommandInfo("serve", "serve a model behind the OpenAI-compatible API", "fulmen_serving.cli.serve:run"),
+        CommandInfo("chat", "talk to a model in the terminal", "fulmen_serving.cli.chat:run"),
+    ]

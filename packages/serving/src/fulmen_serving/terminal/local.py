@@ -1,0 +1,32 @@
+"""A model in this process, behind the same guard as the server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+
+from fulmen_serving.engine.engine import AnswerEvent
+from fulmen_serving.service import AnswerOptions, ChatService, Message
+
+
+class LocalPartner:
+    """A `ChatService`, which it closes."""
+
+    def __init__(self, service: ChatService, options: AnswerOptions) -> None:
+        self._service, self._options = service, options
+
+    async def open(self) -> str:
+        """The model's name."""
+        return self._service.model.name
+
+    async def answer(self, messages: Sequence[Message]) -> AsyncGenerator[AnswerEvent, None]:
+        """Yield the events of one answer."""
+        answer = await self._service.open(messages, self._options)
+        try:
+            async for _, event in answer:
+                yield event
+        finally:
+            answer.close()
+
+    async def close(self) -> None:
+        """Stop the engine."""
+        self._service.close()

@@ -1,0 +1,91 @@
+"""Any OpenAI-compatible server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+import httpx
+
+from fulmen_core.errors import UserError
+from fulmen_serving.engine.engine import AnswerEnd, AnswerEvent, AnswerFailure, TextDelta
+from fulmen_serving.service import AnswerOptions, Message
+
+
+class RemotePartner:
+    """The first model of the server at `url`, which may or may not end in ``/v1``."""
+
+    def __init__(self, url: str, options: AnswerOptions) -> None:
+        self._url = url.rstrip("/").removesuffix("/v1")
+        self._options = options
+        self._model = ""
+        self._client: httpx.AsyncClient | None = None
+
+    async def open(self) -> str:
+        """Ask the server for its model."""
+        try:
+            # no read limit: an answer may wait for a slot
+            self._client = httpx.AsyncClient(base_url=f"{self._url}/v1/", timeout=httpx.Timeout(10, read=None))
+            response = await self._client.get("models")
+            response.raise_for_status()
+            self._model = response.json()["data"][0]["id"]
+        except httpx.HTTPStatusError as error:
+            raise UserError(f"{self._url} answers {error.response.status_code} to GET /v1/models") from None
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise UserError(
+                f"no server answers at {self._url} ({error})", remedy="start one with `fulmen serve`, or check the URL"
+            ) from None
+        except (ValueError, LookupError, TypeError):
+            raise UserError(f"{self._url} is no OpenAI-compatible server", remedy="check the URL") from None
+        return self._model
+
+    async def answer(self, messages: Sequence[Message]) -> AsyncGenerator[AnswerEvent, None]:
+        """Stream one answer."""
+        if self._client is None:
+            raise RuntimeError("answer() before open()")
+        options = self._options
+        asked = {
+            "model": self._model,
+            "messages": list(messages),
+            "stream": True,
+            "temperature": options.temperature,
+            "top_p": options.top_p,
+            "max_tokens": options.max_tokens,
+            "seed": options.seed,
+        }
+        body = {name: value for name, value in asked.items() if value is not None}
+        tokens = 0
+        try:
+            async with self._client.stream("POST", "chat/completions", json=body) as response:
+                if response.status_code != 200:
+                    raise UserError(_error_message(await response.aread(), response.status_code))
+                async for line in response.aiter_lines():
+                    data = line.removeprefix("data:").strip()
+                    if not line.startswith("data:") or data == "[DONE]":
+                        continue
+                    event = json.loads(data)
+                    if "error" in event:
+                        yield AnswerFailure(str(event["error"].get("message", event["error"])))
+                        return
+                    for choice in event["choices"]:
+                        if text := choice["delta"].get("content"):
+                            tokens += 1
+                            yield TextDelta(text)
+                        if end := choice.get("finish_reason"):
+                            yield AnswerEnd(end, tokens)
+        except httpx.HTTPError as error:
+            raise UserError(f"the connection to {self._url} broke ({error})", remedy="ask again") from None
+
+    async def close(self) -> None:
+        """Close the connection."""
+        if self._client is not None:
+            await self._client.aclose()
+
+
+def _error_message(body: bytes, status: int) -> str:
+    try:
+        answer: Any = json.loads(body)
+        return str(answer["error"]["message"])
+    except (ValueError, LookupError, TypeError):
+        return f"the server answers {status}"
