@@ -1,0 +1,241 @@
+"""The CPU runner computes what the model computes: any plan, any chunking, any mix, any reuse of slots."""
+
+from __future__ import annotations
+
+import gc
+import tempfile
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fulmen_backend_cpu.runner import CpuRunner
+from fulmen_core.generation import generate
+from fulmen_core.model.checkpoint import load_model, save_model
+from fulmen_core.model.config import BalanceConfig, ModelConfig
+from fulmen_core.model.kv import CacheSpec
+from fulmen_core.model.transformer import Transformer
+from fulmen_core.runner import EngineLimits, SequenceStep
+from fulmen_core.sampling import SamplingParams
+
+CONTEXT = 40
+VOCABULARY = 61
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> ModelConfig:
+    kv_heads = draw(st.sampled_from([1, 2]))
+    layers = draw(st.integers(1, 7))
+    experts = draw(st.sampled_from([0, 4, 8]))
+    return ModelConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=24,
+        num_hidden_layers=layers,
+        num_attention_heads=kv_heads * draw(st.sampled_from([1, 3])),
+        num_key_value_heads=kv_heads,
+        head_dim=8,
+        max_position_embeddings=CONTEXT,
+        layer_pattern=draw(st.sampled_from(["SSSF", "SF", "F", "S", "FFS"])),
+        sliding_window=draw(st.sampled_from([1, 2, 5, 8, 13, 64])),
+        kv_share=draw(st.integers(1, 3)),
+        intermediate_size=32,
+        num_dense_layers=draw(st.integers(0, 1)),
+        num_experts=experts,
+        num_experts_per_tok=draw(st.sampled_from([1, 3])) if experts else 0,
+        moe_intermediate_size=16 if experts else 0,
+        num_shared_experts=draw(st.integers(0, 1)) if experts else 0,
+        norm_topk_prob=draw(st.booleans()),
+        qk_norm=draw(st.booleans()),
+        tie_word_embeddings=draw(st.booleans()),
+        initializer_range=0.3,  # wide enough that attention and routing are far from uniform
+        balance=BalanceConfig(expert_groups=2, partitions=2),
+    )
+
+
+def saved(config: ModelConfig, directory: Path, seed: int) -> Path:
+    torch.manual_seed(seed)
+    save_model(Transformer(config), directory)
+    return directory
+
+
+@torch.inference_mode()
+def reference_logits(model: Transformer, tokens: list[int]) -> np.ndarray:
+    """Logits after every token, of the whole row at once; those after a token whose routing is a coin toss are NaN."""
+    output = model(torch.tensor([tokens]))
+    logits: np.ndarray = model.logits(output.hidden_BTD)[0].double().numpy()
+    k = model.config.num_experts_per_tok
+    if output.router is not None and k < model.config.num_experts:
+        gaps = []
+        for logits_NE in output.router.logits:
+            best_NE = logits_NE.softmax(-1).sort(-1, descending=True).values
+            gaps.append((best_NE[:, k - 1] - best_NE[:, k]).min(0))
+        first = min((int(gap.indices) for gap in gaps if gap.values < 1e-5), default=len(tokens))
+        logits[first:] = np.nan
+    return logits
+
+
+def poison(runner: CpuRunner, slot: int) -> None:
+    for cache in runner._kv._caches:
+        cache.k[slot] = torch.nan
+        cache.v[slot] = torch.nan
+
+
+@dataclass
+class Played:
+    """A sequence that was run: its tokens, and the logits it got after some of them."""
+
+    tokens: list[int] = field(default_factory=list)
+    logits: dict[int, np.ndarray] = field(default_factory=dict)
+
+
+def drive(runner: CpuRunner, random: np.random.Generator, steps: int) -> list[Played]:
+    """Run random mixed steps with slot reuse, poisoning what is released."""
+    limits = runner.limits
+    played: list[Played] = []
+    current: dict[int, Played] = {}
+    for slot in range(limits.max_sequences):
+        poison(runner, slot)
+    for _ in range(steps):
+        budget = limits.max_step_tokens
+        batch = []
+        for slot in random.permutation(limits.max_sequences).tolist():
+            if slot in current and (len(current[slot].tokens) == limits.max_context or random.random() < 0.1):
+                runner.release(slot)
+                poison(runner, slot)
+                del current[slot]
+            if slot not in current:
+                current[slot] = Played()
+                played.append(current[slot])
+            tokens = current[slot].tokens
+            room = min(budget, limits.max_context - len(tokens))
+            if room == 0 or random.random() < 0.25:
+                continue
+            count = 1 if tokens and random.random() < 0.5 else int(random.integers(1, room + 1))
+            new = random.integers(0, VOCABULARY, count).tolist()
+            batch.append(SequenceStep(slot, len(tokens), new))
+            tokens.extend(new)
+            budget -= count
+        if not batch:
+            continue
+        logits_SV = runner.step(batch)
+        assert logits_SV.dtype == np.float32
+        assert logits_SV.shape == (len(batch), VOCABULARY)
+        for step, logits_V in zip(batch, logits_SV, strict=True):
+            current[step.slot].logits[step.start + len(step.token_ids) - 1] = logits_V
+    return [sequence for sequence in played if sequence.tokens]
+
+
+def assert_equal_to_the_model(directory: Path, played: list[Played]) -> None:
+    reference = load_model(directory, torch.float64)
+    reference.set_experts_implementation("dense")  # grouped products know no float64
+    for sequence in played:
+        expected_TV = reference_logits(reference, sequence.tokens)
+        for position, logits_V in sequence.logits.items():
+            if not np.isnan(expected_TV[position]).any():
+                np.testing.assert_allclose(logits_V, expected_TV[position], atol=1e-4, rtol=0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(configs(), st.integers(0, 2**31), st.sampled_from([(1, 16), (3, 7), (5, 64)]))
+def test_mixed_steps_equal_the_whole_forward_pass(config: ModelConfig, seed: int, shape: tuple[int, int]) -> None:
+    limits = EngineLimits(max_sequences=shape[0], max_context=CONTEXT, max_step_tokens=shape[1])
+    with tempfile.TemporaryDirectory() as folder:
+        directory = saved(config, Path(folder), seed)
+        runner = CpuRunner(directory, limits)
+        assert_equal_to_the_model(directory, drive(runner, np.random.default_rng(seed), steps=10))
+
+
+def test_long_sequences_attend_one_by_one_with_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = _config(sliding_window=8)
+    directory = saved(config, tmp_path, 5)
+    monkeypatch.setattr("fulmen_backend_cpu.runner._TOGETHER_TOKENS", 4)
+    runner = CpuRunner(directory, EngineLimits(max_sequences=4, max_context=CONTEXT, max_step_tokens=32))
+    assert_equal_to_the_model(directory, drive(runner, np.random.default_rng(5), steps=25))
+
+
+def test_bfloat16_stays_as_close_to_float64_as_the_model_itself(tmp_path: Path) -> None:
+    # Without experts: a bfloat16 router may rightly pick others, and then nothing can be compared.
+    directory = saved(_config(num_experts=0), tmp_path, 3)
+    runner = CpuRunner(directory, EngineLimits(max_sequences=3, max_context=CONTEXT, max_step_tokens=32), "bfloat16")
+    exact, own = load_model(directory, torch.float64), load_model(directory, torch.bfloat16)
+    errors, own_errors = [], []
+    for sequence in drive(runner, np.random.default_rng(3), steps=20):
+        expected_TV, own_TV = reference_logits(exact, sequence.tokens), reference_logits(own, sequence.tokens)
+        for position, logits_V in sequence.logits.items():
+            errors.append(np.abs(logits_V - expected_TV[position]).mean())
+            own_errors.append(np.abs(own_TV[position] - expected_TV[position]).mean())
+    assert np.mean(errors) < 1.3 * np.mean(own_errors)
+
+
+@settings(max_examples=30, deadline=None)
+@given(configs(), st.sampled_from(["float32", "bfloat16"]), st.integers(1, 9), st.integers(1, 60))
+def test_memory_is_what_the_cache_spec_says(config: ModelConfig, dtype: str, slots: int, context: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        directory = saved(config, Path(folder), 0)
+        runner = CpuRunner(directory, EngineLimits(slots, context, 16), dtype)  # type: ignore[arg-type]
+    element_bytes = {"float32": 4, "bfloat16": 2}[dtype]
+    expected = CacheSpec.of(config).bytes_per_sequence(min(context, CONTEXT), element_bytes)
+    assert runner.kv_bytes() == slots * expected
+
+
+def test_the_context_is_cut_to_the_positions_of_the_model(tmp_path: Path) -> None:
+    runner = CpuRunner(saved(_config(), tmp_path, 0), EngineLimits(max_context=10_000))
+    assert runner.limits.max_context == CONTEXT
+
+
+def test_greedy_answers_do_not_depend_on_the_batch(tmp_path: Path) -> None:
+    directory = saved(_config(), tmp_path, 9)
+    random = np.random.default_rng(9)
+    prompts = [random.integers(0, VOCABULARY, random.integers(1, 20)).tolist() for _ in range(9)]
+    params = SamplingParams(temperature=0, max_tokens=16)
+    answers = [
+        generate(CpuRunner(directory, EngineLimits(slots, CONTEXT, tokens)), prompts, params)
+        for slots, tokens in ((1, 64), (4, 9), (9, 128))
+    ]
+    assert answers[0] == answers[1] == answers[2]
+
+
+def test_closing_gives_back_the_memory_and_may_be_repeated(tmp_path: Path) -> None:
+    runner = CpuRunner(saved(_config(), tmp_path, 0), EngineLimits())
+    weights, cache = weakref.ref(runner._model.embed.weight), weakref.ref(runner._kv._caches[0].k)
+    runner.close()
+    runner.close()
+    gc.collect()
+    assert weights() is None
+    assert cache() is None
+
+
+def _config(**changes: object) -> ModelConfig:
+    values: dict[str, object] = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 24,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "max_position_embeddings": CONTEXT,
+        "layer_pattern": "SSSF",
+        "sliding_window": 6,
+        "kv_share": 2,
+        "intermediate_size": 32,
+        "num_experts": 8,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 16,
+        "initializer_range": 0.3,
+        "balance": BalanceConfig(expert_groups=2, partitions=2),
+    }
+    return ModelConfig.model_validate(values | changes)
