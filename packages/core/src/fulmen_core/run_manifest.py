@@ -1,12 +1,15 @@
 """`manifest.json` of a run directory: for each artefact what it is, what made it, from what, and how well it came out.
 
-    {"format": "fulmen-run/1",
-     "artefacts": {"base": {"kind": "model", "hash": "…", "key": "…", "config": {…}, "inputs": {"shards": "…"},
-                            "plugins": {"fulmen-trainer": "0.1.0"}, "measurements": {"loss": 1.9},
-                            "seconds": 61.3, "finished": "2026-01-31T12:00:00+00:00"}}}
+```json
+{"format": "fulmen-run/1",
+ "artefacts": {"base": {"kind": "model", "hash": "…", "key": "…", "config": {…},
+                        "inputs": {"data": {"hash": "…", "source": "shards"}},
+                        "plugins": {"fulmen-trainer": "0.1.0"}, "measurements": {"loss": 1.9},
+                        "seconds": 61.3, "finished": "2026-01-31T12:00:00+00:00"}}}
+```
 
-The folder of an artefact is its name. `hash` is `fulmen_core.files.hash_tree` of that folder; `key` is the hash of kind, config
-and input hashes, so that two steps with one key would make the same thing.
+The folder of an artefact is its name. `hash` is `fulmen_core.files.hash_tree` of that folder; `key` is the hash of
+kind, config and input hashes, so that two steps with one key would make the same thing.
 """
 
 from __future__ import annotations
@@ -28,6 +31,15 @@ FORMAT = "fulmen-run/1"
 FILE = "manifest.json"
 
 
+class Input(BaseModel):
+    """One thing that an artefact was made from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    hash: str
+    source: str  # the name of an artefact of this run, or a path outside it
+
+
 class Entry(BaseModel):
     """One artefact of the manifest."""
 
@@ -37,7 +49,7 @@ class Entry(BaseModel):
     hash: str
     key: str
     config: dict[str, Any]
-    inputs: dict[str, str]  # name -> content hash
+    inputs: dict[str, Input]
     plugins: dict[str, str]  # distribution -> version, of what was loaded when it was made
     measurements: dict[str, Any]
     seconds: float  # of the last uninterrupted build; a build that was killed and resumed counts from its resumption
@@ -81,14 +93,15 @@ def write_manifest(root: Path, artefacts: Mapping[str, Entry]) -> None:
     atomic_write_json(root / FILE, {"format": FORMAT, "artefacts": entries})
 
 
-def key_of(kind: str, config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
-    """The hash of everything that decides what a step makes. `config` must be plain JSON, see `plain`."""
-    text = json.dumps([FORMAT, kind, config, inputs], sort_keys=True, ensure_ascii=False)
+def key_of(kind: str, config: Mapping[str, Any], inputs: Mapping[str, Input]) -> str:
+    """The hash of everything that decides what a step makes; where inputs lie does not. `config` is plain JSON."""
+    hashes = {label: one.hash for label, one in inputs.items()}
+    text = json.dumps([FORMAT, kind, config, hashes], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def plain(value: Any) -> Any:
-    """Return `value` as plain JSON: models, dataclasses, paths, sets and tuples are turned into objects, strings and lists.
+    """Return `value` as plain JSON: models, dataclasses, paths, sets and tuples become objects, strings and lists.
 
     NaN and the infinities, which JSON lacks, become the strings ``"nan"``, ``"inf"`` and ``"-inf"``.
 

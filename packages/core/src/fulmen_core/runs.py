@@ -1,18 +1,22 @@
 """A run directory: named artefacts, each made by one step from others, with a manifest that says how.
 
-    run = RunDirectory(Path("runs/demo"))
-    shards = run.step("shards", kind="shards", config=config, inputs={"corpus": corpus}, build=write_shards)
-    base = run.step("base", kind="model", config=train, inputs={"shards": shards}, build=pretrain)
+```python
+run = RunDirectory(Path("runs/demo"))
+shards = run.step("shards", kind="shards", config=config, inputs={"corpus": corpus}, build=write_shards)
+base = run.step("base", kind="model", config=train, inputs={"shards": shards}, build=pretrain)
+```
 
-A step whose config, inputs and output are what they were is skipped. Otherwise ``build(work)`` fills a work directory, which
-*survives a kill*: the next attempt at the same step finds what is there (its own checkpoints, say) and may go on from it. Only a
-finished work directory is renamed to its place, and only then is the manifest replaced; a crash at any instant loses no finished
-build and publishes no half one.
+A step whose config, inputs and output are what they were is skipped. Otherwise ``build(work)`` fills a work directory,
+which *survives a kill*: the next attempt at the same step finds what is there (its own checkpoints, say) and may go on
+from it. Only a finished work directory is renamed to its place, and only then is the manifest replaced; a crash at any
+instant loses no finished build and publishes no half one.
 
-    ROOT/manifest.json               what there is
-    ROOT/NAME/                       a published artefact
-    ROOT/.work/NAME-KEY/             a build in progress, or one that was killed
-    ROOT/.work/NAME-KEY.finished     its manifest entry, from the end of the build until the manifest has it
+```text
+ROOT/manifest.json               what there is
+ROOT/NAME/                       a published artefact
+ROOT/.work/NAME-KEY/             a build in progress, or one that was killed
+ROOT/.work/NAME-KEY.finished     its manifest entry, from the end of the build until the manifest has it
+```
 """
 
 from __future__ import annotations
@@ -33,7 +37,7 @@ from pydantic import ValidationError
 
 from fulmen_core.errors import CorruptArtefact, UserError
 from fulmen_core.files import atomic_write_json, hash_tree, read_json, replace_directory, sync_tree
-from fulmen_core.run_manifest import FILE, Entry, key_of, plain, read_manifest, write_manifest
+from fulmen_core.run_manifest import FILE, Entry, Input, key_of, plain, read_manifest, write_manifest
 
 if TYPE_CHECKING:
     from fulmen_core.registry import Registry
@@ -62,7 +66,7 @@ class RunDirectory:
     """A folder of artefacts and its manifest. One process at a time may run steps in it."""
 
     def __init__(self, root: Path | str, *, registry: Registry | None = None) -> None:
-        """Use `root`, which the first step makes. The versions of the plugins loaded in `registry` go into the manifest."""
+        """Use `root`, which the first step makes. The manifest gets the versions of plugins that `registry` has loaded."""
         self.root = Path(root)
         self._registry = registry
         self._locked = 0
@@ -83,8 +87,9 @@ class RunDirectory:
             kind: what it is, e.g. ``"shards"``, ``"model"``, ``"report"``.
             config: everything besides `inputs` that decides the result: a mapping, pydantic model or dataclass.
             inputs: artefacts of earlier steps, and files or folders from outside, which are hashed.
-            build: called with the work directory; fills it and returns measurements. After a kill it is called again with the same
-                directory, so it must cope with what it left there. Its subfolder ``checkpoints`` is removed before publishing.
+            build: called with the work directory; fills it and returns measurements. After a kill it is called again with
+                the same directory, so it must cope with what it left there. The subfolder ``checkpoints`` is removed
+                before publishing.
 
         Raises:
             UserError: an input is missing, or another process works in this directory.
@@ -93,8 +98,8 @@ class RunDirectory:
         if not _NAME.fullmatch(name) or name == FILE:
             raise ValueError(f"{name!r} cannot name an artefact")
         facts: dict[str, Any] = plain(config)
-        hashes = {label: _input_hash(label, value) for label, value in inputs.items()}
-        key = key_of(kind, facts, hashes)
+        sources = {label: _input(label, value) for label, value in inputs.items()}
+        key = key_of(kind, facts, sources)
         with self._lock():
             work = self.root / ".work" / f"{name}-{key[:16]}"
             self._recover(name, key, work)
@@ -111,7 +116,7 @@ class RunDirectory:
                 hash=hash_tree(work),
                 key=key,
                 config=facts,
-                inputs=hashes,
+                inputs=sources,
                 plugins=self._registry.active_versions() if self._registry else {},
                 measurements=measurements,
                 seconds=round(time.monotonic() - started, 3),
@@ -241,9 +246,9 @@ def _receipt(work: Path) -> Path:
     return work.with_name(f"{work.name}.finished")
 
 
-def _input_hash(label: str, value: Path | Artefact) -> str:
+def _input(label: str, value: Path | Artefact) -> Input:
     if isinstance(value, Artefact):
-        return value.hash
+        return Input(hash=value.hash, source=value.name)
     if not value.exists():
-        raise UserError(f"the input '{label}' is missing: there is no {value}", remedy="check the path")
-    return hash_tree(value)
+        raise UserError(f"there is no {value}", where=f"the input '{label}'", remedy="check the path")
+    return Input(hash=hash_tree(value), source=str(value))

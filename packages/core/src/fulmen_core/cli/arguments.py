@@ -1,9 +1,11 @@
 """The argument parser of every verb: faults are `UserError`s of one sentence, and the usual arguments are spelled once.
 
+```python
 parser = arguments.parser("fulmen sft", "fine-tune on instructions")
 parser.add_argument("--run", type=Path, required=True)
-args = parser.parse_args(argv)          # args.recipe: Path | None, args.overrides: list[str], args.json: bool
+args = parser.parse_args(argv)  # .recipe: Path | None, .overrides: list[str], .json: bool
 config = load_recipe(SftConfig, args.recipe, args.overrides)
+```
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ GLOBAL_OPTIONS = ("--no-plugin", "--plugin", "--debug", "--threads")
 class Parser(argparse.ArgumentParser):
     """An `argparse.ArgumentParser` whose faults are `UserError`s, and whose ``key=value`` tail may stand among options."""
 
-    def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+    def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:
         """Parse like `argparse`, but take ``key=value`` words from anywhere when the parser has a recipe.
 
         Raises:

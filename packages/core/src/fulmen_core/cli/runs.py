@@ -60,23 +60,18 @@ def _draw(root: Path, entries: dict[str, Entry]) -> None:
     from rich.text import Text
     from rich.tree import Tree
 
-    made_by = {entry.hash: name for name, entry in entries.items()}
     tree = Tree(Text(str(root), style="bold"))
     for name, entry in entries.items():
         there = "" if (root / name).exists() else "  missing"
         facts = f"  {entry.kind}  {entry.hash[:12]}  {_duration(entry.seconds)}  {entry.finished}"
         node = tree.add(Text.assemble((name, "bold cyan"), facts, (there, "bold red")))
         if entry.inputs:
-            sources = (
-                f"{label} = {made_by.get(digest, 'outside')} {digest[:12]}" for label, digest in entry.inputs.items()
-            )
+            sources = (f"{label} = {one.source} ({one.hash[:12]})" for label, one in entry.inputs.items())
             node.add(Text("from  " + ", ".join(sources), style="dim"))
         for label, value in entry.measurements.items():
             node.add(Text(f"{label}  {_measurement(value)}"))
         if entry.plugins:
-            node.add(
-                Text("with  " + ", ".join(f"{name} {version}" for name, version in entry.plugins.items()), style="dim")
-            )
+            node.add(Text("with  " + ", ".join(" ".join(pair).strip() for pair in entry.plugins.items()), style="dim"))
     Console(soft_wrap=True).print(tree)
 
 
