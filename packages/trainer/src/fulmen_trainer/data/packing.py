@@ -10,7 +10,6 @@ Shapes: B rows, T sequence length, T1 = T + 1, N documents of one source.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -27,7 +26,6 @@ class PackedBatch:
     Attributes:
         tokens_BT1: int64; inputs are ``[:, :-1]``, targets ``[:, 1:]``.
         segments_BT1: int64; which document of its row a token belongs to, from 0; attention must not cross segments.
-            Padding, which only `epoch_batches` makes, is -1.
         positions_BT1: int64; from 0 at each document's first token in the row.
         source_tokens: input tokens drawn from each source.
     """
@@ -40,8 +38,7 @@ class PackedBatch:
     @property
     def trained_BT(self) -> NDArray[np.bool_]:
         """Where the target continues its input's document; elsewhere there is nothing to predict."""
-        inputs_BT, targets_BT = self.segments_BT1[:, :-1], self.segments_BT1[:, 1:]
-        same: NDArray[np.bool_] = (inputs_BT == targets_BT) & (targets_BT >= 0)
+        same: NDArray[np.bool_] = self.segments_BT1[:, :-1] == self.segments_BT1[:, 1:]
         return same
 
 
@@ -101,26 +98,3 @@ def restarting_positions(segments_BT1: NDArray[np.int64]) -> NDArray[np.int64]:
     starts_BT1 = np.zeros_like(segments_BT1)
     starts_BT1[:, 1:] = np.where(segments_BT1[:, 1:] != segments_BT1[:, :-1], index_T1[1:], 0)
     return index_T1 - np.maximum.accumulate(starts_BT1, axis=1)
-
-
-def epoch_batches(shards: ShardSet, sequence_length: int, batch_size: int) -> Iterator[PackedBatch]:
-    """Every document once, in the order in which they lie, for evaluation; the last row is padded (segment -1, token
-    0).
-
-    Summed over the batches, `trained_BT` holds each token that follows another one of its document, exactly once.
-    """
-    ends_N = np.cumsum(shards.lengths_N)
-    rows = -(-max(shards.tokens - 1, 1) // sequence_length)
-    for first in range(0, rows, batch_size):
-        row_numbers_B = np.arange(first, min(first + batch_size, rows), dtype=np.int64)
-        offsets_BT1 = row_numbers_B[:, None] * sequence_length + np.arange(sequence_length + 1)
-        outside = offsets_BT1 >= shards.tokens
-        offsets_BT1 = np.minimum(offsets_BT1, shards.tokens - 1)
-        ordinals_BT1 = np.searchsorted(ends_N, offsets_BT1, side="right")
-        ordinals_BT1[outside] = shards.documents
-        segments_BT1 = ordinals_BT1 - ordinals_BT1[:, :1]
-        yield PackedBatch(
-            tokens_BT1=np.where(outside, 0, shards.take(offsets_BT1)),
-            segments_BT1=np.where(outside, -1, segments_BT1),
-            positions_BT1=restarting_positions(ordinals_BT1),
-        )

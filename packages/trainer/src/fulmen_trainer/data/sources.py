@@ -16,6 +16,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from pydantic import validate_call
+
 from fulmen_core.errors import UserError
 from fulmen_trainer.data.splits import Split, check_split, in_split
 
@@ -37,6 +39,7 @@ STDLIB_EXCLUDED = (
 )
 
 
+@validate_call
 def python_stdlib(
     *,
     split: Split = "all",
@@ -80,6 +83,7 @@ def python_stdlib(
         raise UserError("no source file of the standard library", where=str(root), remedy="use the folder source")
 
 
+@validate_call
 def folder(
     *,
     path: str,
@@ -116,6 +120,7 @@ def folder(
             yield {"text": text, **record}
 
 
+@validate_call
 def jsonl(
     *,
     path: str,
@@ -169,11 +174,21 @@ def _parse_item(line: bytes, field: str) -> dict[str, Any]:
         raise ValueError(f"not JSON ({error.msg} at column {error.colno})") from None
     if not isinstance(item, dict):
         raise ValueError("not a JSON object")
+    _check_surrogates(line)
     if isinstance(item.get("messages"), list):
         return item
     if not isinstance(item.get(field), str):
         raise ValueError(f"no text under {field!r} and no messages")
     return {**{key: value for key, value in item.items() if key != field}, "text": item[field]}
+
+
+def _check_surrogates(line: bytes) -> None:
+    """JSON can spell half of a UTF-16 pair, which is no text."""
+    if b"\\ud" in line.lower():
+        try:
+            json.dumps(json.loads(line), ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError:
+            raise ValueError("a lone surrogate, which is no Unicode text") from None
 
 
 def _decode_python(data: bytes) -> str:

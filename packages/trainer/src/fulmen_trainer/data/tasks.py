@@ -11,6 +11,8 @@ import string
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from pydantic import validate_call
+
 from fulmen_core.errors import UserError
 from fulmen_trainer.data.splits import Split, check_split, in_split
 from fulmen_trainer.data.verifiers import import_reasoning_gym
@@ -132,6 +134,7 @@ DEFAULT_TASKS = (
 )
 
 
+@validate_call
 def tasks(
     *,
     names: Sequence[str] = DEFAULT_TASKS,

@@ -23,7 +23,8 @@ def reasoning_gym(answer: str, item: Mapping[str, object]) -> float:
     An answer that the scorer cannot read scores 0.
 
     Raises:
-        UserError: the item does not come from reasoning-gym, its own answer cannot be scored, or the package is missing.
+        UserError: the item does not come from reasoning-gym, its own answer cannot be scored, or the package is
+            missing.
     """
     metadata = item.get("metadata")
     if not isinstance(metadata, Mapping) or not isinstance(metadata.get("source_dataset"), str):

@@ -1,0 +1,57 @@
+"""`fulmen data build`: from the sources of a recipe to packed token shards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fulmen_core.cli import arguments, context, output
+from fulmen_core.errors import UserError
+
+USAGE = "usage: fulmen data build [--recipe FILE] [--json] [key=value ...]"
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run the verb `data`; its one command is `build`."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(f"{USAGE}\n\nSources, RAISE-1, dedup, tokenizer, shards; `fulmen data build --help` for the options.")
+        return 0
+    if argv[0] != "build":
+        raise UserError(f"unknown command {argv[0]!r}", where="fulmen data", remedy="use `fulmen data build`")
+    return _build(argv[1:])
+
+
+def _build(argv: Sequence[str]) -> int:
+    parser = arguments.parser("fulmen data build", "build token shards from the sources of a recipe")
+    args = parser.parse_args(argv)
+
+    from fulmen_core.recipes import load_recipe
+    from fulmen_trainer.data.pipeline import build_data
+    from fulmen_trainer.data.recipe import DataRecipe
+
+    recipe = load_recipe(DataRecipe, args.recipe, args.overrides)
+    result = build_data(recipe, context.registry(), report=output.note)
+    if args.json:
+        output.print_json(
+            {
+                "run": str(recipe.run),
+                "tokenizer": str(result.tokenizer),
+                "documents": {name: str(path) for name, path in result.documents.items()},
+                "shards": {name: str(path) for name, path in result.shards.items()},
+                "statistics": result.statistics,
+            }
+        )
+        return 0
+    columns = ("documents", "bytes", "tokens", "bytes_per_token", "redacted", "dropped", "quarantined", "duplicates")
+    rows = [
+        [
+            name,
+            *(
+                f"{figures[column]:.2f}" if column == "bytes_per_token" else f"{figures[column]:,}"
+                for column in columns
+            ),
+        ]
+        for name, figures in result.statistics.items()
+    ]
+    output.print_table(["source", *(column.replace("_", " ") for column in columns)], rows, empty="no source")
+    output.note(f"shards and tokenizer are in {recipe.run}")
+    return 0

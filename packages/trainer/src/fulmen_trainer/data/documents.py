@@ -1,0 +1,100 @@
+"""Documents and instructions on disk between the steps of the pipeline: one JSON object a line.
+
+A document is ``{"text", ...}``, an instruction ``{"messages", ...}``; other keys travel along untouched.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from fulmen_core.errors import UserError
+from fulmen_core.tokenizer.byte_level import check_encodable
+from fulmen_trainer.records import checked_messages, read_records
+
+log = logging.getLogger(__name__)
+
+Record = dict[str, Any]
+
+#: How many faults of a source are spelled out in the manifest; the rest are counted.
+FAULTS_KEPT = 5
+
+
+def text_of(record: Mapping[str, Any]) -> str:
+    """What a guard judges and deduplication compares: the text, or the contents of the messages line by line."""
+    if "messages" in record:
+        return "\n".join(message["content"] for message in record["messages"])
+    return str(record["text"])
+
+
+def read_documents(path: Path) -> Iterator[Record]:
+    """Yield the records of a file that `write_documents` made."""
+    return (record for _, record in read_records(path))
+
+
+def write_documents(path: Path, records: Iterable[Mapping[str, Any]]) -> int:
+    """Write records; return how many."""
+    count = 0
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for record in records:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            count += 1
+    return count
+
+
+def collect(source: str, items: Iterable[Mapping[str, object]], path: Path) -> dict[str, Any]:
+    """Write what a source yields, checked, to `path`.
+
+    Args:
+        source: the source's name in the recipe, for sentences.
+        items: documents, instructions, and faults (``{"fault": sentence}``, what the source had to leave out).
+        path: the JSON Lines file to write.
+
+    Returns:
+        Counts: documents, bytes (UTF-8, of the texts), empty, unreadable; and the first faults.
+
+    Raises:
+        UserError: the source yields no document, or an item that is neither document nor instruction.
+    """
+    counts = {"documents": 0, "bytes": 0, "empty": 0, "unreadable": 0}
+    faults: list[str] = []
+
+    def checked() -> Iterator[Record]:
+        for number, item in enumerate(items):
+            if "fault" in item:
+                counts["unreadable"] += 1
+                faults.append(str(item["fault"]))
+                log.warning("%s: left out: %s", source, item["fault"])
+                continue
+            record = _checked_record(item, f"item {number} of {source}")
+            text = text_of(record)
+            if not text.strip():
+                counts["empty"] += 1
+                continue
+            counts["documents"] += 1
+            counts["bytes"] += len(text.encode("utf-8"))
+            yield record
+
+    write_documents(path, checked())
+    if not counts["documents"]:
+        raise UserError(
+            f"the corpus is empty: {source!r} gave no document",
+            where=f"[sources.{source}]",
+            remedy=faults[0] if faults else "check the settings of the source",
+        )
+    return {**counts, "faults": faults[:FAULTS_KEPT]}
+
+
+def _checked_record(item: Mapping[str, object], where: str) -> Record:
+    if "messages" in item:
+        messages = checked_messages(item["messages"], where)
+        for message in messages:
+            check_encodable(message["content"], where)
+        return {**item, "messages": messages}
+    if not isinstance(item.get("text"), str):
+        raise UserError("neither text nor messages", where=where, remedy="a source yields one of the two")
+    check_encodable(str(item["text"]), where)
+    return dict(item)
