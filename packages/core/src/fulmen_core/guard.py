@@ -21,6 +21,7 @@ class Finding:
     start: int
     end: int
     label: str = ""  # the detector's own name for it, e.g. "resident_id"
+    turn: int = 0  # RAISE-3: index of the message that the offsets are in
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +73,18 @@ class Guard(Protocol):
     name: str
     policy_version: str
 
-    def judge_document(self, text: str) -> DocumentVerdict: ...
+    def judge_document(self, text: str) -> DocumentVerdict:
+        """RAISE-1: judge one document of the corpus."""
+        ...
 
     def reward_penalty(self, prompt: str, answer: str) -> float:
         """How harmful the answer is, in [0, 1]; the trainer subtracts it, weighted, from the reward."""
         ...
 
-    def judge_input(self, messages: Sequence[Mapping[str, str]]) -> InputVerdict: ...
+    def judge_input(self, messages: Sequence[Mapping[str, str]]) -> InputVerdict:
+        """RAISE-3: judge a conversation before the model sees it."""
+        ...
 
-    def open_output(self, messages: Sequence[Mapping[str, str]]) -> OutputStream: ...
+    def open_output(self, messages: Sequence[Mapping[str, str]]) -> OutputStream:
+        """RAISE-4: open the guarded answer to a conversation."""
+        ...

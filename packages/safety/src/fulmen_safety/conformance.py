@@ -1,0 +1,65 @@
+"""Tests a detector against its contract. For authors of detectors: call `faults` on texts of every kind, best with
+hypothesis."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from fulmen_core.guard import Finding
+from fulmen_safety.detector import Detector, StreamingDetector
+
+
+def faults(detector: Detector, text: str, *, categories: Collection[str]) -> list[str]:
+    """Return every way in which `detector` breaks its contract on `text` and on its beginnings, one sentence each.
+
+    Args:
+        categories: those that the detector declares in its `DetectorInfo`.
+    """
+    found = list(detector.scan(text))
+    told = [f"scan gave {list(detector.scan(text))} the second time"] if list(detector.scan(text)) != found else []
+    for one in found:
+        if not 0 <= one.start < one.end <= len(text):
+            told.append(f"the span {one.start}:{one.end} lies outside of {len(text)} characters")
+        if not 0.0 <= one.score <= 1.0:
+            told.append(f"the score {one.score} lies outside of 0 to 1")
+        if one.category not in categories:
+            told.append(f"the category {one.category!r} is not declared")
+    if isinstance(detector, StreamingDetector):
+        told += _unsettled(detector, text, found) + _not_local(detector, text, found)
+    return told
+
+
+def _unsettled(detector: StreamingDetector, text: str, found: Sequence[Finding]) -> list[str]:
+    told = []
+    for cut in range(len(text) + 1):
+        beginning = text[:cut]
+        hold = detector.hold_from(beginning)
+        if not 0 <= hold <= cut:
+            told.append(f"hold_from gave {hold} for {cut} characters")
+            continue
+        early = [one for one in detector.scan(beginning) if one.start < hold]
+        late = [one for one in found if one.start < hold]
+        if _sorted(early) != _sorted(late):
+            told.append(f"{beginning!r} settles {hold} characters with {early}, yet the whole text has {late}")
+    return told
+
+
+def _not_local(detector: StreamingDetector, text: str, found: Sequence[Finding]) -> list[str]:
+    told = []
+    for cut in range(1, len(text) + 1):
+        safe = cut + detector.look_behind
+        whole = [one for one in found if one.start >= safe]
+        part = [_shifted(one, cut) for one in detector.scan(text[cut:]) if one.start + cut >= safe]
+        if _sorted(whole) != _sorted(part):
+            told.append(f"forgetting {cut} characters changes {whole} into {part}")
+    return told
+
+
+def _sorted(findings: Sequence[Finding]) -> list[tuple[int, int, str, str, float]]:
+    return sorted((one.start, one.end, one.category, one.label, one.score) for one in findings)
+
+
+def _shifted(finding: Finding, by: int) -> Finding:
+    return Finding(
+        finding.detector, finding.category, finding.score, finding.start + by, finding.end + by, finding.label
+    )

@@ -1,0 +1,60 @@
+"""What a detector is, and the two laws by which a streamed answer can be judged piece by piece without leaking.
+
+A `Detector` scans a whole text. A `StreamingDetector` can also say how much of an unfinished text it has made up its
+mind about. Write T for a text, T·U for any longer one:
+
+* **settled**: with ``h = hold_from(T)``, the findings of ``scan(T·U)`` that start before ``h`` are exactly those of
+  ``scan(T)`` that start before ``h``, whatever U is: same spans, labels and scores.
+* **local**: whether there is a finding at ``i``, and which, depends only on ``T[i - look_behind:]``. So a stream may
+  forget what lies further back than `look_behind` characters before the first text it still holds.
+
+The guard releases ``T[:h]`` of the strictest detector and forgets it; the laws make that equal to judging the whole
+answer at once. `fulmen_safety.conformance` tests a detector against both. A detector that is not a
+`StreamingDetector` may still guard an output: the answer is then held until it is complete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from fulmen_core.guard import Finding
+
+PHASES = ("corpus", "reward", "input", "output")
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """Finds things in text. Must be a pure function of the text and safe to call from several threads at once."""
+
+    name: str
+
+    def scan(self, text: str) -> Sequence[Finding]:
+        """Return what is in `text`, in any order, overlapping or not; offsets are indices into `text`, never empty
+        spans."""
+        ...
+
+
+@runtime_checkable
+class StreamingDetector(Detector, Protocol):
+    """A detector that keeps the two laws."""
+
+    look_behind: int  # characters before a finding's start that may decide it
+
+    def hold_from(self, text: str) -> int:
+        """Return the index from which `text` must be held back: a longer text could still make or change a finding
+        there.
+
+        ``len(text)`` if nothing needs to be held. Called often, on short texts; it should cost microseconds.
+        """
+        ...
+
+
+@runtime_checkable
+class Redactor(Protocol):
+    """A detector with its own idea of what to put in place of a finding. Others get the label in brackets,
+    ``[EMAIL]``."""
+
+    def replacement(self, found: str, finding: Finding) -> str:
+        """Return what stands in for `found`, the finding's text as it was written. Must not reveal it."""
+        ...

@@ -1,0 +1,168 @@
+"""RAISE-4 on a stream: an answer is delivered as fast as no detector can still object to it, and never faster.
+
+Let T be the answer so far. The panel settles every finding that starts before ``hold`` (`fulmen_safety.detector`, law
+*settled*). Text is released up to ``hold``, or up to the start of a settled edit that reaches beyond it, because a
+later finding might still overlap and join that edit. So no edit of the whole answer ever straddles the point of
+release, what was released is what `judge_output` would have delivered, and what is forgotten can no longer matter
+(law *local*).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from fulmen_core.guard import Finding, OutputChunk
+from fulmen_safety.edits import Edit, plan_edits
+from fulmen_safety.language import CONTEXT
+from fulmen_safety.normalise import REACH
+from fulmen_safety.panel import Failure, Panel
+from fulmen_safety.policy import STRICTNESS, Policy
+
+#: Category of a verdict that a failed detector forced. Not a code of the taxonomy: nothing was found.
+GUARD_FAILURE = "guard_failure"
+
+
+@dataclass(frozen=True, slots=True)
+class OutputVerdict:
+    """What became of a whole answer. `action` is the strictest that was taken; `text` what was, or may be,
+    delivered."""
+
+    action: str
+    text: str
+    findings: tuple[Finding, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    category: str = ""
+
+
+def judge_output(panel: Panel, policy: Policy, answer: str, language: str) -> OutputVerdict:
+    """Judge a whole answer at once. What a stream delivers of the same answer is equal, however it was cut."""
+    reading = panel.read(answer, "output")
+    if reading.closed:
+        message = policy.file.failure.text(language)
+        return OutputVerdict("replace", message, reading.findings, reading.failures, GUARD_FAILURE)
+    counted = tuple(finding for finding in reading.findings if policy.counts(finding, answer))
+    edits = plan_edits(((finding, policy.action(finding, "output")) for finding in counted), STRICTNESS["output"])
+    pieces, last = [], 0
+    for edit in edits:
+        pieces.append(answer[last : edit.start])
+        last = edit.end
+        if edit.action != "redact":
+            if edit.action == "replace":
+                pieces.append(policy.message(edit.finding.category, language))
+            return OutputVerdict(edit.action, "".join(pieces), counted, reading.failures, edit.finding.category)
+        pieces.append(panel.replacement(edit.finding, answer[edit.finding.start : edit.finding.end]))
+    pieces.append(answer[last:])
+    category = edits[0].finding.category if edits else ""
+    return OutputVerdict("redact" if edits else "allow", "".join(pieces), counted, reading.failures, category)
+
+
+class HoldBack:
+    """One guarded answer (`fulmen_core.guard.OutputStream`). Not to be shared between threads.
+
+    Args:
+        language: of the messages to the user, fixed before the first piece so that it cannot depend on the cutting.
+        ended: called once with the verdict over the whole answer, when it is finished or stopped.
+    """
+
+    def __init__(
+        self, panel: Panel, policy: Policy, language: str, ended: Callable[[OutputVerdict, int], None] | None = None
+    ) -> None:
+        self._panel, self._policy, self._language, self._ended = panel, policy, language, ended
+        self._text = ""  # what is still held, after as much released text as may decide about it
+        self._forgotten = 0  # characters of the answer before `_text`
+        self._released = 0  # index in `_text`
+        self._keep = panel.look_behind("output") + REACH
+        self._out: set[str] = set()  # detectors that failed open on this answer
+        self._failures: list[Failure] = []
+        self._findings: list[Finding] = []
+        self._delivered: list[str] = []
+        self._action, self._category, self._over = "allow", "", False
+
+    def feed(self, text: str) -> OutputChunk:
+        """Take the next piece; return what may be delivered now. After a stop, everything is refused."""
+        if self._over:
+            return OutputChunk("", stop=True, category=self._category)
+        self._text += text
+        return self._advance(final=False)
+
+    def finish(self) -> OutputChunk:
+        """Return the rest. A second call, or one after a stop, returns nothing."""
+        if self._over:
+            return OutputChunk("", stop=self._action in ("replace", "stop"), category=self._category)
+        chunk = self._advance(final=True)
+        if not chunk.stop:
+            self._end()
+        return chunk
+
+    def _advance(self, *, final: bool) -> OutputChunk:
+        reading = self._panel.read(self._text, "output", final=final, without=self._out)
+        self._failures += reading.failures
+        self._out.update(failure.detector for failure in reading.failures)
+        if reading.closed:
+            return self._stop("replace", GUARD_FAILURE, self._policy.file.failure.text(self._language), [])
+        release = max(self._released, len(self._text) if final else reading.hold)
+        settled = [
+            finding
+            for finding in reading.findings
+            if self._released <= finding.start < release and self._policy.counts(finding, self._text)
+        ]
+        judged = ((finding, self._policy.action(finding, "output")) for finding in settled)
+        edits = plan_edits(judged, STRICTNESS["output"])
+        if edits and edits[-1].end > release:
+            release = edits.pop().start
+        settled = [finding for finding in settled if finding.start < release]
+        chunk = self._deliver(release, edits, [self._in_answer(finding) for finding in settled])
+        if chunk.stop:
+            return chunk
+        keep_from = min(view.raw_index_before(release, self._keep) for view in reading.shown)
+        self._forget(max(0, min(keep_from, release - CONTEXT)))
+        return chunk
+
+    def _deliver(self, release: int, edits: list[Edit], findings: list[Finding]) -> OutputChunk:
+        """Return ``_text[_released:release]`` with its edits made."""
+        pieces, last = [], self._released
+        for edit in edits:
+            pieces.append(self._text[last : edit.start])
+            last = edit.end
+            if edit.action != "redact":
+                message = (
+                    self._policy.message(edit.finding.category, self._language) if edit.action == "replace" else ""
+                )
+                return self._stop(edit.action, edit.finding.category, "".join([*pieces, message]), findings)
+            found = self._text[edit.finding.start : edit.finding.end]
+            pieces.append(self._panel.replacement(edit.finding, found))
+            if self._action == "allow":
+                self._action, self._category = "redact", edit.finding.category
+        pieces.append(self._text[last:release])
+        self._released = release
+        self._findings += findings
+        self._delivered.append("".join(pieces))
+        return OutputChunk(self._delivered[-1], findings=tuple(findings))
+
+    def _stop(self, action: str, category: str, text: str, findings: list[Finding]) -> OutputChunk:
+        self._action, self._category = action, category
+        self._findings += findings
+        self._delivered.append(text)
+        self._end()
+        return OutputChunk(text, stop=True, findings=tuple(findings), category=category)
+
+    def _end(self) -> None:
+        self._over = True
+        if self._ended:
+            verdict = OutputVerdict(
+                self._action, "".join(self._delivered), tuple(self._findings), tuple(self._failures), self._category
+            )
+            self._ended(verdict, self._forgotten + len(self._text))
+        self._text = ""
+
+    def _forget(self, count: int) -> None:
+        """Drop the first `count` characters, all of them released."""
+        self._text = self._text[count:]
+        self._forgotten += count
+        self._released -= count
+
+    def _in_answer(self, finding: Finding) -> Finding:
+        """The finding with offsets into the whole answer."""
+        shift = self._forgotten
+        return replace(finding, start=finding.start + shift, end=finding.end + shift)
