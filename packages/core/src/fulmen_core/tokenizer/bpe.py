@@ -68,11 +68,11 @@ class Tokenizer:
         """
         path = Path(directory) / "tokenizer.json"
         document = read_json(path, "tokenizer")
-        _check_byte_level_bpe(document, path)
         try:
-            backend = BackendTokenizer.from_str(path.read_text("utf-8"))
+            backend = BackendTokenizer.from_str(json.dumps(document))
         except Exception as error:  # the library raises plain Exception
             raise CorruptArtefact(f"unusable tokenizer ({error})", where=str(path), remedy="train it again") from None
+        _check_byte_level_bpe(document, path)
         return cls(backend, where=str(path))
 
     def save(self, directory: Path) -> None:
