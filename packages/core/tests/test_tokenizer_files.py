@@ -86,8 +86,9 @@ def test_a_json_file_that_is_no_object_is_refused(directory: Path) -> None:
 def test_a_merge_that_would_let_text_produce_a_special_token_is_refused(directory: Path) -> None:
     document = json.loads((directory / "tokenizer.json").read_text("utf-8"))
     model = document["model"]
+    model["vocab"].update({"<|im_": 512, "end|>": 513})
     model["merges"].append(["<|im_", "end|>"])
-    with pytest.raises(CorruptArtefact, match="a merge produces the special token <|im_end|>".replace("|", r"\|")):
+    with pytest.raises(CorruptArtefact, match=r"a merge produces the special token <\|im_end\|>"):
         Tokenizer.load(edited(directory, model=model))
 
 

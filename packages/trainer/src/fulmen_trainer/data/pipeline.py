@@ -21,6 +21,7 @@ from fulmen_core.registry import Registry
 from fulmen_core.runs import Artefact, RunDirectory
 from fulmen_core.suggestions import remedy_for_unknown
 from fulmen_core.tokenizer import Tokenizer
+from fulmen_core.tokenizer.vocabulary import check_vocab_size
 from fulmen_trainer.data.baseline import gzip_bits_per_byte
 from fulmen_trainer.data.dedup import deduplicate
 from fulmen_trainer.data.documents import collect, read_documents, text_of
@@ -63,6 +64,7 @@ def build_data(
     Raises:
         UserError: a source, its settings, the guard or the tokenizer is at fault; see the functions of each step.
     """
+    _check_tokenizer(recipe.tokenizer)
     runs = runs or RunDirectory(recipe.run, registry=registry)
     guard = None if recipe.guard.name == "none" else registry.guard(recipe.guard.name, recipe.guard.policy)
     collected, kept = {}, {}
@@ -164,7 +166,6 @@ def _tokenizer(
 ) -> Artefact | Path:
     config: TokenizerConfig = recipe.tokenizer
     if config.path is not None:
-        Tokenizer.load(config.path)  # refuse it now rather than after the packing of the first source
         return config.path
     training = sorted(name for name, source in recipe.sources.items() if source.purpose == "train")
 
@@ -181,6 +182,14 @@ def _tokenizer(
         inputs={"documents": unique},
         build=build,
     )
+
+
+def _check_tokenizer(config: TokenizerConfig) -> None:
+    """Refuse now what would otherwise stop the run after its sources are read and filtered."""
+    if config.path is not None:
+        Tokenizer.load(config.path)
+    else:
+        check_vocab_size(config.vocab_size)
 
 
 def _pack(
