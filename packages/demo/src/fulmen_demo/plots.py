@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 _INK = "#010203"
 _SERIES = ("#3b7dd8", "#d8793b", "#3ba272", "#a259c4", "#c23b5a")
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 10,
@@ -36,7 +37,6 @@ _STYLE = {
     "figure.facecolor": "none",
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
-    "axes.prop_cycle": mpl.cycler(color=_SERIES),
 }
 
 #: Stage boundaries: the name of a stage and the x at which it begins.
@@ -68,6 +68,7 @@ def curves(
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(6.4, 3.0))
         axes = figure.add_subplot()
+        axes.set_prop_cycle(color=_SERIES)
         for name, (x, y) in series.items():
             axes.plot(x, y, linewidth=1.4, label=name, marker="o" if len(x) < 12 else None, markersize=3)
         if level is not None:
@@ -86,6 +87,7 @@ def expert_load(load_LE: NDArray[np.float64]) -> str:
         layers, experts = load_LE.shape
         figure = Figure(figsize=(6.4, 0.6 + 0.32 * layers))
         axes = figure.add_subplot()
+        axes.set_prop_cycle(color=_SERIES)
         image = axes.imshow(load_LE * experts, aspect="auto", cmap="viridis", vmin=0.0, vmax=2.0)
         axes.set_xlabel("expert")
         axes.set_ylabel("layer")
@@ -99,6 +101,7 @@ def kv_memory(contexts: Sequence[int], series: Mapping[str, Sequence[float]]) ->
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(6.4, 3.0))
         axes = figure.add_subplot()
+        axes.set_prop_cycle(color=_SERIES)
         for name, gigabytes in series.items():
             axes.plot(contexts, gigabytes, linewidth=1.6, label=name, marker="o", markersize=3)
         axes.set_xscale("log", base=2)
@@ -119,6 +122,7 @@ def bars(title: str, y_label: str, groups: Mapping[str, Mapping[str, float]]) ->
         width = 0.8 / len(series)
         figure = Figure(figsize=(6.4, 2.8))
         axes = figure.add_subplot()
+        axes.set_prop_cycle(color=_SERIES)
         for index, name in enumerate(series):
             x = np.arange(len(names)) + (index - (len(series) - 1) / 2) * width
             axes.bar(x, [groups[group][name] for group in names], width * 0.92, label=name)

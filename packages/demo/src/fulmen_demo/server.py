@@ -6,12 +6,14 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
+
 from fulmen_core.errors import UserError
 
 
@@ -50,11 +52,11 @@ class Server:
                 for choice in event["choices"]:
                     if content := choice["delta"].get("content"):
                         pieces.append(content)
-                    finish = choice.get("finish_reason") or finish
+                    finish = choice["finish_reason"] or finish
         return Answer("".join(pieces), finish, len(pieces))
 
 
-def _events(lines: Iterator[str]) -> Iterator[Mapping[str, list[dict[str, dict[str, str]]]]]:
+def _events(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
     for line in lines:
         if line.startswith("data: ") and line != "data: [DONE]":
             yield json.loads(line.removeprefix("data: "))

@@ -1,0 +1,218 @@
+"""The road: every step of the main job in order, each an artefact of one run directory, made once and only if needed.
+
+In: a `DemoConfig`, a registry, a console. Out: the artefacts. Nothing here trains, guards or serves: it composes.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from fulmen_core.registry import Registry
+from fulmen_core.runs import Artefact, RunDirectory
+from fulmen_core.tokenizer import Tokenizer
+from fulmen_demo.config import DemoConfig
+from fulmen_demo.evaluation import evaluate
+from fulmen_demo.guarding import check_guard
+from fulmen_demo.instructions import write_instructions
+from fulmen_trainer.answering import open_runner
+from fulmen_trainer.conversations import read_items
+from fulmen_trainer.data.documents import read_documents, text_of
+from fulmen_trainer.data.pipeline import DataResult, build_data
+from fulmen_trainer.data.shards import open_shards
+from fulmen_trainer.display import open_display
+from fulmen_trainer.dpo import OnlineInputs, align
+from fulmen_trainer.pair_building import Judge, build_pairs
+from fulmen_trainer.preferences import write_pairs
+from fulmen_trainer.pretrain import pretrain
+from fulmen_trainer.reward import RewardModel, train_reward
+from fulmen_trainer.sft import fine_tune
+
+#: The artefact directory below the step that exports.
+ONNX = "onnx"
+
+
+@dataclass(frozen=True)
+class Journey:
+    """What the road leaves behind."""
+
+    data: DataResult
+    steps: Mapping[str, Artefact]
+    seconds: Mapping[str, float]  # of every artefact's build, the data's included
+
+
+class Road:
+    """Composes the stages. Interrupted anywhere, `travel` goes on from there when it is called again."""
+
+    def __init__(self, config: DemoConfig, registry: Registry, console: Console) -> None:
+        self._config, self._registry, self._console = config, registry, console
+        self._runs = RunDirectory(config.run, registry=registry)
+        self._guard = registry.guard(policy=config.data.guard.policy)
+        self._steps: dict[str, Artefact] = {}
+
+    def travel(self) -> Journey:
+        """Take every step that is not taken yet."""
+        config = self._config
+        self._console.rule("data: sources → RAISE-1 → deduplication → tokenizer → shards", align="left")
+        data = build_data(config.data, self._registry, runs=self._runs, report=self._report)
+        tasks, heldout_tasks = data.documents["tasks"], data.documents["tasks-heldout"]
+
+        base = self._step("base", "model", config.pretrain, self._shards(data), lambda work: self._pretrain(data, work))
+        instructions = self._step(
+            "instructions",
+            "instructions",
+            {"max_penalty": config.sft.max_penalty, "policy_version": self._guard.policy_version},
+            {"tasks": tasks},
+            lambda work: write_instructions(tasks, work / "instructions.jsonl", self._guard, config.sft.max_penalty),
+        )
+        sft = self._step(
+            "sft",
+            "model",
+            config.sft,
+            {"start": base, "data": instructions},
+            lambda work: fine_tune(
+                base.path,
+                instructions.path / "instructions.jsonl",
+                config=config.sft,
+                registry=self._registry,
+                work=work,
+                display=open_display(),
+            ),
+        )
+        preferences = self._step(
+            "preferences",
+            "preferences",
+            config.preferences,
+            {"base": base, "sft": sft, "tasks": tasks},
+            lambda work: self._sample_preferences(base, sft, tasks, work),
+        )
+        reward = self._step(
+            "reward",
+            "reward-model",
+            config.reward,
+            {"start": base, "data": preferences},
+            lambda work: train_reward(
+                base.path,
+                preferences.path / "pairs.jsonl",
+                config=config.reward,
+                registry=self._registry,
+                work=work,
+                display=open_display(),
+            ),
+        )
+        dpo = self._step(
+            "dpo",
+            "model",
+            config.dpo,
+            {"start": sft, "data": preferences, "reward": reward, "tasks": tasks},
+            lambda work: align(
+                sft.path,
+                preferences.path / "pairs.jsonl",
+                config=config.dpo,
+                registry=self._registry,
+                work=work,
+                online=OnlineInputs(read_items(tasks), RewardModel.load(reward.path), self._guard),
+                display=open_display(),
+            ),
+        )
+        models = {"base": base, "sft": sft, "dpo": dpo}
+        self._step(
+            "evaluation",
+            "evaluation",
+            config.evaluation,
+            {**models, "reward": reward, "items": heldout_tasks, "text": data.documents["stdlib-heldout"]},
+            lambda work: evaluate(
+                {name: model.path for name, model in models.items()},
+                reward.path,
+                heldout_tasks,
+                data.documents["stdlib-heldout"],
+                config=config.evaluation,
+                registry=self._registry,
+                backend=config.backend,
+                out=work / "evaluation.json",
+            ),
+        )
+        self._step("export", "onnx", {"format": "onnx"}, {"model": dpo}, lambda work: self._export(dpo.path, work))
+        self._step(
+            "guard",
+            "guard",
+            {"policy_version": self._guard.policy_version, "backend": config.backend},
+            {"model": dpo, "text": data.documents["stdlib-heldout"]},
+            lambda work: check_guard(
+                dpo.path,
+                data.documents["stdlib-heldout"],
+                guard=self._guard,
+                policy=config.data.guard.policy,
+                registry=self._registry,
+                backend=config.backend,
+                work=work,
+            ),
+        )
+        seconds = {name: entry.seconds for name, entry in self._runs.entries().items()}
+        return Journey(data, self._steps, seconds)
+
+    def _report(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False)
+
+    def _step(
+        self,
+        name: str,
+        kind: str,
+        config: Any,
+        inputs: Mapping[str, Path | Artefact],
+        build: Callable[[Path], Mapping[str, Any]],
+    ) -> Artefact:
+        self._console.rule(name, align="left")
+        artefact = self._runs.step(name, kind=kind, config=config, inputs=inputs, build=build)
+        self._steps[name] = artefact
+        if artefact.skipped:
+            self._report(f"{name}: unchanged")
+        return artefact
+
+    def _shards(self, data: DataResult) -> dict[str, Path]:
+        names = {name for stage in self._config.pretrain.stages.all for name in stage.weights}
+        return {name: data.shards[name] for name in sorted(names & data.shards.keys())} | {
+            "tokenizer": data.tokenizer,
+            "heldout": data.documents["stdlib-heldout"],
+        }
+
+    def _pretrain(self, data: DataResult, work: Path) -> Mapping[str, Any]:
+        tokenizer = Tokenizer.load(data.tokenizer)
+        heldout = [text_of(record) for record in read_documents(data.documents["stdlib-heldout"])]
+        measured = pretrain(
+            self._config.pretrain,
+            shards={name: open_shards(path, tokenizer=tokenizer) for name, path in data.shards.items()},
+            tokenizer=tokenizer,
+            heldout=heldout,
+            work=work,
+            registry=self._registry,
+            display=open_display(),
+        )
+        return measured | {"gzip_bits_per_byte": data.statistics["stdlib-heldout"]["gzip_bits_per_byte"]}
+
+    def _sample_preferences(self, base: Artefact, sft: Artefact, tasks: Path, work: Path) -> Mapping[str, Any]:
+        """Answers of checkpoints of different phases (report, section 4.2.1), each prompt's best against its worst."""
+        config = self._config.preferences
+        items = read_items(tasks)
+        judge = Judge(self._registry, config.pairs, guard=self._guard)
+        pairs, counts = [], {}
+        for number, model in enumerate((base, sft)):
+            chosen = items[number * config.prompts : (number + 1) * config.prompts]
+            with open_runner(self._registry, model.path, backend=self._config.backend) as runner:
+                made, counts[model.name] = build_pairs(
+                    runner, Tokenizer.load(model.path), chosen, judge, seed=number, source=model.name
+                )
+            pairs += made
+        write_pairs(work / "pairs.jsonl", pairs)
+        return {"pairs": len(pairs), "by_model": counts}
+
+    def _export(self, model: Path, work: Path) -> Mapping[str, Any]:
+        exporter = self._registry.exporter("onnx")
+        shutil.rmtree(work / ONNX, ignore_errors=True)
+        manifest = exporter.export(model, work / ONNX)
+        return {**exporter.check(model, work / ONNX), "files": list(manifest["files"])}
