@@ -1,19 +1,29 @@
-"""Real parts for the tests: a runner that computes logits from the very tokens it was fed, and a tiny tokenizer."""
+"""Real parts for the tests: runners that compute logits from the very tokens they were fed, a tokenizer, guards, a server."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from fulmen_core.guard import Finding, InputVerdict, OutputChunk
 from fulmen_core.model.kv import CacheGroup, CacheSpec
 from fulmen_core.runner import EngineLimits, SequenceStep
 from fulmen_core.tokenizer import Tokenizer
+from fulmen_serving.api.app import make_app
+from fulmen_serving.engine.admission import AdmissionLimits
+from fulmen_serving.engine.engine import Engine
+from fulmen_serving.engine.invariants import broken_invariants
+from fulmen_serving.metrics import ServingMetrics
+from fulmen_serving.server import DrainingServer, bind, url_of
+from fulmen_serving.service import ChatService, ServedModel
 
 
 class PrefixRunner:
@@ -70,6 +80,146 @@ class PrefixRunner:
         self.closed = True
 
 
+class ParrotRunner(PrefixRunner):
+    """A model that repeats the last user message, token by token, and then ends its turn."""
+
+    def __init__(self, limits: EngineLimits, tokenizer: Tokenizer, *, seconds: float = 0.0) -> None:
+        super().__init__(limits, tokenizer.vocab_size, seconds=seconds)
+        self.tokenizer = tokenizer
+        self.opening = tokenizer.encode_chat([{"role": "user", "content": ""}])[:-2]
+        self.prompts: list[str] = []
+
+    def logits(self, prefix: Sequence[int]) -> NDArray[np.float32]:
+        logits = np.zeros(self.vocab_size, np.float32)
+        starts = [i for i, token in enumerate(prefix) if token == self.tokenizer.im_start_id]
+        answer = len(self.opening) + 1 + max(starts, default=0)
+        begun = [i for i in starts[:-1] if list(prefix[i : i + len(self.opening)]) == self.opening]
+        if begun and len(prefix) >= answer - 1:
+            content = list(prefix[begun[-1] + len(self.opening) :])
+            content = content[: content.index(self.tokenizer.im_end_id)]
+            turn = self.tokenizer.encode("assistant\n")
+            said = len(prefix) - starts[-1] - 1 - len(turn)
+            if said == 0:
+                self.prompts.append(self.tokenizer.decode(prefix))
+            if 0 <= said <= len(content):
+                logits[[*content, self.tokenizer.im_end_id][said]] = 100
+        return logits
+
+
+class WordGuard:
+    """A small real guard: blocks a word at input, hides the digits of what is asked, stops at a word in the answer.
+
+    Its output stream holds back what could become the forbidden word, so that nothing of it is ever delivered.
+    """
+
+    name = "word"
+    policy_version = "test-1"
+
+    def __init__(self, *, blocked: str = "bomb", forbidden: str = "secret", fails: str = "") -> None:
+        self.blocked, self.forbidden, self.fails = blocked, forbidden, fails
+
+    def judge_document(self, text):  # pragma: no cover - not the server's
+        raise AssertionError("the server never judges documents")
+
+    def reward_penalty(self, prompt, answer):  # pragma: no cover
+        raise AssertionError("the server never scores rewards")
+
+    def judge_input(self, messages):
+        if self.fails == "input":
+            raise RuntimeError("the detector broke")
+        text = " ".join(message["content"] for message in messages)
+        if self.blocked in text:
+            found = Finding("words", "weapons", 1.0, text.index(self.blocked), text.index(self.blocked) + 4)
+            return InputVerdict("block", tuple(messages), (found,), "I cannot help with that.", "weapons")
+        hidden = tuple({**m, "content": "".join("#" if c.isdigit() else c for c in m["content"])} for m in messages)
+        return InputVerdict("allow" if hidden == tuple(messages) else "rewrite", hidden)
+
+    def open_output(self, messages):
+        if self.fails == "open":
+            raise RuntimeError("the detector broke")
+        return _WordStream(self)
+
+
+class _WordStream:
+    def __init__(self, guard: WordGuard) -> None:
+        self.guard, self.held = guard, ""
+
+    def feed(self, text: str) -> OutputChunk:
+        if self.guard.fails == "output":
+            raise RuntimeError("the detector broke")
+        self.held += text
+        word = self.guard.forbidden
+        if word in self.held:
+            before = self.held[: self.held.index(word)]
+            self.held = ""
+            return OutputChunk(before, True, (Finding("words", "leak", 1.0, 0, len(word)),), "leak")
+        keep = next((n for n in range(min(len(word) - 1, len(self.held)), 0, -1) if self.held.endswith(word[:n])), 0)
+        ready, self.held = self.held[: len(self.held) - keep], self.held[len(self.held) - keep :]
+        return OutputChunk(ready)
+
+    def finish(self) -> OutputChunk:
+        return OutputChunk(self.held)
+
+
+class Kit:
+    """Everything above by name, and services and servers made of it."""
+
+    PrefixRunner, ParrotRunner, WordGuard = PrefixRunner, ParrotRunner, WordGuard
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.records: list[dict[str, object]] = []
+
+    def runner(self, *, slots: int = 4, context: int = 128, budget: int = 32, parrot: bool = True, seconds: float = 0.0):
+        limits = EngineLimits(slots, context, budget)
+        if parrot:
+            return ParrotRunner(limits, self.tokenizer, seconds=seconds)
+        return PrefixRunner(limits, self.tokenizer.vocab_size, seconds=seconds)
+
+    @contextlib.contextmanager
+    def service(self, runner=None, guard=None, *, waiting: int = 32, queued_tokens: int = 4096, temperature: float = 1.0):
+        runner = runner or self.runner()
+        metrics = ServingMetrics()
+        engine = Engine(runner, AdmissionLimits(waiting, queued_tokens), metrics)
+        model = ServedModel(
+            "parrot", "test", frozenset(self.tokenizer.stop_ids), temperature, fingerprint="fp_test", created=1
+        )
+        self.records = []
+        service = ChatService(model, self.tokenizer, engine, guard, metrics, self.records.append)
+        engine.start()
+        try:
+            yield service
+            assert broken_invariants(engine.core) == []
+        finally:
+            service.close()
+        assert runner.closed
+
+    @contextlib.contextmanager
+    def server(self, service: ChatService, **options: int):
+        """Serve on a free port of 127.0.0.1 until the block ends; yields the URL."""
+        listener = bind("127.0.0.1", 0)
+        ready = threading.Event()
+        app = make_app(service, **options)
+        server = DrainingServer(app, service.engine, drain_seconds=5, on_ready=ready.set)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            assert ready.wait(10)
+            yield url_of(listener)
+        finally:
+            server.should_exit = True
+            thread.join(10)
+            listener.close()
+        assert not thread.is_alive()
+
+    @staticmethod
+    def wait_until(condition: Callable[[], bool], what: str, seconds: float = 10.0) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, f"never happened: {what}"
+            time.sleep(0.005)
+
+
 @pytest.fixture(scope="session")
 def prefix_runner() -> type[PrefixRunner]:
     return PrefixRunner
@@ -79,3 +229,26 @@ def prefix_runner() -> type[PrefixRunner]:
 def tokenizer() -> Tokenizer:
     text = "The quick brown fox jumps over the lazy dog. 0123456789 中文测试 "
     return Tokenizer.train([text * 4], 512)
+
+
+@pytest.fixture(scope="session")
+def kit(tokenizer: Tokenizer) -> Kit:
+    return Kit(tokenizer)
+
+
+@pytest.fixture(scope="session")
+def nano_directory(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Path:
+    """A random nano model with its tokenizer, as training would leave it."""
+    import torch
+
+    from fulmen_core.model.checkpoint import save_model
+    from fulmen_core.model.presets import load_preset
+    from fulmen_core.model.transformer import Transformer
+
+    torch.set_num_threads(1)
+    torch.manual_seed(time.time_ns() % 2**31)
+    directory = tmp_path_factory.mktemp("models") / "nano"
+    directory.mkdir()
+    save_model(Transformer(load_preset("nano").model_copy(update={"vocab_size": tokenizer.vocab_size})), directory)
+    tokenizer.save(directory)
+    return directory
