@@ -54,9 +54,13 @@ class Backend(Protocol):
 
     name: str
 
-    def capabilities(self) -> Capabilities: ...
+    def capabilities(self) -> Capabilities:
+        """Return what it can do here."""
+        ...
 
-    def prepare_training(self, model: nn.Module, plan: TrainPlan) -> TrainProgram: ...
+    def prepare_training(self, model: nn.Module, plan: TrainPlan) -> TrainProgram:
+        """Prepare a model for training under `plan`; the parameters stay the model's own."""
+        ...
 
     def load_runner(self, model: Path, limits: EngineLimits, dtype: Dtype = "float32") -> Runner:
         """Load a model directory (or exported artefact directory) for serving."""
@@ -69,9 +73,12 @@ class Exporter(Protocol):
     name: str
 
     def export(self, model: Path, out: Path) -> Mapping[str, Any]:
-        """Write the artefact whole or not at all into `out`; return its manifest (files, hashes, versions, inputs, outputs)."""
+        """Write the artefact whole or not at all into `out`.
+
+        Returns: its manifest: files, hashes, versions, inputs, outputs.
+        """
         ...
 
     def check(self, model: Path, out: Path) -> Mapping[str, Any]:
-        """Compare the artefact with the checkpoint: ``max_abs_diff`` of logits, ``greedy_equal``, and what was compared."""
+        """Compare the artefact with the checkpoint: ``max_abs_diff`` of logits, ``greedy_equal``, what was compared."""
         ...

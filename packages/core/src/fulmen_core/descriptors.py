@@ -1,4 +1,4 @@
-"""Frozen descriptions that registration hooks return. They are data: nothing heavy is imported until `load` is resolved."""
+"""Frozen descriptions that registration hooks return. They are data: nothing heavy is imported until `resolve`."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class GuardInfo:
 
 @dataclass(frozen=True, slots=True)
 class DetectorInfo:
-    """A RAISE detector. `load` resolves to ``make(settings: Mapping[str, object]) -> fulmen_safety.detector.Detector``."""
+    """A RAISE detector. `load` resolves to ``make(settings: Mapping[str, object])``: a `fulmen_safety` detector."""
 
     name: str
     summary: str
@@ -93,7 +93,7 @@ class VerifierInfo:
 
 @dataclass(frozen=True, slots=True)
 class TrackerInfo:
-    """A tracker. `load` resolves to ``open(run: Path, stage: str) -> Tracker`` with ``log(step, metrics)`` and ``close()``."""
+    """A tracker. `load` resolves to ``open(run: Path, stage: str)``, with ``log(step, metrics)`` and ``close()``."""
 
     name: str
     summary: str

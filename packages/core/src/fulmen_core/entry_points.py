@@ -37,7 +37,8 @@ def _entries(distribution: metadata.Distribution, name: str, version: str) -> It
 def _identity(distribution: metadata.Distribution) -> tuple[str, str]:
     """Name and version, from METADATA or, where that is missing, from the folder's own name."""
     fields = distribution.metadata
-    name, version = (fields[field] if field in fields else "" for field in ("Name", "Version"))
+    found = {field: fields[field] for field in fields}  # a METADATA file may be missing or lack fields
+    name, version = found.get("Name", ""), found.get("Version", "")
     folder = getattr(distribution, "_path", None)
     stem = getattr(folder, "stem", "unknown")
     return name or stem.split("-")[0], version or stem.partition("-")[2] or "unknown"

@@ -1,7 +1,7 @@
 """Files that are whole or absent: everything is written under a temporary name, synced, and renamed into place.
 
-A crash at any instant leaves the old file, the new file, or a leftover whose name starts with a dot; never a half-written
-file under the real name. Hashes are SHA-256 in hexadecimal.
+A crash at any instant leaves the old file, the new file, or a leftover whose name starts with a dot; never a
+half-written file under the real name. Hashes are SHA-256 in hexadecimal.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def sync_tree(root: Path) -> None:
 
 
 def sync_directory(folder: Path) -> None:
-    """Flush the names in `folder`, so that a rename survives a power cut. Where folders cannot be opened it does nothing."""
+    """Flush the names in `folder`, so that a rename survives a power cut (POSIX; elsewhere folders do not open)."""
     if os.name == "posix":
         _sync(folder)
 
@@ -174,7 +174,7 @@ def _sync(path: Path) -> None:
 
 
 def _sibling(path: Path) -> Path:
-    """A fresh temporary name beside `path`: on the same file system, so that a rename is atomic; dotted, so that globs skip it."""
+    """A fresh temporary name beside `path`: on its file system, so that renames are atomic; globs skip dotted names."""
     return path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
 
 

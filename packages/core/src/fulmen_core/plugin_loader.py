@@ -22,7 +22,7 @@ import pluggy
 
 from fulmen_core import descriptors
 from fulmen_core.hooks import GROUPS, HOOK_GENERATION, PROJECT
-from fulmen_core.plugin_records import Entry, Fault
+from fulmen_core.plugin_records import ACTIVE, Entry, Standing
 from fulmen_core.suggestions import closest
 
 #: Registration hook -> what it must return an iterable of. Every other hook is an event.
@@ -41,9 +41,9 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 
 class LoadFault(Exception):
-    """A plugin that cannot be used, with the `Fault` that says why."""
+    """A plugin that cannot be used, with the `Standing` that says why."""
 
-    def __init__(self, fault: Fault) -> None:
+    def __init__(self, fault: Standing) -> None:
         super().__init__(fault.reason)
         self.fault = fault
 
@@ -61,12 +61,12 @@ def event_hooks() -> frozenset[str]:
     return hooks_of(f"fulmen.events.{HOOK_GENERATION}")
 
 
-def check_declaration(entry: Entry) -> Fault | None:
+def check_declaration(entry: Entry) -> Standing | None:
     """Return what is wrong with an entry point as far as its metadata tell, or None. Imports nothing of the plugin."""
     if entry.group not in GROUPS:
         return _unknown_group(entry)
     if EntryPoint.pattern.match(entry.value) is None:
-        return Fault(
+        return Standing(
             "failed",
             f"its entry point names {entry.value!r}, which is no module",
             f"pip install --upgrade {entry.distribution}",
@@ -75,7 +75,7 @@ def check_declaration(entry: Entry) -> Fault | None:
 
 
 class LoadedPlugin:
-    """A plugin that passed every check. `call` runs one of its hooks; `describe` what it registers, checked and cached."""
+    """A plugin that passed every check. `call` runs one of its hooks; `describe` gives what it registers, checked."""
 
     def __init__(self, plugin: object, remedy: str) -> None:
         self.hooks: frozenset[str]
@@ -87,11 +87,13 @@ class LoadedPlugin:
             self._manager.register(plugin)
             self._manager.check_pending()
         except pluggy.PluginValidationError as error:
-            raise LoadFault(Fault("failed", self._explain(plugin, error), remedy, error)) from error
+            raise LoadFault(Standing("failed", self._explain(plugin, error), remedy, error)) from error
         self.hooks = frozenset(caller.name for caller in self._manager.get_hookcallers(plugin) or ())
         if not self.hooks:
             raise LoadFault(
-                Fault("failed", "it implements no hook: nothing in it is marked @hookimpl of fulmen_core.hooks", remedy)
+                Standing(
+                    "failed", "it implements no hook: nothing in it is marked @hookimpl of fulmen_core.hooks", remedy
+                )
             )
         self._described: dict[str, tuple[Any, ...]] = {}
 
@@ -119,22 +121,22 @@ class LoadedPlugin:
             infos = tuple(result) if isinstance(result, Iterable) else None
         except (Exception, SystemExit) as error:
             raise LoadFault(
-                Fault("failed", f"{hook} raised {describe_exception(error)}", self._remedy, error)
+                Standing("failed", f"{hook} raised {describe_exception(error)}", self._remedy, error)
             ) from error
         if infos is None or not all(isinstance(info, expected) for info in infos):
             found = (
                 type(result).__name__ if infos is None else ", ".join(sorted({type(info).__name__ for info in infos}))
             )
             raise LoadFault(
-                Fault("failed", f"{hook} returned {found}, not a list of {expected.__name__}", self._remedy)
+                Standing("failed", f"{hook} returned {found}, not a list of {expected.__name__}", self._remedy)
             )
         names = [info.name for info in infos]
         for name in names:
             if not isinstance(name, str) or not _NAME.fullmatch(name):
                 reason = f"{hook} gave the name {name!r}; names are lower-case letters, digits, '.', '_' and '-'"
-                raise LoadFault(Fault("failed", reason, self._remedy))
+                raise LoadFault(Standing("failed", reason, self._remedy))
             if names.count(name) > 1:
-                raise LoadFault(Fault("failed", f"{hook} gave the name {name!r} twice", self._remedy))
+                raise LoadFault(Standing("failed", f"{hook} gave the name {name!r} twice", self._remedy))
         return infos
 
     def _explain(self, plugin: object, error: pluggy.PluginValidationError) -> str:
@@ -170,27 +172,28 @@ def load_entry(entry: Entry) -> LoadedPlugin:
         if own:
             reason = f"its module {entry.value} is not there; the installed metadata are stale"
             raise LoadFault(
-                Fault("failed", reason, f"pip install --force-reinstall --no-deps {entry.distribution}", error)
+                Standing("failed", reason, f"pip install --force-reinstall --no-deps {entry.distribution}", error)
             ) from error
         raise LoadFault(
-            Fault("failed", f"it needs the module {error.name}, which is not installed", upgrade, error)
+            Standing("failed", f"it needs the module {error.name}, which is not installed", upgrade, error)
         ) from error
     except (Exception, SystemExit) as error:
-        raise LoadFault(Fault("failed", f"its import raised {describe_exception(error)}", upgrade, error)) from error
+        raise LoadFault(Standing("failed", f"its import raised {describe_exception(error)}", upgrade, error)) from error
     return LoadedPlugin(plugin, upgrade)
 
 
-def check_group(entry: Entry, loaded: LoadedPlugin) -> Fault | None:
+def check_group(entry: Entry, loaded: LoadedPlugin) -> Standing | None:
     """Return a fault if a loaded plugin implements no hook of the group it is declared in."""
     expected = hooks_of(entry.group)
     if loaded.hooks & expected:
         return None
     remedy = f"pip install --upgrade {entry.distribution}"
     if loaded.hooks <= event_hooks():
-        reason = f"it only listens to events, so it belongs in the group fulmen.events.{HOOK_GENERATION}, not in {entry.group}"
-        return Fault("failed", reason, remedy)
+        listeners = f"fulmen.events.{HOOK_GENERATION}"
+        reason = f"it only listens to events, so it belongs in the group {listeners}, not in {entry.group}"
+        return Standing("failed", reason, remedy)
     reason = f"it implements none of the hooks of {entry.group} ({', '.join(sorted(expected))})"
-    return Fault("failed", reason, remedy)
+    return Standing("failed", reason, remedy)
 
 
 def load_file(path: Path) -> LoadedPlugin:
@@ -200,18 +203,19 @@ def load_file(path: Path) -> LoadedPlugin:
         LoadFault: whatever is wrong with it.
     """
     remedy = f"mend {path}"
-    # The path's hash keeps two files of one name apart; an entry in sys.modules is what dataclasses and pickles look for.
-    name = f"fulmen_plugin_{re.sub(r'[^0-9a-zA-Z_]', '_', path.stem)}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
+    # The path's hash keeps two files of one name apart; dataclasses look their module up in sys.modules.
+    digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
+    name = f"fulmen_plugin_{re.sub(r'[^0-9a-zA-Z_]', '_', path.stem)}_{digest}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise LoadFault(Fault("failed", "it is not a Python file", "name a .py file"))
+        raise LoadFault(Standing("failed", "it is not a Python file", "name a .py file"))
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise LoadFault(Fault("failed", f"its import raised {describe_exception(error)}", remedy, error)) from error
+        raise LoadFault(Standing("failed", f"its import raised {describe_exception(error)}", remedy, error)) from error
     return LoadedPlugin(module, remedy)
 
 
@@ -226,6 +230,25 @@ def load_module(module: ModuleType | str) -> LoadedPlugin:
     return LoadedPlugin(module, f"mend {module.__name__}")
 
 
+def probe(info: Any, remedy: str) -> Standing:
+    """Ask whether a described thing can be used here: active, unavailable, or failed if the probe itself is broken.
+
+    What has no probe is active. `remedy` mends a broken probe.
+    """
+    if not hasattr(info, "probe"):
+        return ACTIVE
+    try:
+        answer = descriptors.resolve(info.probe)()
+    except (Exception, SystemExit) as error:
+        return Standing("failed", f"its probe raised {describe_exception(error)}", remedy, error)
+    if not isinstance(answer, descriptors.Availability):
+        return Standing("failed", f"its probe returned {type(answer).__name__}, not an Availability", remedy)
+    if not answer.ok:
+        return Standing("unavailable", answer.reason or "its probe gives no reason", "`fulmen doctor` says more")
+    facts = [*answer.devices, *(f"{name} {version}" for name, version in answer.versions.items())]
+    return Standing("active", answer.reason or ", ".join(facts))
+
+
 def describe_exception(error: BaseException) -> str:
     """An exception in one line, e.g. ``"ValueError: no such device"``."""
     message = " ".join(str(error).split())
@@ -236,14 +259,14 @@ def _all_hooks() -> Sequence[str]:
     return sorted(set().union(*(hooks_of(group) for group in GROUPS)))
 
 
-def _unknown_group(entry: Entry) -> Fault:
+def _unknown_group(entry: Entry) -> Standing:
     base, _, generation = entry.group.rpartition(".")
     if f"{base}.{HOOK_GENERATION}" in GROUPS and re.fullmatch(r"v\d+", generation):
         older = int(generation[1:]) < int(HOOK_GENERATION[1:])
         remedy = f"pip install --upgrade {entry.distribution if older else 'fulmen-core'}"
-        return Fault("failed", f"it is made for hook generation {generation}, this is {HOOK_GENERATION}", remedy)
+        return Standing("failed", f"it is made for hook generation {generation}, this is {HOOK_GENERATION}", remedy)
     near = closest(entry.group, GROUPS)
-    return Fault(
+    return Standing(
         "failed",
         f"this Fulmen has no entry-point group {entry.group}" + (f"; did the author mean {near}?" if near else ""),
         f"pip install --upgrade fulmen-core {entry.distribution}",

@@ -1,7 +1,8 @@
-"""What is known of each plugin: its entry point, its state, and the sentences that say what is wrong and what mends it."""
+"""What is known of each plugin: its entry point, its state, what is wrong with it and what mends it."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -33,9 +34,9 @@ class Entry:
 class PluginRecord:
     """One line of `fulmen plugins` or `fulmen backends`: what it is, who brings it, how it stands and why.
 
-    States: ``declared`` (installed, not imported), ``blocked`` (disabled by the user, never imported), ``active`` (loaded, and
-    usable where that was probed), ``unavailable`` (loaded, but its probe says no), ``failed`` (broken), ``conflict`` (two
-    plugins claim the name).
+    States: ``declared`` (installed, not imported), ``blocked`` (disabled by the user, never imported), ``active``
+    (loaded, and usable where that was probed), ``unavailable`` (loaded, but its probe says no), ``failed`` (broken),
+    ``conflict`` (two plugins claim the name).
     """
 
     name: str
@@ -44,6 +45,7 @@ class PluginRecord:
     version: str
     state: State
     reason: str = ""
+    remedy: str = ""  # the command or change that mends it
 
     def as_json(self) -> dict[str, Any]:
         """The record as ``--json`` prints it."""
@@ -51,13 +53,21 @@ class PluginRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
-    """Why a plugin cannot be used, and the command or change that mends it."""
+class Standing:
+    """How something stands: its state, why, and the command or change that mends it."""
 
     state: State
-    reason: str
-    remedy: str
+    reason: str = ""
+    remedy: str = ""
     cause: BaseException | None = None
+
+    def record(self, name: str, kind: str, entry: Entry) -> PluginRecord:
+        """The record of something called `name` that `entry` brings and that stands so."""
+        return PluginRecord(name, kind, entry.distribution, entry.version, self.state, self.reason, self.remedy)
+
+
+DECLARED = Standing("declared")
+ACTIVE = Standing("active")
 
 
 def kind_of(group: str) -> str:
@@ -68,6 +78,4 @@ def kind_of(group: str) -> str:
 
 def canonical(name: str) -> str:
     """A distribution or plugin name in the form in which two spellings compare equal (PEP 503)."""
-    import re  # noqa: PLC0415
-
     return re.sub(r"[-_.]+", "-", name).lower()

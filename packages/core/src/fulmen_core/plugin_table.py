@@ -1,4 +1,4 @@
-"""The table of plugins behind the registry: who is declared, who is blocked or at fault, who is loaded, who claims which name."""
+"""The table of plugins behind the registry: who is declared, blocked, at fault, loaded, and who claims which name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from fulmen_core.errors import PluginError
 from fulmen_core.hooks import GROUPS
 from fulmen_core.plugin_loader import DESCRIPTORS, LoadedPlugin, LoadFault, check_declaration, check_group, hooks_of
-from fulmen_core.plugin_records import Entry, Fault, PluginRecord, canonical
+from fulmen_core.plugin_records import ACTIVE, DECLARED, Entry, PluginRecord, Standing, canonical
 from fulmen_core.suggestions import closest, remedy_for_unknown
 
 log = logging.getLogger(__name__)
@@ -41,23 +41,20 @@ FIRST_OF_ITS_KIND = {
 
 @dataclass(eq=False)
 class Plugin:
-    """One entry point and what became of it. ``given``: the user named it as a file or module, so it serves every group."""
+    """One entry point and what became of it."""
 
     entry: Entry
     load: Callable[[], LoadedPlugin]
-    given: bool = False
-    fault: Fault | None = None
-    clash: Fault | None = None  # one of its names is claimed by another plugin too; its other names stay usable
+    given: bool = False  # the user named it as a file or module: it serves every group, and must not be broken
+    fault: Standing | None = None
+    clash: Standing | None = None  # one of its names is claimed by another plugin too; its other names stay usable
     loaded: LoadedPlugin | None = None
     event_faults: int = 0
 
     def record(self) -> PluginRecord:
         """How the plugin stands now."""
-        entry, fault = self.entry, self.fault or self.clash
-        state = fault.state if fault else "active" if self.loaded else "declared"
-        return PluginRecord(
-            entry.name, entry.kind, entry.distribution, entry.version, state, fault.reason if fault else ""
-        )
+        standing = self.fault or self.clash or (ACTIVE if self.loaded else DECLARED)
+        return standing.record(self.entry.name, self.entry.kind, self.entry)
 
     @property
     def remedy(self) -> str:
@@ -85,7 +82,7 @@ class PluginTable:
         self.plugins = list(plugins)
         self.strict = strict
         self.lock = threading.RLock()
-        self._by_value: dict[str, LoadedPlugin | Fault] = {}
+        self._by_value: dict[str, LoadedPlugin | Standing] = {}
 
     # -- before anything is imported -----------------------------------------------------------------------------------
 
@@ -99,7 +96,7 @@ class PluginTable:
             ]
             for plugin in hit:
                 remedy = f"to allow it, drop --no-plugin {wanted} or take it out of FULMEN_PLUGINS_DISABLED"
-                plugin.fault = Fault("blocked", f"disabled by the name {wanted}", remedy)
+                plugin.fault = Standing("blocked", f"disabled by the name {wanted}", remedy)
             if not hit:
                 near = closest(
                     wanted, {p.entry.name for p in self.plugins} | {p.entry.distribution for p in self.plugins}
@@ -108,7 +105,7 @@ class PluginTable:
                 log.warning("no plugin is called %s, so nothing was disabled by that name%s", wanted, hint)
 
     def check_declarations(self, reserved: Collection[str]) -> None:
-        """Find what metadata alone show: foreign hook generations, unknown groups, names claimed twice, reserved verbs."""
+        """Find what metadata alone show: foreign generations, unknown groups, reserved verbs, names claimed twice."""
         claims: dict[tuple[str, str], list[Plugin]] = {}
         for plugin in self.plugins:
             if plugin.given or plugin.fault:
@@ -117,7 +114,7 @@ class PluginTable:
                 self._note(plugin, fault)
             elif plugin.entry.kind == "command" and plugin.entry.name in reserved:
                 remedy = f"pip uninstall {plugin.entry.distribution}, or ask its author to rename the verb"
-                self._note(plugin, Fault("conflict", f"the verb {plugin.entry.name} is built in", remedy))
+                self._note(plugin, Standing("conflict", f"the verb {plugin.entry.name} is built in", remedy))
             else:
                 claims.setdefault((plugin.entry.group, plugin.entry.name), []).append(plugin)
         for (group, name), claimants in claims.items():
@@ -129,7 +126,11 @@ class PluginTable:
     # -- loading -------------------------------------------------------------------------------------------------------
 
     def load(self, plugins: Iterable[Plugin]) -> list[Plugin]:
-        """Load what is not loaded yet; return those that can be used. A broken *given* plugin is an error, for it was named."""
+        """Load what is not loaded yet and return those that can be used.
+
+        Raises:
+            PluginError: a plugin that the user named as a file or module is broken.
+        """
         usable = []
         with self.lock:
             for plugin in plugins:
@@ -149,7 +150,7 @@ class PluginTable:
             except LoadFault as error:
                 known = error.fault
             self._by_value[plugin.entry.value] = known
-        if isinstance(known, Fault):
+        if isinstance(known, Standing):
             self._note(plugin, known)
         elif not plugin.given and (fault := check_group(plugin.entry, known)):
             self._note(plugin, fault)
@@ -170,7 +171,7 @@ class PluginTable:
                 self._note(plugin, error.fault)
         return found
 
-    def _note(self, plugin: Plugin, fault: Fault) -> None:
+    def _note(self, plugin: Plugin, fault: Standing) -> None:
         """Record a fault; raise it when strict."""
         plugin.fault = fault
         if self.strict:
@@ -218,7 +219,7 @@ class PluginTable:
         group = next(group for group in GROUPS if hook in hooks_of(group))
         return [plugin for plugin in self.plugins if plugin.given or plugin.entry.group == group]
 
-    def _clash(self, what: str, found: Sequence[Found]) -> Fault:
+    def _clash(self, what: str, found: Sequence[Found]) -> Standing:
         claimants = [one.plugin for one in found]
         fault = _conflict(what, claimants)
         for plugin in claimants:
@@ -242,7 +243,7 @@ class PluginTable:
         )
 
 
-def unusable(noun: str, name: str, plugin: Plugin, fault: Fault) -> PluginError:
+def unusable(noun: str, name: str, plugin: Plugin, fault: Standing) -> PluginError:
     """The error for something selected that cannot be used: what, whose, why, and the command that mends it."""
     origin = "" if plugin.entry.name == plugin.entry.distribution else f" of {plugin.entry.origin}"
     error = PluginError(
@@ -252,7 +253,7 @@ def unusable(noun: str, name: str, plugin: Plugin, fault: Fault) -> PluginError:
     return error
 
 
-def _conflict(what: str, claimants: Sequence[Plugin]) -> Fault:
+def _conflict(what: str, claimants: Sequence[Plugin]) -> Standing:
     whose = " and ".join(sorted({plugin.entry.origin for plugin in claimants}))
     last = claimants[-1].entry.distribution
-    return Fault("conflict", f"{what} is claimed by {whose}", f"pip uninstall {last}, or pass --no-plugin {last}")
+    return Standing("conflict", f"{what} is claimed by {whose}", f"pip uninstall {last}, or pass --no-plugin {last}")

@@ -1,10 +1,12 @@
 """The one way by which things arrive that core does not import: backends, exporters, guards, detectors, sources, verbs.
 
-`Registry.discover` reads entry-point *names* and imports nothing. What the user disabled is dropped by name before it could be
-loaded. A plugin is imported when something of it is first needed, once, and a broken one stops only those who selected it:
+`Registry.discover` reads entry-point *names* and imports nothing. What the user disabled is dropped by name before it
+could be loaded. A plugin is imported when something of it is first needed, once, and a broken one stops only those who
+selected it:
 
 * installed, not selected, broken: nothing is imported; `fulmen doctor` reports it;
-* selected and broken, unavailable, blocked or in conflict: `PluginError` with name, distribution, version, cause and the command
+* selected and broken, unavailable, blocked or in conflict: `PluginError` with name, distribution, version, cause and
+the command
   that mends it;
 * backend ``auto``: by priority, and each rejected one is remembered with its reason.
 """
@@ -19,11 +21,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from fulmen_core.descriptors import Availability, BackendInfo, DetectorInfo, GuardInfo, Loader, resolve
+from fulmen_core.descriptors import BackendInfo, DetectorInfo, GuardInfo, Loader, resolve
 from fulmen_core.entry_points import read_entries
 from fulmen_core.errors import PluginError, UserError
-from fulmen_core.plugin_loader import describe_exception, event_hooks, load_entry, load_file, load_module
-from fulmen_core.plugin_records import Entry, Fault, PluginRecord
+from fulmen_core.plugin_loader import describe_exception, event_hooks, load_entry, load_file, load_module, probe
+from fulmen_core.plugin_records import Entry, PluginRecord, Standing
 from fulmen_core.plugin_table import FIRST_OF_ITS_KIND, Found, Plugin, PluginTable, unusable
 
 if TYPE_CHECKING:
@@ -45,11 +47,11 @@ class BackendChoice:
 
 
 class Registry:
-    """Every plugin, and typed access to what they bring. Make one with `discover` or, in tests, with `of`. Thread-safe."""
+    """Every plugin, and typed access to what they bring. Made by `discover` or, in tests, by `of`. Thread-safe."""
 
     def __init__(self, plugins: Sequence[Plugin], *, strict: bool = False) -> None:
         self._table = PluginTable(plugins, strict=strict)
-        self._probed: dict[str, Availability | Fault] = {}
+        self._probed: dict[str, Standing] = {}
         self.backend_choice: BackendChoice | None = None
 
     @classmethod
@@ -115,37 +117,34 @@ class Registry:
         for candidate in candidates:
             try:
                 backend = self._make_backend(candidate)
-            except PluginError as error:
-                state = self._probed_record(candidate)
-                rejected.append(state if state.state != "active" else _as_failed(state, str(error)))
+            except UserError as error:
+                standing = self._probe(candidate)
+                if standing.state == "active":  # its probe was too hopeful
+                    standing = Standing("failed", str(error), candidate.plugin.remedy, error)
+                rejected.append(_record(candidate, standing))
                 continue
-            chosen = self._probed_record(candidate)
-            self.backend_choice = BackendChoice(chosen, tuple(rejected))
-            for record in rejected:
-                log.warning(
-                    "passing over the backend %s (%s): %s: %s",
-                    record.name,
-                    record.distribution,
-                    record.state,
-                    record.reason,
-                )
-            log.info("using the backend %s (%s %s)", chosen.name, chosen.distribution, chosen.version)
+            self.backend_choice = BackendChoice(_record(candidate, self._probe(candidate)), tuple(rejected))
+            self._log_choice(self.backend_choice)
             return backend
         if not rejected:
             raise PluginError("no backend is installed", remedy=FIRST_OF_ITS_KIND["fulmen_backends"])
-        reasons = "; ".join(
-            f"{one.name} of {one.distribution} {one.version}: {one.state}: {one.reason}" for one in rejected
-        )
+        reasons = "; ".join(f"{r.name} of {r.distribution} {r.version}: {r.state}: {r.reason}" for r in rejected)
         raise PluginError(f"no backend can be used ({reasons})", remedy="`fulmen doctor` says more about each")
 
+    def _log_choice(self, choice: BackendChoice) -> None:
+        for one in choice.rejected:
+            log.warning("passing over the backend %s (%s): %s: %s", one.name, one.distribution, one.state, one.reason)
+        chosen = choice.chosen
+        log.info("using the backend %s (%s %s)", chosen.name, chosen.distribution, chosen.version)
+
     def backend_infos(self) -> list[BackendInfo]:
-        """Return every backend that can be described, by falling priority. Broken plugins are left out; see `backend_records`."""
+        """Return every backend that can be described, by falling priority. `backend_records` has broken ones too."""
         return [found.info for found in self._backends()[0]]
 
     def backend_records(self) -> list[PluginRecord]:
-        """Probe every backend; return how each stands: active, unavailable, failed, conflict or blocked, with the reason."""
+        """Probe every backend and return how each stands, the usable ones first by falling priority, and why."""
         candidates, rejected = self._backends()
-        return [self._probed_record(candidate) for candidate in candidates] + rejected
+        return [_record(candidate, self._probe(candidate)) for candidate in candidates] + rejected
 
     def exporter(self, name: str) -> Exporter:
         """Make the exporter of the artefact format `name`.
@@ -167,41 +166,17 @@ class Registry:
         backend: Backend = self._run(found, partial(_make, found.info.load))
         return backend
 
-    def _probe(self, found: Found) -> Availability | Fault:
-        """Ask once per registry whether it can be used here. A probe that raises is a fault of its plugin."""
+    def _probe(self, found: Found) -> Standing:
+        """Ask once per registry whether it can be used here."""
         key = f"{found.noun} {found.info.name}"
         if key not in self._probed:
-            try:
-                answer = resolve(found.info.probe)()
-            except (Exception, SystemExit) as error:
-                answer = Fault("failed", f"its probe raised {describe_exception(error)}", found.plugin.remedy, error)
-            if not isinstance(answer, Availability | Fault):
-                answer = Fault(
-                    "failed", f"its probe returned {type(answer).__name__}, not an Availability", found.plugin.remedy
-                )
-            self._probed[key] = answer
+            self._probed[key] = probe(found.info, found.plugin.remedy)
         return self._probed[key]
 
     def _require_available(self, found: Found) -> None:
-        answer = self._probe(found)
-        if isinstance(answer, Availability):
-            if answer.ok:
-                return
-            answer = Fault(
-                "unavailable", answer.reason or "its probe gives no reason", "`fulmen doctor` shows what is installed"
-            )
-        raise unusable(found.noun, found.info.name, found.plugin, answer)
-
-    def _probed_record(self, found: Found) -> PluginRecord:
-        answer, entry = self._probe(found), found.plugin.entry
-        if isinstance(answer, Fault):
-            state, reason = answer.state, answer.reason
-        elif answer.ok:
-            facts = [*answer.devices, *(f"{name} {version}" for name, version in answer.versions.items())]
-            state, reason = "active", answer.reason or ", ".join(facts)
-        else:
-            state, reason = "unavailable", answer.reason or "its probe gives no reason"
-        return PluginRecord(found.info.name, found.noun, entry.distribution, entry.version, state, reason)
+        standing = self._probe(found)
+        if standing.state != "active":
+            raise unusable(found.noun, found.info.name, found.plugin, standing)
 
     # -- RAISE ---------------------------------------------------------------------------------------------------------
 
@@ -230,7 +205,7 @@ class Registry:
     # -- data, training, commands --------------------------------------------------------------------------------------
 
     def source(self, name: str) -> Callable[..., Iterator[Mapping[str, object]]]:
-        """Return the opener of a data source: ``open(**settings)`` yields documents or instructions. Raises `PluginError`."""
+        """Return the opener of a source: ``open(**settings)`` yields documents or dialogues. Raises `PluginError`."""
         opener: Callable[..., Iterator[Mapping[str, object]]] = self._resolved("fulmen_data_sources", name)
         return opener
 
@@ -254,7 +229,7 @@ class Registry:
         return run
 
     def has_command(self, name: str) -> bool:
-        """Whether an installed entry point is called `name`, or a plugin file brings that verb. Imports nothing installed."""
+        """Whether an entry point is called `name`, or a plugin file brings that verb. Imports nothing installed."""
         table = self._table
         if any(plugin.entry.kind == "command" and plugin.entry.name == name for plugin in table.plugins):
             return True
@@ -266,13 +241,13 @@ class Registry:
         return self._run(found, partial(resolve, found.info.load))
 
     def _run(self, found: Found, action: Callable[[], Any]) -> Any:
-        """Run a plugin's loader. What the *user* did wrong comes through; anything else that it raises is the plugin's fault."""
+        """Run a plugin's loader. A `UserError` comes through; anything else that it raises is the plugin's fault."""
         try:
             return action()
         except UserError:
             raise
         except (Exception, SystemExit) as error:
-            fault = Fault("failed", f"its loader raised {describe_exception(error)}", found.plugin.remedy, error)
+            fault = Standing("failed", f"its loader raised {describe_exception(error)}", found.plugin.remedy, error)
             raise unusable(found.noun, found.info.name, found.plugin, fault) from error
 
     # -- events --------------------------------------------------------------------------------------------------------
@@ -280,7 +255,8 @@ class Registry:
     def announce(self, hook_name: str, **arguments: Any) -> None:
         """Tell every plugin in use, and every listener of ``fulmen.events.v1``, that something happened.
 
-        A listener that raises is logged with its name and no longer called after three faults; the caller never notices.
+        A listener that raises is logged with its name and no longer called after three faults; the caller never
+        notices.
 
         Raises:
             PluginError: only when strict.
@@ -328,17 +304,17 @@ class Registry:
         )
 
     def active_versions(self) -> dict[str, str]:
-        """Return distribution -> version of every plugin that was loaded, for the manifest of what they helped to make."""
+        """Return distribution -> version of every plugin that was loaded, for the manifest of what they helped make."""
         return dict(sorted({p.entry.distribution: p.entry.version for p in self._table.plugins if p.loaded}.items()))
 
-    def entries(self) -> list[Entry]:
-        """Return every plugin that is not blocked, as it was declared; for `fulmen doctor`."""
-        return [p.entry for p in self._table.plugins if not (p.fault and p.fault.state == "blocked")]
+    def declared(self) -> list[tuple[Entry, PluginRecord]]:
+        """Return every plugin as it was declared, with its record; for `fulmen doctor`."""
+        return [(plugin.entry, plugin.record()) for plugin in self._table.plugins]
 
 
 def _make(load: Loader, *arguments: object) -> Any:
     return resolve(load)(*arguments)
 
 
-def _as_failed(record: PluginRecord, reason: str) -> PluginRecord:
-    return PluginRecord(record.name, record.kind, record.distribution, record.version, "failed", reason)
+def _record(found: Found, standing: Standing) -> PluginRecord:
+    return standing.record(found.info.name, found.noun, found.plugin.entry)

@@ -1,4 +1,4 @@
-"""The contract between an engine and a backend: a runner executes one step over many sequences, each with its own cache slot.
+"""The contract between engine and backend: a runner executes one step over many sequences, each with its cache slot.
 
 Legend: S sequences in the step, V vocabulary. Arrays are NumPy, so that a runner needs no torch.
 """
@@ -29,7 +29,8 @@ class EngineLimits:
 class SequenceStep:
     """The share of one sequence in a step: compute `token_ids` at positions ``start .. start+len-1`` of `slot`.
 
-    ``start == 0`` begins a new sequence in the slot. A decode step has one token, a prefill chunk has many: there are no phases.
+    ``start == 0`` begins a new sequence in the slot. A decode step has one token, a prefill chunk has many: there are
+    no phases.
     """
 
     slot: int

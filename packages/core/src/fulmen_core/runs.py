@@ -66,7 +66,7 @@ class RunDirectory:
     """A folder of artefacts and its manifest. One process at a time may run steps in it."""
 
     def __init__(self, root: Path | str, *, registry: Registry | None = None) -> None:
-        """Use `root`, which the first step makes. The manifest gets the versions of plugins that `registry` has loaded."""
+        """Use `root`, which the first step makes. The manifest names the plugins that `registry` has loaded by then."""
         self.root = Path(root)
         self._registry = registry
         self._locked = 0
@@ -87,7 +87,8 @@ class RunDirectory:
             kind: what it is, e.g. ``"shards"``, ``"model"``, ``"report"``.
             config: everything besides `inputs` that decides the result: a mapping, pydantic model or dataclass.
             inputs: artefacts of earlier steps, and files or folders from outside, which are hashed.
-            build: called with the work directory; fills it and returns measurements. After a kill it is called again with
+            build: called with the work directory; fills it and returns measurements. After a kill it is called again
+            with
                 the same directory, so it must cope with what it left there. The subfolder ``checkpoints`` is removed
                 before publishing.
 
@@ -151,7 +152,7 @@ class RunDirectory:
     # -- publishing ----------------------------------------------------------------------------------------------------
 
     def _publish(self, name: str, entry: Entry, work: Path) -> None:
-        """Put a finished build in its place and into the manifest. Every prefix of this can be completed by `_recover`."""
+        """Put a finished build in its place and into the manifest. `_recover` can complete every prefix of this."""
         replace_directory(work, self.root / name)
         self._enter(name, entry, work)
 

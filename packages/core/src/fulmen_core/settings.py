@@ -1,4 +1,4 @@
-"""What the environment may say (``FULMEN_…``). Read once, at the edge: only `fulmen_core.cli.context` makes this object."""
+"""What the environment may say (``FULMEN_…``). Read at the edge: only `fulmen_core.cli.context` makes this object."""
 
 from __future__ import annotations
 

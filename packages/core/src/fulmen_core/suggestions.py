@@ -13,7 +13,7 @@ def closest(name: str, known: Iterable[str]) -> str:
 
 
 def remedy_for_unknown(name: str, known: Iterable[str], *, kind: str) -> str:
-    """Say what an unknown name might have meant and what there is, e.g. ``"did you mean 'cpu'? backends: cpu, onnx"``."""
+    """Say what an unknown name might mean and what there is, e.g. ``"did you mean 'cpu'? backends: cpu, onnx"``."""
     names = sorted(known)
     near = closest(name, names)
     there = f"{kind}: {', '.join(names) if names else 'none'}"

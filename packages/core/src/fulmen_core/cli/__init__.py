@@ -1,4 +1,5 @@
-"""The `fulmen` command: takes the options before the verb, finds the verb, and turns faults into one line and an exit code.
+"""The `fulmen` command: takes the options before the verb, finds the verb, and turns faults into one line and an exit
+code.
 
 In: arguments. Out: an exit code: 0 well, 1 a fault of ours, 2 a fault the user can mend, 130 interrupted.
 May import at the top: only what `fulmen --help` needs; everything else is imported by the verb that needs it.
@@ -25,7 +26,7 @@ Verb = Callable[[Sequence[str]], int]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `fulmen` with these arguments (default: the process's) and return its exit code. Only here are faults printed."""
+    """Run `fulmen` with these arguments (default: the process's) and return its exit code. Prints every fault."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         code = _run(words)
@@ -36,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         return _fault("interrupted", 130, error)
     except BrokenPipeError:
-        # The reader of our output went away (`fulmen plugins | head -1`). Python would complain when it flushes at exit.
+        # The reader of our output went away (`fulmen plugins | head -1`). Python would complain when it flushes at
+        # exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except ModuleNotFoundError as error:

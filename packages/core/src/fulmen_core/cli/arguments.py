@@ -23,7 +23,7 @@ GLOBAL_OPTIONS = ("--no-plugin", "--plugin", "--debug", "--threads")
 
 
 class Parser(argparse.ArgumentParser):
-    """An `argparse.ArgumentParser` whose faults are `UserError`s, and whose ``key=value`` tail may stand among options."""
+    """An `ArgumentParser` whose faults are `UserError`s, and whose ``key=value`` tail may stand among options."""
 
     def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:
         """Parse like `argparse`, but take ``key=value`` words from anywhere when the parser has a recipe.

@@ -1,4 +1,4 @@
-"""What one invocation of `fulmen` was told before its verb, and the settings and registry that follow from it, made on demand."""
+"""What one invocation of `fulmen` was told before its verb; the settings and the registry that follow, on demand."""
 
 from __future__ import annotations
 
@@ -95,7 +95,8 @@ def _read_settings(options: GlobalOptions, environment: Mapping[str, str]) -> Se
         raise invalid(error, Settings, place="the environment (FULMEN_...)") from error
     known = {f"FULMEN_{name.upper()}" for name in Settings.model_fields}
     for name in environment:
-        # Other tools may keep FULMEN_ variables of their own, so only what looks like a slip of the pen is worth a word.
+        # Other tools may keep FULMEN_ variables of their own, so only what looks like a slip of the pen is worth a
+        # word.
         if name.startswith("FULMEN_") and name not in known and (near := closest(name, known)):
             logging.getLogger(__name__).warning("%s is no setting; did you mean %s?", name, near)
     return read.model_copy(update={"plugins_disabled": (*read.plugins_disabled, *options.disabled)})

@@ -1,4 +1,4 @@
-"""The options before the verb. They are read first of all, so that a plugin can be blocked before anything could import it."""
+"""The options before the verb. They are read first, so that a plugin is blocked before anything could import it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ class GlobalOptions:
 
 
 def split(words: list[str]) -> tuple[GlobalOptions, str, list[str]]:
-    """Split the command line into the options before the verb, the verb (or ``--help``, ``--version``, ``""``), and the rest.
+    """Split the command line into the options before the verb, the verb (or ``--help``, ``--version``, ``""``), and the
+    rest.
 
     Raises:
         UserError: an option is unknown or lacks its value.

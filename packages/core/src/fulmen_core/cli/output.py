@@ -14,7 +14,7 @@ def print_json(obj: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> None:
-    """Print rows under headings on stdout, or the sentence `empty` if there is none. Cells are plain text; long ones fold."""
+    """Print rows under headings on stdout, or the sentence `empty` if there is none. Cells are plain text."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table

@@ -1,7 +1,7 @@
 """The verbs of `fulmen`: those of core, those that first-party distributions bring, and whatever else is installed.
 
-`fulmen --help` must cost next to nothing, so this reads the few entry points it needs straight from the ``*.dist-info`` folders:
-`importlib.metadata` alone costs 35 ms of CPU to import. Everything else asks the registry.
+`fulmen --help` must cost next to nothing, so this reads the few entry points it needs straight from the ``*.dist-info``
+folders: `importlib.metadata` alone costs 35 ms of CPU to import. Everything else asks the registry.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""Every hook of Fulmen, one module per group; `hookimpl` marks an implementation, `GROUPS` maps entry-point group to specs.
+"""Every hook of Fulmen, one module per group; `hookimpl` marks an implementation, `GROUPS` maps groups to specs.
 
 In: nothing. Out: `hookspec`, `hookimpl`, `GROUPS`, `HOOK_GENERATION`. May import: pluggy and the standard library only.
 
-A hook either *registers* (returns frozen descriptions whose `load` is lazy) or *announces* an event (returns None), never both.
-A plugin is a light module named by an entry point, with at least one `@hookimpl` function. It must import nothing heavy.
+A hook either *registers* (returns frozen descriptions whose `load` is lazy) or *announces* an event (returns None),
+never both. A plugin is a light module named by an entry point, with at least one `@hookimpl` function. It must import
+nothing heavy.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ HOOK_GENERATION = "v1"
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
-#: Entry-point group -> the module in this package that declares its hooks. A plugin implements at least one hook of the group
-#: it is declared in; it may implement hooks of other groups and events besides.
+#: Entry-point group -> the module in this package that declares its hooks. A plugin implements at least one hook of the
+#: group it is declared in; it may implement hooks of other groups and events besides.
 GROUPS: dict[str, str] = {
     f"fulmen.backends.{HOOK_GENERATION}": "fulmen_core.hooks.backends",
     f"fulmen.exporters.{HOOK_GENERATION}": "fulmen_core.hooks.exporters",

@@ -16,5 +16,6 @@ def fulmen_backends() -> Iterable[BackendInfo]:  # type: ignore[empty-body]
     """Describe the hardware backends of this plugin.
 
     Called by: `fulmen backends`, and once by `Registry.backend(name)` when a backend is picked.
-    May go wrong: `probe` must not raise; it returns `Availability(ok=False, reason=...)`. `load` runs only for the one picked.
+    May go wrong: `probe` must not raise; it returns `Availability(ok=False, reason=...)`. `load` runs only for the one
+    picked.
     """

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 def fulmen_data_sources() -> Iterable[SourceInfo]:  # type: ignore[empty-body]
     """Describe sources of documents or of task items.
 
-    Called by: `fulmen data build` when a recipe names the source. `load` gives a callable that takes the source's settings as
-    keywords and yields plain mappings: ``{"text", "source"}`` for documents, ``{"messages", "source", ...}`` for instructions.
+    Called by: `fulmen data build` when a recipe names the source. `load` gives a callable that takes the source's
+    settings as keywords and yields plain mappings: ``{"text", "source"}`` for documents, ``{"messages", "source",
+    ...}`` for instructions.
     May go wrong: a source that yields nothing is an error of the recipe (empty corpus).
     """

@@ -1,8 +1,8 @@
-"""Events: hooks that announce and return nothing. They reach every plugin in use, and the listeners of ``fulmen.events.v1``.
+"""Events: hooks that announce and return nothing, heard by every plugin in use and by those of ``fulmen.events.v1``.
 
-A plugin of another group hears events once something of it was used. A plugin that only listens declares itself in the group
-``fulmen.events.v1``, and is loaded at the first event. May go wrong: a listener that raises is logged with its name and is no
-longer called after three faults; the run goes on.
+A plugin of another group hears events once something of it was used. A plugin that only listens declares itself in the
+group ``fulmen.events.v1``, and is loaded at the first event. May go wrong: a listener that raises is logged with its
+name and is no longer called after three faults; the run goes on.
 """
 
 from __future__ import annotations

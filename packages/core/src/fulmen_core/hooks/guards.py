@@ -25,7 +25,9 @@ def fulmen_guards() -> Iterable[GuardInfo]:  # type: ignore[empty-body]
 def fulmen_raise_detectors() -> Iterable[DetectorInfo]:  # type: ignore[empty-body]
     """Describe detectors that a RAISE policy can name.
 
-    Called by: the RAISE engine when it loads a policy; only detectors that the policy names are loaded, in the policy's order.
-    `load` gives a class or factory whose call with the detector's settings table makes a `fulmen_safety.detector.Detector`.
-    May go wrong: a named detector that fails to load is an error; one that raises or is late at run time fails closed by default.
+    Called by: the RAISE engine when it loads a policy; only detectors that the policy names are loaded, in the policy's
+    order. `load` gives a class or factory whose call with the detector's settings table makes a
+    `fulmen_safety.detector.Detector`.
+    May go wrong: a named detector that fails to load is an error; one that raises or is late at run time fails closed
+    by default.
     """

@@ -1,4 +1,4 @@
-"""Hooks of the group ``fulmen.training.v1``: verifiers and trackers. The events of a run are in `fulmen_core.hooks.events`."""
+"""Hooks of the group ``fulmen.training.v1``: verifiers and trackers; the events are in `fulmen_core.hooks.events`."""
 
 from __future__ import annotations
 
