@@ -1,4 +1,4 @@
-"""Real parts for the tests: runners that compute logits from the very tokens they were fed, a tokenizer, guards, a server."""
+"""Real parts for the tests: runners that compute logits from the tokens they were fed, a tokenizer, a guard, a server."""
 
 from __future__ import annotations
 
@@ -170,14 +170,18 @@ class Kit:
         self.tokenizer = tokenizer
         self.records: list[dict[str, object]] = []
 
-    def runner(self, *, slots: int = 4, context: int = 128, budget: int = 32, parrot: bool = True, seconds: float = 0.0):
+    def runner(
+        self, *, slots: int = 4, context: int = 128, budget: int = 32, parrot: bool = True, seconds: float = 0.0
+    ):
         limits = EngineLimits(slots, context, budget)
         if parrot:
             return ParrotRunner(limits, self.tokenizer, seconds=seconds)
         return PrefixRunner(limits, self.tokenizer.vocab_size, seconds=seconds)
 
     @contextlib.contextmanager
-    def service(self, runner=None, guard=None, *, waiting: int = 32, queued_tokens: int = 4096, temperature: float = 1.0):
+    def service(
+        self, runner=None, guard=None, *, waiting: int = 32, queued_tokens: int = 4096, temperature: float = 1.0
+    ):
         runner = runner or self.runner()
         metrics = ServingMetrics()
         engine = Engine(runner, AdmissionLimits(waiting, queued_tokens), metrics)

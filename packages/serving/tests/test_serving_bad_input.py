@@ -1,4 +1,4 @@
-"""Claims about requests that are wrong: a 4xx with an OpenAI error object that names the fault, and nothing generated."""
+"""Claims about requests that are wrong: a 4xx, an OpenAI error object that names the fault, and nothing generated."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def refused(response, status):
         ({"xyzzy": 1}, "xyzzy", "unknown_parameter", "Unrecognized request argument supplied: xyzzy"),
         ({"messages": None}, "messages", "invalid_value", "list"),
         ({"messages": []}, "messages", "invalid_value", "at least 1"),
-        ({"messages": ["hi"]}, "messages[0]", "invalid_value", "dictionary"),
+        ({"messages": ["hi"]}, "messages[0]", "invalid_value", "must be an object"),
         ({"messages": [{"role": "user"}]}, "messages[0].content", "missing_required_parameter", "messages[0].content"),
         (
             {"messages": [{"role": "user", "contents": "x"}]},
@@ -83,8 +83,8 @@ def refused(response, status):
         ({"stream": "yes"}, "stream", "invalid_value", "boolean"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_value", "needs 'stream'"),
         (
-            {"stream": True, "stream_options": {"usage": True}},
-            "stream_options.usage",
+            {"stream": True, "stream_options": {"include_use": True}},
+            "stream_options.include_use",
             "unknown_parameter",
             "did you mean 'include_usage'?",
         ),
@@ -120,7 +120,7 @@ def test_a_missing_field_is_named(server, missing):
         (b"[1, 2]", "invalid_json", "not an object"),
         (b'{"model": NaN}', "invalid_json", "not valid JSON"),
         (b'{"model": "\xff"}', "invalid_utf8", "byte 0xff at 11"),
-        (b'{"model": "parrot", "messages": [{"role": "user", "content": "\\ud800"}]}', "invalid_json", "surrogate"),
+        (b'{"model": "parrot", "messages": [{"role": "user", "content": "\\ud800"}]}', "invalid_json", "hex escape"),
         (b'{"a":' * 100_000, "invalid_json", "not valid JSON"),
         (b'{"seed": 1' + b"0" * 10_000 + b"}", None, ""),
     ],

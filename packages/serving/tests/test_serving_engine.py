@@ -38,7 +38,8 @@ def test_forty_answers_at_once_with_aborts_equal_each_request_alone(kit):
     runner = kit.runner(parrot=False, slots=5, context=96, budget=16)
     tokenizer, dice = kit.tokenizer, random.Random()
     asked = {
-        f"r{i}": ([dice.randrange(16, 512) for _ in range(dice.randint(1, 60))], i, dice.randint(1, 30)) for i in range(40)
+        f"r{i}": ([dice.randrange(16, 512) for _ in range(dice.randint(1, 60))], i, dice.randint(1, 30))
+        for i in range(40)
     }
     aborted = {name for name in asked if dice.random() < 0.3}
 

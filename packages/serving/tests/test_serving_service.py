@@ -176,7 +176,9 @@ def test_the_record_of_a_request_has_its_measures_and_no_text(kit):
     assert record["policy"] == "test-1"
     assert record["input_action"] == "rewrite"
     assert record["completion_tokens"] == record["answers"][0]["tokens"] > 0
-    assert 0 <= record["answers"][0]["queue_seconds"] <= record["answers"][0]["first_token_seconds"] <= record["seconds"]
+    assert (
+        0 <= record["answers"][0]["queue_seconds"] <= record["answers"][0]["first_token_seconds"] <= record["seconds"]
+    )
     assert "quokkas" not in repr(record)
 
 

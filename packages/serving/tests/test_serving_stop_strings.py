@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
@@ -34,7 +36,7 @@ def expected(text, stops):
 @given(text=TEXT, stops=STOPS, cuts=st.lists(st.integers(0, 14), max_size=6))
 def test_the_cut_is_the_same_for_every_chunking(text, stops, cuts):
     edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
-    pieces = [text[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    pieces = [text[a:b] for a, b in itertools.pairwise(edges)]
     assert feed(pieces, stops) == expected(text, stops)
     assert feed(list(text), stops) == expected(text, stops)
 

@@ -211,6 +211,8 @@ def _refusal(error: ValidationError) -> Refusal:
         return Refusal(400, message, code="unknown_parameter", param=param)
     if fault["type"] == "missing":
         return Refusal(400, f"Missing required parameter: '{param}'", code="missing_required_parameter", param=param)
+    if fault["type"] == "model_type":  # pydantic's sentence names our class
+        return Refusal(400, f"Invalid '{param}': it must be an object", code="invalid_value", param=param)
     sentence = fault["msg"][:1].lower() + fault["msg"][1:]
     return Refusal(400, f"Invalid '{param}': {sentence}", code="invalid_value", param=param)
 
