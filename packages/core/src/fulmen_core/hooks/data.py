@@ -17,6 +17,7 @@ def fulmen_data_sources() -> Iterable[SourceInfo]:  # type: ignore[empty-body]
 
     Called by: `fulmen data build` when a recipe names the source. `load` gives a callable that takes the source's
     settings as keywords and yields plain mappings: ``{"text", "source"}`` for documents, ``{"messages", "source",
-    ...}`` for instructions.
-    May go wrong: a source that yields nothing is an error of the recipe (empty corpus).
+    ...}`` for instructions, and ``{"fault": sentence}`` for what the source had to leave out, which is counted.
+    May go wrong: a source that yields nothing is an error of the recipe (empty corpus); one that raises stops the run,
+    named.
     """

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fulmen_core.errors import UserError
+from fulmen_core.errors import PluginError, UserError
 from fulmen_core.tokenizer.byte_level import check_encodable
 from fulmen_trainer.records import checked_messages, read_records
 
@@ -58,12 +58,13 @@ def collect(source: str, items: Iterable[Mapping[str, object]], path: Path) -> d
 
     Raises:
         UserError: the source yields no document, or an item that is neither document nor instruction.
+        PluginError: the source raised something else.
     """
     counts = {"documents": 0, "bytes": 0, "empty": 0, "unreadable": 0}
     faults: list[str] = []
 
     def checked() -> Iterator[Record]:
-        for number, item in enumerate(items):
+        for number, item in enumerate(_named_faults(source, items)):
             if "fault" in item:
                 counts["unreadable"] += 1
                 faults.append(str(item["fault"]))
@@ -86,6 +87,23 @@ def collect(source: str, items: Iterable[Mapping[str, object]], path: Path) -> d
             remedy=faults[0] if faults else "check the settings of the source",
         )
     return {**counts, "faults": faults[:FAULTS_KEPT]}
+
+
+def _named_faults(source: str, items: Iterable[Mapping[str, object]]) -> Iterator[Mapping[str, object]]:
+    """Pass items on; what a source raises that is not the user's fault is reported as the source's."""
+    count = 0
+    try:
+        for item in items:
+            yield item
+            count += 1
+    except UserError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"the source {source!r} raised {type(error).__name__}: {error} after {count} item{'s' * (count != 1)}",
+            where=f"[sources.{source}]",
+            remedy="mend the source or leave it out",
+        ) from error
 
 
 def _checked_record(item: Mapping[str, object], where: str) -> Record:
