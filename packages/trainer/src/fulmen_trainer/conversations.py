@@ -168,6 +168,11 @@ def item_answer(item: Mapping[str, Any]) -> str:
     return str(last["content"] if last["role"] == "assistant" else item.get("answer", ""))
 
 
+def task_of(item: Mapping[str, Any]) -> str:
+    """The name that an item's measurements are grouped under: its field ``task``, else ``source``."""
+    return str(item.get("task", item.get("source", "")))
+
+
 def scored_counts(samples: Sequence[Sample]) -> np.ndarray[Any, np.dtype[np.int64]]:
     """How many positions each sample scores, int64 ``[M]``."""
     return np.array([int(sample.scored.sum()) for sample in samples], np.int64)

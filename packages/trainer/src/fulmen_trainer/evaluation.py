@@ -10,7 +10,7 @@ import numpy as np
 from fulmen_core.errors import UserError
 from fulmen_core.sampling import SamplingParams
 from fulmen_trainer.answering import answer_prompts
-from fulmen_trainer.conversations import item_answer, item_prompt
+from fulmen_trainer.conversations import item_answer, item_prompt, task_of
 from fulmen_trainer.reward import RewardModel, guarded_rewards
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def verify(registry: Registry, item: Mapping[str, Any], answer: str) -> float:
     """
     name = item.get("verifier")
     if not isinstance(name, str):
-        raise UserError("a task item names no verifier", where=str(item.get("source", "an item")), remedy="add one")
+        raise UserError("a task item names no verifier", where=task_of(item) or "an item", remedy="add one")
     score = float(registry.verifier(name)(answer, item))
     if not 0.0 <= score <= 1.0:
         raise UserError(f"verifier {name!r} returned {score}", remedy="scores lie between 0 and 1")
@@ -49,7 +49,7 @@ def exact_match(
     """Answer every item greedily and count the answers with the full score; an answer that was cut counts as wrong.
 
     Returns:
-        ``exact_match`` over all items, ``items``, ``by_task``: for each ``source`` its ``exact_match`` and ``items``, and
+        ``exact_match`` over all items, ``items``, ``by_task``: its like for each task, and
         ``samples``: some ``{"prompt", "answer", "expected", "correct", "task"}``, the first wrong ones first.
 
     Raises:
@@ -66,7 +66,7 @@ def exact_match(
             for item, answer in zip(items, answers, strict=True)
         ]
     )
-    tasks = [str(item.get("source", "")) for item in items]
+    tasks = [task_of(item) for item in items]
     shown = np.argsort(correct, kind="stable")[:SHOWN]  # the wrong ones first
     return {
         "exact_match": float(correct.mean()),

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fulmen_core.errors import UserError
 from fulmen_trainer.answering import sample_answers
-from fulmen_trainer.conversations import item_answer, item_prompt
+from fulmen_trainer.conversations import item_answer, item_prompt, task_of
 from fulmen_trainer.evaluation import verify
 from fulmen_trainer.preferences import Pair, select_pair
 from fulmen_trainer.reward import RewardModel, guarded_rewards
@@ -123,9 +123,7 @@ def build_pairs(
         chosen = select_pair(texts, scores, config.min_gap) if texts else None
         if chosen is not None:
             best, worst = chosen
-            pairs.append(
-                Pair(tuple(item_prompt(item)), texts[best], texts[worst], f"{source}/{item.get('source', '')}")
-            )
+            pairs.append(Pair(tuple(item_prompt(item)), texts[best], texts[worst], f"{source}/{task_of(item)}"))
     return pairs, {
         "prompts": len(items),
         "pairs": len(pairs),

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from fulmen_core.registry import Registry
     from fulmen_trainer.display import Display
 
+#: The share of the peak learning rate that a cosine ends with: the last steps should not be for nothing.
+COSINE_FLOOR = 0.05
 #: What the last interval says nothing about the run with.
 NOT_SUMMARISED = ("step", "tokens", "tokens_per_second", "seconds", "lr")
 
@@ -61,8 +63,9 @@ class PostTrainingConfig(BaseModel):
 
     def lr_scale(self, step: int) -> float:
         """The factor on the peak learning rate at `step`."""
-        schedule = {"constant": constant, "cosine": cosine}[self.schedule]
-        return schedule(step, self.total_steps, warmup=self.warmup_steps)
+        if self.schedule == "constant":
+            return constant(step, self.total_steps, warmup=self.warmup_steps)
+        return cosine(step, self.total_steps, warmup=self.warmup_steps, floor=COSINE_FLOOR)
 
     def prepare(self, model: nn.Module, registry: Registry) -> TrainProgram:
         """Have the backend prepare `model` for training."""

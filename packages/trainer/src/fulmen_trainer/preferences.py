@@ -17,7 +17,7 @@ import numpy as np
 
 from fulmen_core.errors import UserError
 from fulmen_core.files import atomic_write_text
-from fulmen_trainer.conversations import answer_tokens, item_answer, item_prompt
+from fulmen_trainer.conversations import answer_tokens, item_answer, item_prompt, task_of
 from fulmen_trainer.records import Message, checked_messages, read_records
 
 if TYPE_CHECKING:
@@ -134,5 +134,5 @@ def corrupted_pairs(items: Sequence[Mapping[str, Any]], seed: int) -> list[Pair]
         answer = item_answer(item)
         if answer:
             wrong = corrupted(answer, np.random.default_rng((seed, index)))
-            pairs.append(Pair(tuple(item_prompt(item)), answer, wrong, f"corrupted/{item.get('source', '')}"))
+            pairs.append(Pair(tuple(item_prompt(item)), answer, wrong, f"corrupted/{task_of(item)}"))
     return pairs

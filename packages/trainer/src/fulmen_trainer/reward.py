@@ -105,7 +105,7 @@ class RewardModel(nn.Module):
     def score(
         self, answered: Sequence[tuple[Sequence[Message], str]], *, sequence_length: int = 512, rows: int = 16
     ) -> NDArray[np.float32]:
-        """Rewards of answers to prompts, float32, in order. What exceeds the context is cut off at the prompt's start."""
+        """Rewards of answers to prompts, float32, in order. Too long a prompt loses its beginning."""
         context = self.trunk.config.max_position_embeddings
         samples = [
             Sample.last_token(answer_tokens(self.tokenizer, prompt, answer)[0][-context:])
