@@ -18,6 +18,9 @@ from typing import Any
 
 from fulmen_core.errors import CorruptArtefact, UserError
 
+#: What the names of unfinished files and folders look like; a killed process may leave one behind.
+TEMPORARY = r"\..*\.[0-9]+\.[0-9a-f]{8}\.tmp"
+
 _CHUNK = 1 << 20
 
 

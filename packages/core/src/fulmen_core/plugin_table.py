@@ -191,13 +191,13 @@ class PluginTable:
             near = [plugin for plugin in group if plugin.given or plugin.entry.name == name]
             for searched in (near, group) if hook != "fulmen_commands" else (near,):
                 found = [found for found in self.describe(searched, hook) if found.info.name == name]
-                for plugin in searched:
-                    if plugin.fault and plugin.entry.name == name:
-                        raise unusable(noun, name, plugin, plugin.fault)
                 if len(found) > 1:
                     raise unusable(noun, name, found[0].plugin, self._clash(f"the {noun} {name}", found))
                 if found:
                     return found[0]
+                for plugin in searched:
+                    if plugin.fault and plugin.entry.name == name:
+                        raise unusable(noun, name, plugin, plugin.fault)
             raise self._unknown(hook, name, group)
 
     def find_all(self, hook: str) -> tuple[list[Found], list[PluginRecord]]:

@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from fulmen_core.errors import CorruptArtefact, UserError
-from fulmen_core.files import atomic_write_json, hash_tree, read_json, replace_directory, sync_tree
+from fulmen_core.files import TEMPORARY, atomic_write_json, hash_tree, read_json, replace_directory, sync_tree
 from fulmen_core.run_manifest import FILE, Entry, Input, key_of, plain, read_manifest, write_manifest
 
 if TYPE_CHECKING:
@@ -161,9 +161,16 @@ class RunDirectory:
         entries.pop(name, None)  # so that a rebuilt artefact is the newest
         write_manifest(self.root, {**entries, name: entry})
         _receipt(work).unlink(missing_ok=True)
-        for stale in work.parent.glob(f"{name}-*"):  # builds of this artefact under older configs
-            if re.fullmatch(re.escape(name) + r"-[0-9a-f]{16}(\.finished)?", stale.name):
-                shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
+        # Builds of this artefact under older configs, and what killed processes left under temporary names: nobody else is
+        # at work here while the lock is held.
+        for folder, pattern in (
+            (work.parent, rf"{re.escape(name)}-[0-9a-f]{{16}}(\.finished)?"),
+            (work.parent, TEMPORARY),
+            (self.root, TEMPORARY),
+        ):
+            for stale in folder.iterdir():
+                if re.fullmatch(pattern, stale.name):
+                    shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
 
     def _recover(self, name: str, key: str, work: Path) -> None:
         """Complete the publishing of a build that finished before its process was killed."""
