@@ -1,4 +1,4 @@
-"""Real parts for the tests: runners that compute logits from the tokens they were fed, a tokenizer, a guard, a server."""
+"""Real parts for the tests: runners that compute logits from what they were fed, a tokenizer, a guard, a server."""
 
 from __future__ import annotations
 

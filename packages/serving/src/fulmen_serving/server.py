@@ -25,29 +25,30 @@ def bind(host: str, port: int) -> socket.socket:
     Raises:
         UserError: the port is taken or not allowed, or there is no such host.
     """
+    if not 0 <= port <= 65535:  # the resolver would silently take it modulo 65536
+        raise UserError(f"port {port} does not lie between 0 and 65535", remedy="choose another --port")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-    except (OSError, UnicodeError, OverflowError):
+    except (OSError, UnicodeError):
         raise UserError(f"{host!r} port {port} is no address of this machine", remedy="try --host 127.0.0.1") from None
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(128)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         listener.close()
         raise _cannot_bind(host, port, error) from None
     listener.setblocking(False)
     return listener
 
 
-def _cannot_bind(host: str, port: int, error: OSError | OverflowError) -> UserError:
-    code = error.errno if isinstance(error, OSError) else None
-    if code == errno.EADDRINUSE:
+def _cannot_bind(host: str, port: int, error: OSError) -> UserError:
+    if error.errno == errno.EADDRINUSE:
         return UserError(f"port {port} of {host} is in use", remedy="stop what uses it, or choose another with --port")
-    if code == errno.EACCES:
+    if error.errno == errno.EACCES:
         return UserError(
             f"port {port} of {host} is not allowed to this user", remedy="choose a --port of at least 1024"
         )

@@ -20,7 +20,10 @@ COMMANDS = {
     "/help": "show this",
     "/exit": "leave (so does Ctrl-D)",
 }
-_END_NOTES = {"content_filter": "the guard ended the answer", "length": "the answer was cut: no room for more tokens"}
+_END_NOTES = {
+    "content_filter": "the guard ended the answer; this exchange is not remembered",
+    "length": "the answer was cut: no room for more tokens",
+}
 #: What could move the cursor or worse: a model's text must not operate the terminal.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -95,8 +98,9 @@ class TerminalChat:
     def _turn(self, loop: asyncio.Runner, text: str) -> None:
         self._conversation.ask(text)
         said: list[str] = []
+        reason = "stop"
         try:
-            loop.run(self._stream(said))
+            reason = loop.run(self._stream(said))
         except KeyboardInterrupt:
             if not self._on_terminal:
                 raise
@@ -104,12 +108,14 @@ class TerminalChat:
         except UserError as error:
             self._failed = True
             self._note(f"fulmen: {error}; /reset starts afresh")
-        if said:
+        # A message that the guard has blocked would block every later one with it.
+        if said and reason != "content_filter":
             self._conversation.reply("".join(said))
         else:
             self._conversation.take_back()
 
-    async def _stream(self, said: list[str]) -> None:
+    async def _stream(self, said: list[str]) -> str:
+        """Show one answer, collect it in `said`, and return why it ended."""
         async with contextlib.aclosing(self._partner.answer(self._conversation.messages)) as events:
             async for event in events:
                 match event:
@@ -120,9 +126,11 @@ class TerminalChat:
                         self._say("\n")
                         if reason in _END_NOTES:
                             self._note(f"[{_END_NOTES[reason]}]")
+                        return reason
                     case AnswerFailure(message):
                         self._say("\n")
                         raise UserError(message)
+        raise UserError("the answer broke off", remedy="ask again")
 
     def _say(self, text: str) -> None:
         sys.stdout.write(text)
