@@ -28,7 +28,7 @@ from fulmen_trainer.data.filtering import filter_documents
 from fulmen_trainer.data.pipeline import DataResult, build_data
 from fulmen_trainer.data.recipe import DataRecipe
 from fulmen_trainer.data.shards import open_shards
-from fulmen_trainer.data.tokenising import tokenise
+from fulmen_trainer.data.tokenising import tokenise, training_texts
 
 MAIL = re.compile(r"[a-z]+@[a-z]+\.org")
 
@@ -170,6 +170,13 @@ def test_a_document_is_framed_and_a_conversation_ends_with_endoftext() -> None:
     assert text.ids == [tokenizer.eos_id, *tokenizer.encode("é 1"), tokenizer.eos_id]
     assert chat.ids == [*tokenizer.encode_chat(item("What is 1+1?", "2")["messages"]), tokenizer.eos_id]
     assert (text.bytes, chat.bytes) == (4, len("What is 1+1?\n2"))
+
+
+def test_a_tokenizer_that_saw_conversations_spells_each_role_and_line_break_in_one_token() -> None:
+    records = [item(f"What is {i}+1?", str(i + 1)) for i in range(40)]
+    tokenizer = Tokenizer.train(training_texts(records), 384)
+    assert len(tokenizer.encode("assistant")) == len(tokenizer.encode("user")) == 1
+    assert len(tokenizer.encode("assistant\n")) == 2
 
 
 def test_gzip_is_worth_eight_bits_on_noise_and_next_to_none_on_a_repetition() -> None:

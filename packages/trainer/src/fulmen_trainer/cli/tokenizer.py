@@ -68,15 +68,15 @@ def _train(argv: Sequence[str]) -> int:
 
 
 def _texts(recipe: TokenizerRecipe, registry: Registry) -> Iterator[str]:
-    """Every document of the sources; instructions are no text to learn words from."""
+    """What the tokenizer learns from, of every source."""
+    from fulmen_trainer.data.documents import checked_records
     from fulmen_trainer.data.pipeline import open_source
+    from fulmen_trainer.data.tokenising import training_texts
 
     for name, source in recipe.sources.items():
-        for item in open_source(name, source, registry):
-            if "fault" in item:
-                output.note(f"{name}: left out: {item['fault']}")
-            elif isinstance(item.get("text"), str):
-                yield str(item["text"])
+        for record in checked_records(name, open_source(name, source, registry)):
+            if "fault" not in record:  # it is in the log
+                yield from training_texts([record])
 
 
 def _refuse_foreign(out: Path) -> None:

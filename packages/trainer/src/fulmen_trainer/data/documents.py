@@ -63,14 +63,12 @@ def collect(source: str, items: Iterable[Mapping[str, object]], path: Path) -> d
     counts = {"documents": 0, "bytes": 0, "empty": 0, "unreadable": 0}
     faults: list[str] = []
 
-    def checked() -> Iterator[Record]:
-        for number, item in enumerate(_named_faults(source, items)):
-            if "fault" in item:
+    def kept() -> Iterator[Record]:
+        for record in checked_records(source, items):
+            if "fault" in record:
                 counts["unreadable"] += 1
-                faults.append(str(item["fault"]))
-                log.warning("%s: left out: %s", source, item["fault"])
+                faults.append(str(record["fault"]))
                 continue
-            record = _checked_record(item, f"item {number} of {source}")
             text = text_of(record)
             if not text.strip():
                 counts["empty"] += 1
@@ -79,7 +77,7 @@ def collect(source: str, items: Iterable[Mapping[str, object]], path: Path) -> d
             counts["bytes"] += len(text.encode("utf-8"))
             yield record
 
-    write_documents(path, checked())
+    write_documents(path, kept())
     if not counts["documents"]:
         raise UserError(
             f"the corpus is empty: {source!r} gave no document",
@@ -87,6 +85,21 @@ def collect(source: str, items: Iterable[Mapping[str, object]], path: Path) -> d
             remedy=faults[0] if faults else "check the settings of the source",
         )
     return {**counts, "faults": faults[:FAULTS_KEPT]}
+
+
+def checked_records(source: str, items: Iterable[Mapping[str, object]]) -> Iterator[Record]:
+    """Yield a source's items after checking that each is a document, an instruction or a fault; faults are logged.
+
+    Raises:
+        UserError: an item is none of these, or has a lone surrogate.
+        PluginError: the source raised something else.
+    """
+    for number, item in enumerate(_named_faults(source, items)):
+        if "fault" in item:
+            log.warning("%s: left out: %s", source, item["fault"])
+            yield dict(item)
+        else:
+            yield _checked_record(item, f"item {number} of {source}")
 
 
 def _named_faults(source: str, items: Iterable[Mapping[str, object]]) -> Iterator[Mapping[str, object]]:

@@ -28,7 +28,7 @@ from fulmen_trainer.data.documents import collect, read_documents, text_of
 from fulmen_trainer.data.filtering import filter_documents
 from fulmen_trainer.data.recipe import DataRecipe, SourceConfig, TokenizerConfig
 from fulmen_trainer.data.shards import write_shards
-from fulmen_trainer.data.tokenising import tokenise
+from fulmen_trainer.data.tokenising import tokenise, training_texts
 
 Report = Callable[[str], None]
 
@@ -170,7 +170,7 @@ def _tokenizer(
     training = sorted(name for name, source in recipe.sources.items() if source.purpose == "train")
 
     def build(work: Path) -> Mapping[str, Any]:
-        texts = (record["text"] for name in training for record in read_documents(documents[name]) if "text" in record)
+        texts = training_texts(record for name in training for record in read_documents(documents[name]))
         tokenizer = Tokenizer.train(texts, config.vocab_size)
         tokenizer.save(work)
         return {"vocab_size": tokenizer.vocab_size, "learned": tokenizer.vocab_size - len(tokenizer.special_ids)}

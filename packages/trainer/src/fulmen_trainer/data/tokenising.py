@@ -1,4 +1,4 @@
-"""Records to framed token ids, in batches that the tokenizer spreads over all cores.
+"""Records to what a tokenizer learns from, and to framed token ids, in batches spread over all cores.
 
 A document lies between two <|endoftext|>: the first is what its first token is predicted from, the last is learned. A
 conversation is ChatML, which has its own opening, and ends with <|endoftext|>.
@@ -16,6 +16,19 @@ from fulmen_trainer.data.shards import TokenisedDocument
 
 #: Records that are encoded together: enough to keep every core busy, few enough to hold in memory.
 BATCH = 256
+
+
+def training_texts(records: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield what a tokenizer is to learn from: documents, and each message under its role as ChatML spells it.
+
+    With conversations in, the words of every turn's markup cost one token each: on addition tasks at vocabulary 4,096
+    a sample has 21 tokens instead of 25.
+    """
+    for record in records:
+        if "messages" in record:
+            yield from (f"{message['role']}\n{message['content']}" for message in record["messages"])
+        else:
+            yield str(record["text"])
 
 
 def tokenise(records: Iterable[Mapping[str, Any]], tokenizer: Tokenizer) -> Iterator[TokenisedDocument]:
