@@ -86,13 +86,12 @@ def load_service(options: ServingOptions, registry: Registry) -> ChatService:
     try:
         metrics = ServingMetrics()
         engine = Engine(runner, options.admission, metrics)
-        generation = directory.generation
         served = ServedModel(
             name=options.name or options.model.resolve().name,
             backend=backend.name,
             stop_ids=directory.stop_ids() | frozenset(tokenizer.stop_ids),
-            temperature=generation.get("temperature", 1.0),
-            top_p=generation.get("top_p", 1.0),
+            temperature=directory.default("temperature", 1.0),
+            top_p=directory.default("top_p", 1.0),
             fingerprint=directory.fingerprint(backend.name, guard.policy_version if guard else ""),
             created=int(time.time()),
         )

@@ -62,9 +62,32 @@ class ModelDirectory:
         )
 
     def stop_ids(self) -> frozenset[int]:
-        """The ids that end an answer by its generation_config.json."""
-        ids = self.generation.get("eos_token_id", [])
-        return frozenset(ids if isinstance(ids, list) else [ids])
+        """The ids that end an answer by its generation_config.json.
+
+        Raises:
+            UserError: they are no token ids.
+        """
+        given = self.generation.get("eos_token_id")
+        ids = given if isinstance(given, list) else [] if given is None else [given]
+        if not all(isinstance(token, int) for token in ids):
+            raise self._bad("eos_token_id", given)
+        return frozenset(ids)
+
+    def default(self, key: str, otherwise: float) -> float:
+        """A number of its generation_config.json, `otherwise` if it says nothing.
+
+        Raises:
+            UserError: it is no number.
+        """
+        value = self.generation.get(key)
+        if value is None:
+            return otherwise
+        if not isinstance(value, int | float):
+            raise self._bad(key, value)
+        return float(value)
+
+    def _bad(self, key: str, value: object) -> UserError:
+        return UserError(f"{key} is {value!r}", where=str(self.path / "generation_config.json"), remedy="mend the file")
 
     def fingerprint(self, *others: str) -> str:
         """Return a short hash of the model's files (their ends, for speed) and of `others`: what answers depend on."""
