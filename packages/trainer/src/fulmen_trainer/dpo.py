@@ -29,14 +29,13 @@ from torch import Tensor
 from fulmen_core.errors import UserError
 from fulmen_core.files import atomic_directory, atomic_write_json, atomic_write_text, read_json
 from fulmen_core.model.checkpoint import load_model, save_model
-from fulmen_trainer.answering import open_runner
 from fulmen_trainer.conversations import scored_counts
 from fulmen_trainer.log_probs import sample_log_probs, token_log_probs
 from fulmen_trainer.objectives import dpo_loss, dpo_margins, fine_tuning_loss, sample_weights
 from fulmen_trainer.packing_samples import PackedRows, Sample, pack
-from fulmen_trainer.pair_building import Judge, PairConfig, build_pairs
+from fulmen_trainer.pair_building import PAIRS_FILE, Judge, PairConfig, sample_pairs
 from fulmen_trainer.post_training import ObjectiveModule, PostTrainingConfig, RowTensors, head_of, open_model, run_stage
-from fulmen_trainer.preferences import EncodedPairs, encode_pairs, read_pairs, write_pairs
+from fulmen_trainer.preferences import EncodedPairs, encode_pairs, read_pairs
 from fulmen_trainer.reference_log_probs import cached_reference
 from fulmen_trainer.sample_order import batch_indices
 from fulmen_trainer.trackers import read_metrics
@@ -160,7 +159,7 @@ def align(
         pairs_file = data
         if round_number:
             assert online is not None
-            pairs_file, sampled = _online_pairs(current, tokenizer, online, config, registry, folder, round_number)
+            pairs_file, sampled = _online_pairs(current, online, config, registry, folder, round_number)
         measured = _iterate(current, pairs_file, config, registry, folder, display, f"dpo {name}", tokenizer)
         iterations.append({"name": name, **measured, **{f"sampled_{key}": value for key, value in sampled.items()}})
         current = folder / "model"
@@ -170,7 +169,6 @@ def align(
 
 def _online_pairs(
     policy: Path,
-    tokenizer: Tokenizer,
     online: OnlineInputs,
     config: DPOConfig,
     registry: Registry,
@@ -178,31 +176,16 @@ def _online_pairs(
     round_number: int,
 ) -> tuple[Path, dict[str, float]]:
     """Sample and judge once, and keep the pairs: whoever resumes trains on the same ones."""
-    pairs_file, counts_file = folder / "pairs.jsonl", folder / "sampled.json"
+    counts_file = folder / "sampled.json"
     if not counts_file.exists():  # written last
-        order = batch_indices(
-            len(online.items), min(config.online_prompts, len(online.items)), round_number, config.seed
-        )
+        count = min(config.online_prompts, len(online.items))
+        items = [online.items[index] for index in batch_indices(len(online.items), count, round_number, config.seed)]
         judge = Judge(registry, config.pairs, online.reward_model, online.guard)
-        with open_runner(registry, policy, backend=config.backend) as runner:
-            pairs, counts = build_pairs(
-                runner,
-                tokenizer,
-                [online.items[index] for index in order],
-                judge,
-                seed=config.seed + round_number,
-                source=f"round-{round_number}",
-            )
-        if not pairs:
-            raise UserError(
-                f"none of {len(order)} prompts gave a pair",
-                where=f"online round {round_number}",
-                remedy="lower pairs.min_gap, raise the temperatures or take more prompts",
-            )
-        write_pairs(pairs_file, pairs)
+        seed = config.seed + round_number
+        counts = sample_pairs(policy, items, judge, seed=seed, work=folder, backend=config.backend)
         atomic_write_json(counts_file, counts)
     sampled: dict[str, float] = read_json(counts_file, "sampling record")
-    return pairs_file, sampled
+    return folder / PAIRS_FILE, sampled
 
 
 def _iterate(
@@ -228,7 +211,7 @@ def _iterate(
     measured: dict[str, Any] = dict(
         run_stage(module, stage=stage, config=config, work=folder, registry=registry, display=display)
     )
-    measured |= {"pairs": len(encoded), "dropped_long": encoded.dropped_long, "backend": dict(program.choices)}
+    measured |= {"pairs": len(encoded), "dropped_long": encoded.dropped_long, **program.choices}
     with atomic_directory(folder / "model") as model:
         save_model(policy, model)
         tokenizer.save(model)
@@ -243,8 +226,8 @@ def _publish(work: Path, model: Path, tokenizer: Tokenizer, names: Sequence[str]
     for name in names:
         folder = work / "checkpoints" / name
         lines += [json.dumps({"iteration": name, **record}) for record in read_metrics(folder / "metrics.jsonl")]
-        if (folder / "pairs.jsonl").exists():
-            shutil.copyfile(folder / "pairs.jsonl", work / f"pairs-{name}.jsonl")
+        if (folder / PAIRS_FILE).exists():
+            shutil.copyfile(folder / PAIRS_FILE, work / f"pairs-{name}.jsonl")
     atomic_write_text(work / "metrics.jsonl", "".join(line + "\n" for line in lines))
     save_model(load_model(model), work)
     tokenizer.save(work)

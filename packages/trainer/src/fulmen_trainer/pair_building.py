@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,17 +15,20 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from fulmen_core.errors import UserError
-from fulmen_trainer.answering import sample_answers
+from fulmen_core.tokenizer import Tokenizer
+from fulmen_trainer.answering import open_runner, sample_answers
 from fulmen_trainer.conversations import item_answer, item_prompt, task_of
 from fulmen_trainer.evaluation import verify
-from fulmen_trainer.preferences import Pair, select_pair
+from fulmen_trainer.preferences import Pair, select_pair, write_pairs
 from fulmen_trainer.reward import RewardModel, guarded_rewards
 
 if TYPE_CHECKING:
     from fulmen_core.guard import Guard
     from fulmen_core.registry import Registry
     from fulmen_core.runner import Runner
-    from fulmen_core.tokenizer import Tokenizer
+
+#: What the pairs of one making are stored in.
+PAIRS_FILE = "pairs.jsonl"
 
 
 class PairConfig(BaseModel):
@@ -131,3 +135,33 @@ def build_pairs(
         "small_gap": len(items) - len(pairs),
         "mean_reward": float(np.mean(sampled_rewards)) if sampled_rewards else 0.0,
     }
+
+
+def sample_pairs(
+    model: Path,
+    items: Sequence[Mapping[str, Any]],
+    judge: Judge,
+    *,
+    seed: int,
+    work: Path,
+    backend: str = "auto",
+) -> dict[str, float]:
+    """Have the model in `model` answer `items`, and leave the pairs in ``work/pairs.jsonl``.
+
+    Returns:
+        What `build_pairs` counted.
+
+    Raises:
+        UserError: no item gave a pair.
+    """
+    tokenizer = Tokenizer.load(model)
+    with open_runner(judge.registry, model, backend=backend) as runner:
+        pairs, counts = build_pairs(runner, tokenizer, items, judge, seed=seed)
+    if not pairs:
+        raise UserError(
+            f"none of {len(items)} prompts gave a pair",
+            where=str(model),
+            remedy="lower pairs.min_gap, raise pairs.temperatures or take more prompts",
+        )
+    write_pairs(work / PAIRS_FILE, pairs)
+    return counts

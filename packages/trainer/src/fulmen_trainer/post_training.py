@@ -135,7 +135,8 @@ class ObjectiveModule:
     ) -> None:
         self._trained, self._trunk, self._program, self._objective = trained, trunk, program, objective
         self._config = config
-        self.optimizer: Optimizer = build_optimizer(trained, config.optimizer)
+        products = torch.bfloat16 if program.choices.get("dtype") == "bfloat16" else torch.float32
+        self.optimizer: Optimizer = build_optimizer(trained, config.optimizer, products=products)
 
     def train_step(self, step: int) -> dict[str, float]:
         """One optimizer step. Balance losses are means over micro-batches: their counts belong to one forward pass."""
@@ -145,12 +146,12 @@ class ObjectiveModule:
             hidden_BTD, balance = self._forward(rows)
             balance = balance / len(micro_batches)
             loss, measured = self._objective.loss(hidden_BTD, rows, step)
-            (loss + balance).backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(loss + balance)
             shares = {"loss": float(loss.detach()), "balance_loss": float(balance.detach()), "tokens": rows.tokens}
             for name, share in {**measured, **shares}.items():
                 metrics[name] = metrics.get(name, 0.0) + share
         scale = self._config.lr_scale(step)
-        metrics["gradient_norm"] = self.optimizer.step(scale)
+        metrics["grad_norm"] = self.optimizer.step(scale)
         metrics["lr"] = self._config.optimizer.lr * scale
         return metrics
 

@@ -199,7 +199,7 @@ def train_reward(
         "pairs": len(encoded),
         "dropped_long": encoded.dropped_long,
         "heldout_pairs": len(heldout),
-        "backend": dict(program.choices),
+        **program.choices,
     }
     if heldout:
         sides = [[(pairs[i].prompt, getattr(pairs[i], side)) for i in heldout] for side in ("chosen", "rejected")]

@@ -109,4 +109,4 @@ def fine_tune(
     measured = run_stage(module, stage="sft", config=config, work=work, registry=registry, display=display)
     save_model(model, work)
     tokenizer.save(work)
-    return {**measured, **instructions.counts(), "backend": dict(program.choices)}
+    return {**measured, **instructions.counts(), **program.choices}

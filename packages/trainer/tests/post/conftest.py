@@ -1,10 +1,10 @@
-"""A nano model, its tokenizer, and the smallest backend there can be: float32 training, and a runner without a cache."""
+"""A nano model, its tokenizer, and the smallest backend there can be: float32, and a runner without a cache."""
 
 from __future__ import annotations
 
 import json
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,14 +31,6 @@ from fulmen_trainer.optimizers import OptimizerConfig
 from fulmen_trainer.sft import SFTConfig, fine_tune
 
 CONTEXT = 64
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @dataclass
@@ -167,7 +159,7 @@ def world(tmp_path: Path, tokenizer: Tokenizer, task_items: list[Mapping[str, An
 
 
 def dying_plugin(stage: str, step: int) -> types.ModuleType:
-    """A listener that fails at the first record of `stage` from `step` on, so that the run dies between two checkpoints."""
+    """A listener that fails at the first record of `stage` from `step` on: the run dies between two checkpoints."""
     module = types.ModuleType("dying_plugin")
 
     @hookimpl

@@ -1,4 +1,4 @@
-"""The reward model: it learns to prefer, scores without regard to company, and carries on from one phase to the next."""
+"""The reward model: it learns to prefer, scores without regard to company, and goes on from phase to phase."""
 
 from __future__ import annotations
 
