@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -39,11 +38,15 @@ def lay(root: Path, tree: dict[str, bytes]) -> Path:
     return root
 
 
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 def test_a_written_file_has_its_content_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
     path = tmp_path / "new" / "file.txt"
     atomic_write_text(path, "漢字\r\n")
     assert path.read_bytes() == "漢字\r\n".encode()
-    assert os.listdir(path.parent) == ["file.txt"]
+    assert names(path.parent) == ["file.txt"]
 
 
 def test_a_written_file_has_the_permissions_of_any_other(tmp_path: Path) -> None:
@@ -57,7 +60,7 @@ def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path: Path) -> None
     with pytest.raises(ValueError, match="not JSON compliant"):
         atomic_write_json(tmp_path / "a.json", {"loss": float("nan")})
     assert read_json(tmp_path / "a.json", "summary") == {"loss": 1.5}
-    assert os.listdir(tmp_path) == ["a.json"]
+    assert names(tmp_path) == ["a.json"]
 
 
 def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
@@ -72,26 +75,31 @@ def test_a_directory_appears_whole_when_its_block_ends(tmp_path: Path) -> None:
     lay(out, {"old": b"1"})
     with atomic_directory(out) as work:
         (work / "new").write_bytes(b"2")
-        assert os.listdir(out) == ["old"]
-    assert os.listdir(out) == ["new"]
-    assert os.listdir(tmp_path) == ["out"]
+        assert names(out) == ["old"]
+    assert names(out) == ["new"]
+    assert names(tmp_path) == ["out"]
 
 
 def test_a_directory_whose_block_raises_is_not_touched(tmp_path: Path) -> None:
     out = tmp_path / "out"
     lay(out, {"old": b"1"})
-    with pytest.raises(KeyboardInterrupt), atomic_directory(out) as work:
-        (work / "new").write_bytes(b"2")
-        raise KeyboardInterrupt
-    assert os.listdir(out) == ["old"]
-    assert os.listdir(tmp_path) == ["out"]
+
+    def interrupted() -> None:
+        with atomic_directory(out) as work:
+            (work / "new").write_bytes(b"2")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert names(out) == ["old"]
+    assert names(tmp_path) == ["out"]
 
 
 def test_a_directory_can_replace_a_file(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
     with atomic_directory(tmp_path / "out") as work:
         (work / "new").write_bytes(b"2")
-    assert os.listdir(tmp_path / "out") == ["new"]
+    assert names(tmp_path / "out") == ["new"]
 
 
 def test_a_process_killed_while_it_replaces_files_never_leaves_a_mixture(tmp_path: Path) -> None:

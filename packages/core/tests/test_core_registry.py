@@ -280,10 +280,10 @@ def fulmen_raise_detectors():
     )
     site.install("acme-guards", {"fulmen.raise.v1": {"acme": "acme_guards"}}, {"acme_guards": source})
     registry = Registry.discover()
-    with pytest.raises(UserError, match="^unknown key 'treshold' in policy.toml: did you mean 'threshold'"):
+    with pytest.raises(UserError, match=r"^unknown key 'treshold' in policy\.toml: did you mean 'threshold'"):
         registry.detector("refusing", {})
     with pytest.raises(
-        PluginError, match="'lost' of acme-guards 1.2.3 cannot be used: failed: its loader raised ModuleNotFound"
+        PluginError, match=r"'lost' of acme-guards 1\.2\.3 cannot be used: failed: its loader raised ModuleNotFound"
     ):
         registry.detector("lost", {})
     assert registry.detector("echo", {"threshold": 0.5}) == {"threshold": 0.5}
@@ -292,13 +292,11 @@ def fulmen_raise_detectors():
 
 def test_a_guard_gets_its_policy_and_the_registry_it_came_from() -> None:
     module = ModuleType("a_guard")
-    exec(
-        HEAD
-        + "@hookimpl\ndef fulmen_guards(): return [GuardInfo('raise', '', lambda policy, registry: (policy, registry))]",
-        vars(module),
-    )
+    make = "lambda policy, registry: (policy, registry)"
+    exec(HEAD + f"@hookimpl\ndef fulmen_guards(): return [GuardInfo('raise', '', {make})]", vars(module))
     registry = Registry.of(module)
-    assert registry.guard(policy=Path("p.toml")) == (Path("p.toml"), registry)
+    guard: Any = registry.guard(policy=Path("p.toml"))
+    assert guard == (Path("p.toml"), registry)
 
 
 def test_strict_mode_raises_at_the_first_fault(site: Any) -> None:
@@ -310,7 +308,7 @@ def test_strict_mode_raises_at_the_first_fault(site: Any) -> None:
 def test_strict_mode_raises_for_a_broken_neighbour_of_what_was_asked_for(site: Any) -> None:
     site.install("acme-broken", {VERIFIERS: {"acme": "acme_broken"}}, {"acme_broken": "1 / 0"})
     site.install("acme-sound", {VERIFIERS: {"checks": "acme_sound"}}, {"acme_sound": verifier("sound")})
-    assert Registry.discover().verifier("sound")
+    assert Registry.discover().verifier("sound")("1", {"answer": "1"}) == 1.0
     with pytest.raises(PluginError, match="ZeroDivisionError"):
         Registry.discover(strict=True).verifier("sound")
 
@@ -384,6 +382,15 @@ def test_metadata_without_a_name_do_not_stop_discovery(site: Any) -> None:
     next(site.folder.glob("*.dist-info/METADATA")).unlink()
     (record,) = Registry.discover().records()
     assert (record.distribution, record.version) == ("acme_checks", "1.2.3")
+
+
+@pytest.mark.parametrize("damage", [b"[fulmen.data.v1]\n\xff\xfe = x", b"[fulmen.data.v1]\nno equals sign"])
+def test_damaged_metadata_are_passed_over_and_named(site: Any, damage: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    site.install("acme-checks", {VERIFIERS: {"acme": "acme_checks"}})
+    (site.folder / "broken-1.0.dist-info").mkdir()
+    (site.folder / "broken-1.0.dist-info" / "entry_points.txt").write_bytes(damage)
+    assert [record.name for record in Registry.discover().records()] == ["acme"]
+    assert "broken-1.0.dist-info" in caplog.text
 
 
 # -- backends ----------------------------------------------------------------------------------------------------------
@@ -463,7 +470,7 @@ def fulmen_backends():
     assert (rejected.name, rejected.state) == ("fast", "failed")
     assert "ZeroDivisionError" in rejected.reason
     with pytest.raises(
-        PluginError, match="'fast' of acme-backends 1.2.3 cannot be used: failed: its loader raised ZeroDivision"
+        PluginError, match=r"'fast' of acme-backends 1\.2\.3 cannot be used: failed: its loader raised ZeroDivision"
     ):
         registry.backend("fast")
 

@@ -45,6 +45,10 @@ def step(run: RunDirectory, build: Build, name: str = "thing", config: Any = Non
     return run.step(name, kind="text", config=config or {}, inputs=inputs or {}, build=build)
 
 
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> RunDirectory:
     return RunDirectory(tmp_path / "run")
@@ -146,7 +150,7 @@ def test_checkpoints_are_removed_before_publishing(run: RunDirectory) -> None:
         (work / "model").write_text("small")
         return {}
 
-    assert os.listdir(step(run, build).path) == ["model"]
+    assert names(step(run, build).path) == ["model"]
 
 
 def test_a_build_that_raises_publishes_nothing_and_finds_its_work_again(run: RunDirectory) -> None:
@@ -161,7 +165,7 @@ def test_a_build_that_raises_publishes_nothing_and_finds_its_work_again(run: Run
         step(run, build)
     assert not (run.root / "thing").exists()
     assert run.entries() == {}
-    assert sorted(os.listdir(step(run, build).path)) == ["half", "whole"]
+    assert names(step(run, build).path) == ["half", "whole"]
 
 
 def test_a_failed_rebuild_leaves_the_old_artefact_in_place(run: RunDirectory) -> None:
@@ -182,8 +186,8 @@ def test_work_of_an_older_config_is_not_resumed_and_is_cleared_away(run: RunDire
 
     with pytest.raises(KeyboardInterrupt):
         step(run, interrupted, config={"v": 1})
-    assert os.listdir(step(run, Writer(), config={"v": 2}).path) == ["file.txt"]
-    assert sorted(os.listdir(run.root / ".work")) == ["lock"]
+    assert names(step(run, Writer(), config={"v": 2}).path) == ["file.txt"]
+    assert names(run.root / ".work") == ["lock"]
 
 
 def build_two_versions(root: Path, finished: Path, version: int) -> Artefact:
@@ -241,7 +245,7 @@ def test_a_kill_at_any_file_operation_loses_no_finished_build_and_publishes_no_h
         assert (made.measurements, made.hash) == ({"version": 2}, hash_tree(made.path))
         assert not recorded or finished.read_text() == ends, "a finished build was made again"
         assert build_two_versions(root, finished, 2).skipped
-        assert (sorted(os.listdir(root)), os.listdir(root / ".work")) == ([".work", "manifest.json", "thing"], ["lock"])
+        assert (names(root), names(root / ".work")) == ([".work", "manifest.json", "thing"], ["lock"])
         event += 1
     assert event > 25, "the hook saw too few operations to mean anything"
 
@@ -282,7 +286,7 @@ def test_a_build_killed_midway_goes_on_from_its_own_checkpoint(tmp_path: Path) -
     second = subprocess.run(order, capture_output=True, text=True, check=True)
     resumed = int(second.stdout.split()[-1])
     assert 10 <= resumed <= 40
-    assert sorted(os.listdir(tmp_path / "run" / "thing")) == sorted(f"{number}.txt" for number in range(40))
+    assert names(tmp_path / "run" / "thing") == sorted(f"{number}.txt" for number in range(40))
 
 
 def test_two_processes_cannot_work_in_one_run_directory(tmp_path: Path) -> None:
@@ -388,5 +392,7 @@ def test_runs_show_draws_what_was_made_from_what(run: RunDirectory, capsys: pyte
 
 def test_runs_show_of_a_folder_without_runs_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["runs", "show", str(tmp_path)]) == 2
-    assert capsys.readouterr().err.startswith(f"fulmen: error: no run in {tmp_path}: a run directory holds a manifest.json")
+    assert capsys.readouterr().err.startswith(
+        f"fulmen: error: no run in {tmp_path}: a run directory holds a manifest.json"
+    )
     assert main(["runs", "show", str(tmp_path / "nowhere")]) == 2

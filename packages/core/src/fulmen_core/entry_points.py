@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 
 from fulmen_core.plugin_records import Entry, canonical
+
+log = logging.getLogger(__name__)
 
 PREFIX = "fulmen."
 
@@ -13,18 +16,23 @@ PREFIX = "fulmen."
 def read_entries(path: Sequence[str] | None = None) -> list[Entry]:
     """Return every entry point of a ``fulmen.*`` group on `path` (default ``sys.path``), sorted by group and name.
 
-    A distribution found twice counts where it is first found, as for `import`. Unreadable metadata is passed over.
+    A distribution found twice counts where it is first found, as for `import`. Damaged metadata are logged.
     """
     seen: set[str] = set()
     entries: list[Entry] = []
     for distribution in metadata.distributions() if path is None else metadata.distributions(path=list(path)):
-        # Most distributions have none of ours; looking at the text first saves parsing their metadata.
-        if f"[{PREFIX}" not in (distribution.read_text("entry_points.txt") or ""):
+        try:
+            # Most distributions have none of ours; looking at the text first saves parsing their metadata.
+            if f"[{PREFIX}" not in (distribution.read_text("entry_points.txt") or ""):
+                continue
+            name, version = _identity(distribution)
+            found = list(_entries(distribution, name, version))
+        except (OSError, ValueError, TypeError) as error:  # what importlib.metadata makes of damaged files
+            log.warning("passing over the damaged metadata in %s: %s", getattr(distribution, "_path", "?"), error)
             continue
-        name, version = _identity(distribution)
         if canonical(name) not in seen:
             seen.add(canonical(name))
-            entries.extend(_entries(distribution, name, version))
+            entries.extend(found)
     return sorted(entries, key=lambda entry: (entry.group, entry.name, entry.distribution))
 
 

@@ -160,9 +160,8 @@ class RunDirectory:
         entries = read_manifest(self.root)
         entries.pop(name, None)  # so that a rebuilt artefact is the newest
         write_manifest(self.root, {**entries, name: entry})
-        _receipt(work).unlink(missing_ok=True)
-        # Builds of this artefact under older configs, and what killed processes left under temporary names: nobody else is
-        # at work here while the lock is held.
+        # The receipt, builds of this artefact under older configs, and what killed processes left under temporary
+        # names: nobody else is at work here while the lock is held.
         for folder, pattern in (
             (work.parent, rf"{re.escape(name)}-[0-9a-f]{{16}}(\.finished)?"),
             (work.parent, TEMPORARY),
