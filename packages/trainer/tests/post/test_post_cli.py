@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from fulmen_core.errors import UserError
 from fulmen_core.recipes import load_recipe
 from fulmen_trainer.cli.measurements import report
@@ -66,7 +67,7 @@ def test_a_missing_model_and_a_missing_file_are_told(world: Any) -> None:
     items = world.write("items.jsonl", world.items[:2])
     for model, data in ((world.root / "none", items), (world.model, world.root / "none.jsonl")):
         recipe = load_recipe(SFTRecipe, None, [f"model={model}", f"data={data}", f"run={world.root / 'run'}"])
-        with pytest.raises(UserError, match="there is no .*none"):
+        with pytest.raises(UserError, match=r"there is no .*none"):
             run_sft(recipe, world.registry)
 
 
