@@ -79,6 +79,24 @@ log.write_text((log.read_text() if log.exists() else "") + "x")
     assert (site.folder / "imports.log").read_text() == "x"
 
 
+def test_an_entry_point_may_name_an_object_of_a_module(site: Any) -> None:
+    source = (
+        HEAD
+        + """
+class Checks:
+    def __init__(self, name): self.name = name
+    @hookimpl
+    def fulmen_verifiers(self): return [VerifierInfo(self.name, "", lambda *_: 1.0)]
+
+one, other = Checks("one"), Checks("other")
+"""
+    )
+    points = {VERIFIERS: {"one": "acme_objects:one", "other": "acme_objects:other"}}
+    site.install("acme-objects", points, {"acme_objects": source})
+    registry = Registry.discover()
+    assert registry.verifier("one")("", {}) == registry.verifier("other")("", {}) == 1.0
+
+
 @pytest.mark.parametrize("blocked_by", ["acme", "acme-checks", "Acme_Checks"])
 def test_a_blocked_plugin_is_never_imported_even_when_selected(site: Any, blocked_by: str) -> None:
     site.install("acme-checks", {VERIFIERS: {"acme": "acme_checks"}}, {"acme_checks": "raise RuntimeError('imported')"})

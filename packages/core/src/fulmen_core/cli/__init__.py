@@ -108,12 +108,19 @@ def _find(verb: str) -> Verb:
 
 
 def _start_logging() -> None:
+    """Send what Fulmen's members have to say to stderr, and of other libraries only warnings."""
     import logging
 
     from fulmen_core.cli import context
 
-    logging.basicConfig(stream=sys.stderr, format="fulmen: %(message)s", level=logging.WARNING)
-    logging.getLogger("fulmen_core").setLevel(logging.DEBUG if context.settings().debug else logging.INFO)
+    root = logging.getLogger()
+    if root.handlers:  # whoever called us has other plans
+        return
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("fulmen: %(message)s"))
+    handler.addFilter(lambda record: record.name.startswith("fulmen") or record.levelno >= logging.WARNING)
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG if context.settings().debug else logging.INFO)
 
 
 def _unexpected(error: Exception) -> int:
