@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import torch
+
 from fulmen_core.model.checkpoint import save_model
 from fulmen_core.model.presets import load_preset
 from fulmen_core.model.transformer import Transformer
