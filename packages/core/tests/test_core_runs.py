@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -304,9 +305,18 @@ def test_two_processes_cannot_work_in_one_run_directory(tmp_path: Path) -> None:
     step(RunDirectory(tmp_path / "run"), Writer())  # the lock died with its owner
 
 
-def test_steps_may_nest(run: RunDirectory) -> None:
+def test_two_threads_cannot_work_in_one_run_directory(run: RunDirectory) -> None:
+    def build(work: Path) -> Mapping[str, Any]:
+        with ThreadPoolExecutor(1) as pool, pytest.raises(UserError, match=rf"\(pid {os.getpid()}\) works in"):
+            pool.submit(step, RunDirectory(run.root), Writer(), "other").result()
+        return {}
+
+    step(run, build)
+
+
+def test_steps_may_nest_even_through_another_object(run: RunDirectory) -> None:
     def outer(work: Path) -> Mapping[str, Any]:
-        inner = step(run, Writer("inner"), "inner")
+        inner = step(RunDirectory(run.root), Writer("inner"), "inner")
         (work / "copy").write_text((inner.path / "file.txt").read_text())
         return {}
 

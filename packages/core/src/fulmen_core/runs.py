@@ -26,6 +26,7 @@ import logging
 import os
 import re
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -46,6 +47,9 @@ log = logging.getLogger(__name__)
 
 #: A build may keep this subfolder of its work directory to resume from; it is removed before publishing.
 CHECKPOINTS = "checkpoints"
+
+#: Run directory -> the thread of this process that runs steps there, through whichever `RunDirectory` object.
+_held_by: dict[Path, int] = {}
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -69,7 +73,6 @@ class RunDirectory:
         """Use `root`, which the first step makes. The manifest names the plugins that `registry` has loaded by then."""
         self.root = Path(root)
         self._registry = registry
-        self._locked = 0
 
     def step(
         self,
@@ -204,12 +207,9 @@ class RunDirectory:
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
         """Hold the run directory. The system lets go of it when the process dies, however it dies. Steps may nest."""
-        if self._locked:
-            self._locked += 1
-            try:
-                yield
-            finally:
-                self._locked -= 1
+        root = self.root.resolve()
+        if _held_by.get(root) == threading.get_ident():
+            yield
             return
         path = self.root / ".work" / "lock"
         try:
@@ -230,11 +230,11 @@ class RunDirectory:
             file.truncate(0)
             file.write(f"pid {os.getpid()}")
             file.flush()
-            self._locked = 1
+            _held_by[root] = threading.get_ident()
             try:
                 yield
             finally:
-                self._locked = 0
+                del _held_by[root]
 
 
 def _take(descriptor: int) -> bool:
