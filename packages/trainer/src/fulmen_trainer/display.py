@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import IO, Protocol
 
 from rich.console import Console, Group
@@ -44,12 +44,12 @@ class Display(Protocol):
         ...
 
 
-def load_bar(loads: Mapping[str, float]) -> str:
-    """One character for each entry of `loads`, its height relative to the largest: the picture of the expert load."""
-    top = max(loads.values(), default=0.0)
+def load_bar(loads: Sequence[float]) -> str:
+    """One character an entry, its height relative to the largest: the picture of one layer's expert load."""
+    top = max(loads, default=0.0)
     if top <= 0:
         return ""
-    return "".join(BARS[min(len(BARS) - 1, int(value / top * len(BARS)))] for value in loads.values())
+    return "".join(BARS[min(len(BARS) - 1, int(value / top * len(BARS)))] for value in loads)
 
 
 def _format(name: str, value: float) -> str:
@@ -64,10 +64,15 @@ def _duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def _split(metrics: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
-    """(what belongs on a line, the expert loads by name)."""
-    loads = {name: value for name, value in metrics.items() if name.startswith(_LOAD_PREFIX)}
-    line = {name: value for name, value in metrics.items() if name not in loads and name not in _APART}
+def _split(metrics: Mapping[str, float]) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """(what belongs on a line, the expert loads by layer)."""
+    line: dict[str, float] = {}
+    loads: dict[str, list[float]] = {}
+    for name, value in metrics.items():
+        if name.startswith(_LOAD_PREFIX):
+            loads.setdefault(name.split("/")[1], []).append(value)
+        elif name not in _APART:
+            line[name] = value
     return line, loads
 
 
@@ -132,8 +137,8 @@ class LiveDisplay:
         table = Table.grid(padding=(0, 2))
         for name, value in values.items():
             table.add_row(Text(name, style="dim"), Text(_format(name, value), style="cyan"))
-        if loads:
-            table.add_row(Text("expert load", style="dim"), Text(load_bar(loads), style="green"))
+        for layer, load in loads.items():
+            table.add_row(Text(f"expert load, layer {layer}", style="dim"), Text(load_bar(load), style="green"))
         if self._live is not None:
             self._live.update(Group(self._progress, table))
 

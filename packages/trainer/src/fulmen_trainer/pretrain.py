@@ -145,7 +145,7 @@ class PretrainModule:
         work: Path,
         evaluate: Callable[[], BitsPerByte] | None = None,
     ) -> None:
-        self._config, self._model, self._program, self._work = config, model, program, work
+        self._config, self.model, self._program, self._work = config, model, program, work
         self._evaluate = evaluate
         products = torch.bfloat16 if program.choices.get("dtype") == "bfloat16" else torch.float32
         self.optimizer = build_optimizer(model, config.optimizer, products=products)
@@ -220,19 +220,19 @@ class PretrainModule:
             )
             loss = linear_cross_entropy(
                 output.hidden_BTD.flatten(0, 1),
-                self._model.head_weight_VD,
+                self.model.head_weight_VD,
                 ids_BT1[:, 1:].flatten(),
                 weights_BT.flatten(),
             )
         if output.router is None:
             torch.autograd.backward(loss)
-            return {"loss": float(loss)}, None
-        model_config = self._model.config
+            return {"loss": float(loss.detach())}, None
+        model_config = self.model.config
         balance = balance_losses(output.router, model_config.balance, model_config.num_experts_per_tok)
         share = len(ids_BT1) / len(batch.tokens_BT1)
         torch.autograd.backward(loss + share * balance.total)
         metrics = {
-            "loss": float(loss),
+            "loss": float(loss.detach()),
             "balance/switch": share * float(balance.switch),
             "balance/group": share * float(balance.group),
             "balance/partition": share * float(balance.partition),
@@ -241,16 +241,16 @@ class PretrainModule:
 
     def _save_fork(self, step: int) -> None:
         with atomic_directory(self._work / "fork") as directory:
-            save_model(self._model, directory)
+            save_model(self.model, directory)
             save_optimizer_state(directory, self.optimizer, {"step": step})
 
     def save(self, directory: Path) -> None:
         """Weights and optimizer state; the loop adds the step."""
-        save_training_state(directory, self._model, self.optimizer)
+        save_training_state(directory, self.model, self.optimizer)
 
     def load(self, directory: Path) -> None:
         """Read back what `save` or the fork point holds. Raises `CorruptArtefact`."""
-        load_training_state(directory, self._model, self.optimizer)
+        load_training_state(directory, self.model, self.optimizer)
 
 
 def _load_metrics(load_LE: Tensor) -> dict[str, float]:
