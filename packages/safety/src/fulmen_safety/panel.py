@@ -151,7 +151,10 @@ class _Seat:
 
     @classmethod
     def load(cls, entry: DetectorEntry, source: DetectorSource, where: str) -> _Seat:
-        info = source.detector_info(entry.name)
+        try:
+            info = source.detector_info(entry.name)
+        except PluginError as error:
+            raise PluginError(error.what, where=error.where or where, remedy=error.remedy) from error
         phases: tuple[str, ...] = entry.phases if entry.phases is not None else info.phases
         for phase in phases:
             if phase not in info.phases:

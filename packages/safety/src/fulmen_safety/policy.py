@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -14,8 +15,9 @@ from pydantic import Field, model_validator
 
 from fulmen_core.errors import UserError
 from fulmen_core.guard import Finding
+from fulmen_core.recipes import read_toml
 from fulmen_safety.language import language_at
-from fulmen_safety.settings import Table, parse_toml, read_file, read_settings
+from fulmen_safety.settings import Table, read_settings
 from fulmen_safety.taxonomy import taxonomy
 
 Phase = Literal["corpus", "reward", "input", "output"]
@@ -105,7 +107,6 @@ class Policy:
     file: PolicyFile
     version: str
     where: str
-    source: str  # the TOML as written
     folder: Path
 
     def category(self, code: str) -> CategoryPolicy:
@@ -138,15 +139,16 @@ def load_policy(path: Path | None = None) -> Policy:
         UserError: it is missing, no TOML, has an unknown key, category or value, or leaves a category without rules.
     """
     if path is not None:
-        where, folder, data = str(path), path.resolve().parent, read_file(path, "policy")
-    else:
-        where, folder = "the default policy", Path.cwd()
-        data = (resources.files("fulmen_safety") / "data/policies/default.toml").read_bytes()
-    table = parse_toml(data, "policy", where)
-    return make_policy(table, where=where, source=data.decode("utf-8"), folder=folder)
+        return make_policy(read_toml(path, "policy"), where=str(path), folder=path.resolve().parent)
+    return make_policy(tomllib.loads(default_source()), where="the default policy", folder=Path.cwd())
 
 
-def make_policy(table: Mapping[str, Any], *, where: str, source: str = "", folder: Path | None = None) -> Policy:
+def default_source() -> str:
+    """Return the default policy as TOML, comments included: what a policy of one's own starts from."""
+    return (resources.files("fulmen_safety") / "data/policies/default.toml").read_text("utf-8")
+
+
+def make_policy(table: Mapping[str, Any], *, where: str, folder: Path) -> Policy:
     """Check a policy's table, as `load_policy` does."""
     categories = table.get("categories")
     if isinstance(categories, dict):
@@ -167,4 +169,4 @@ def make_policy(table: Mapping[str, Any], *, where: str, source: str = "", folde
         )
     canonical = json.dumps(table, sort_keys=True, ensure_ascii=False, default=str)
     digest = hashlib.sha256(canonical.encode()).hexdigest()[:12]
-    return Policy(file, f"{file.version}+{digest}", where, source, folder or Path.cwd())
+    return Policy(file, f"{file.version}+{digest}", where, folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -9,7 +10,6 @@ from importlib import resources
 
 from fulmen_core.errors import UserError
 from fulmen_core.suggestions import remedy_for_unknown
-from fulmen_safety.settings import parse_toml
 
 #: How many codes each foreign scheme has. A crosswalk with fewer has forgotten one.
 SCHEME_SIZES = {"ailuminate": 12, "llama_guard": 14, "openai": 13, "gbt_45654": 31}
@@ -72,9 +72,7 @@ class Taxonomy:
 @cache
 def taxonomy() -> Taxonomy:
     """Return the taxonomy of this version of the package."""
-    data = parse_toml(
-        (resources.files("fulmen_safety") / "data/taxonomy.toml").read_bytes(), "taxonomy", "fulmen_safety"
-    )
+    data = tomllib.loads((resources.files("fulmen_safety") / "data/taxonomy.toml").read_text("utf-8"))
     return Taxonomy(
         version=data["version"],
         titles=data["categories"],

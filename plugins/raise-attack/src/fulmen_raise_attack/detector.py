@@ -12,7 +12,7 @@ from math import prod
 
 from pydantic import Field
 
-from fulmen_raise_attack.lexicon import Evidence, evidence
+from fulmen_raise_attack.lexicon import Evidence, evidence, rules
 from fulmen_raise_attack.payloads import payloads
 from fulmen_safety import Finding
 from fulmen_safety.settings import Table, read_settings
@@ -44,6 +44,7 @@ class AttackDetector:
 
     def __init__(self, settings: AttackSettings) -> None:
         self._settings = settings
+        rules()  # compiled now, not under the deadline of the first text
 
     def scan(self, text: str) -> list[Finding]:
         """Return disjoint stretches of text that look like an attack, each with its best window's score."""

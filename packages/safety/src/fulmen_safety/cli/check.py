@@ -1,0 +1,99 @@
+"""`fulmen raise check`: what the policy does about one text."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fulmen_core.cli import arguments, context, output
+from fulmen_core.errors import UserError
+from fulmen_safety.audit import finding_record
+from fulmen_safety.guard import RaiseGuard, make
+
+
+def run(argv: Sequence[str]) -> int:
+    """Judge ``--text`` in ``--phase`` and print the verdict. The exit code is 0 whatever the verdict is.
+
+    Raises:
+        UserError: wrong arguments, text that is not UTF-8, a faulty policy, a detector that cannot be used.
+    """
+    parser = arguments.parser("fulmen raise check", "judge one text under a policy", recipe=False)
+    parser.add_argument("--text", required=True, help="the text; - reads standard input")
+    parser.add_argument("--phase", choices=("input", "output", "corpus"), default="input", help="default: input")
+    parser.add_argument("--policy", type=Path, metavar="FILE", help="policy file; default: the one in the package")
+    options = parser.parse_args(argv)
+    text = _text(options.text)
+    guard = make(options.policy, context.registry())
+    began = time.perf_counter()
+    verdict = judge(guard, text, options.phase)
+    verdict["latency_ms"] = round((time.perf_counter() - began) * 1000, 3)
+    if options.json:
+        output.print_json(verdict)
+    else:
+        _print(verdict, text)
+    return 0
+
+
+def judge(guard: RaiseGuard, text: str, phase: str) -> dict[str, Any]:
+    """Return the verdict on `text` as JSON shows it: action, the text that goes on, message, category, findings."""
+    action: str
+    passed, message = text, ""
+    if phase == "input":
+        entered = guard.judge_input([{"role": "user", "content": text}])
+        action, category, findings, message = entered.action, entered.category, entered.findings, entered.message
+        passed = "" if action == "block" else entered.messages[0]["content"]
+    elif phase == "output":
+        answer = guard.judge_output([{"role": "user", "content": text}], text)
+        action, passed, category, findings = answer.action, answer.text, answer.category, answer.findings
+    else:
+        document = guard.judge_document(text)
+        action, passed, category, findings = document.action, document.text, document.reason, document.findings
+    return {
+        "phase": phase,
+        "action": action,
+        "text": passed,
+        "message": message,
+        "category": category,
+        "findings": [finding_record(finding) for finding in findings],
+        "policy_version": guard.policy_version,
+    }
+
+
+def _text(given: str) -> str:
+    if given != "-":
+        if any("\ud800" <= char <= "\udfff" for char in given):
+            raise UserError(
+                "--text is not valid UTF-8", where="the command line", remedy="check the terminal's encoding"
+            )
+        return given
+    data = sys.stdin.buffer.read()
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        where = "standard input"
+        raise UserError(f"invalid UTF-8 at byte {error.start}", where=where, remedy="convert it to UTF-8") from error
+
+
+def _print(verdict: dict[str, Any], text: str) -> None:
+    category = f" ({verdict['category']})" if verdict["category"] else ""
+    print(f"{verdict['action']}{category}")
+    if verdict["message"]:
+        print(verdict["message"])
+    elif verdict["text"] != text:
+        print(verdict["text"])
+    rows = [
+        (
+            finding["detector"],
+            finding["category"],
+            finding["label"],
+            f"{finding['score']:.2f}",
+            f"{finding['start']}:{finding['end']}",
+        )
+        for finding in verdict["findings"]
+    ]
+    if rows:
+        output.print_table(("detector", "category", "label", "score", "span"), rows, empty="")
+    output.note(f"policy {verdict['policy_version']}, {verdict['latency_ms']} ms")

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fulmen_safety import UserError
+from fulmen_safety.conformance import faults
+from fulmen_safety.terms import make
+
+
+def found(text: str, *terms: str) -> list[str]:
+    detector = make({"lists": [{"category": "privacy_pii", "terms": list(terms)}]})
+    return sorted(text[one.start : one.end] for one in detector.scan(text))
+
+
+def test_a_latin_term_stands_alone_and_its_case_does_not_count() -> None:
+    assert found("The ass, ASS and classic assets.", "ass") == ["ASS", "ass"]
+
+
+def test_a_term_glued_to_han_characters_is_found() -> None:
+    assert found("请问Ada在吗", "ada") == ["Ada"]
+    assert found("我叫王小明abc", "王小明") == ["王小明"]
+
+
+def test_a_blank_stands_for_a_few() -> None:
+    assert found("red   mercury and red      mercury", "red mercury") == ["red   mercury"]
+
+
+def test_the_longer_of_two_terms_wins_and_both_are_known() -> None:
+    assert found("goose, goose egg", "goose", "goose egg") == ["goose", "goose egg"]
+
+
+def test_ten_thousand_terms_are_no_slower_to_miss_than_to_build() -> None:
+    detector = make({"lists": [{"category": "privacy_pii", "terms": [f"word{number}x" for number in range(10_000)]}]})
+    text = "some prose without any of it, and word12 too " * 50
+    assert detector.scan(text) == []
+    assert detector.scan("a word9999x!") != []
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.text("abAB 王小", min_size=1, max_size=5).filter(lambda term: term.strip()), min_size=1, max_size=5),
+    st.text("abAB 王小.", max_size=14),
+)
+def test_any_list_keeps_the_laws_of_streaming(terms: list[str], text: str) -> None:
+    detector = make({"lists": [{"category": "privacy_pii", "terms": terms}]})
+    assert faults(detector, text, categories=["privacy_pii"]) == []
+
+
+@pytest.mark.parametrize(
+    ("settings_table", "told"),
+    [
+        ({}, "'lists' is missing"),
+        ({"lists": [{"category": "privacy_pii", "term": ["x"], "terms": ["x"]}]}, "did you mean 'terms'"),
+        ({"lists": [{"category": "privacy", "terms": ["x"]}]}, "privacy_pii"),
+        ({"lists": [{"category": "privacy_pii", "terms": [" "]}]}, "empty term"),
+    ],
+)
+def test_wrong_settings_are_told(settings_table: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        make(settings_table)
