@@ -217,6 +217,22 @@ def test_health_ready_and_metrics_answer(server):
     assert values['fulmen_time_to_first_token_seconds_bucket{le="+Inf"}'] >= 1
 
 
+def test_a_dead_engine_is_unhealthy_and_refuses(kit, caplog):
+    runner = kit.runner()
+    with kit.service(runner) as service, kit.server(service) as url:
+        sound, runner.release = runner.release, lambda slot: 1 / 0
+        refused(httpx.post(url + PATH, json=GOOD), 500)
+        kit.wait_until(lambda: service.engine.fault, "the fault is known")
+        health = httpx.get(url + "/health")
+        assert (health.status_code, health.json()["status"]) == (503, "failed")
+        assert "ZeroDivisionError" in health.json()["reason"]
+        assert httpx.get(url + "/ready").status_code == 503
+        refused(httpx.post(url + PATH, json=GOOD), 503)
+        runner.release = sound
+        service.engine.core.running.clear()
+        service.engine.core.slots.__init__(runner.limits.max_sequences)
+
+
 def test_the_openapi_document_describes_the_request(server):
     document = server[0].get("/openapi.json").json()
     body = document["paths"][PATH]["post"]["requestBody"]["content"]["application/json"]["schema"]

@@ -18,9 +18,10 @@ from fulmen_serving.engine.sequence import GenerationRequest
 from fulmen_serving.engine.stop_strings import StopStrings
 
 
-def answer(kit, name, prompt_ids, *, seed=0, stops=(), **params):
+def answer(kit, name, prompt_ids, *, seed=0, stops=(), stop_ids=None, **params):
     asked = SamplingParams(**{"max_tokens": 8} | params)
-    request = GenerationRequest(name, prompt_ids, asked, (seed, 0), frozenset(kit.tokenizer.stop_ids))
+    ids = kit.tokenizer.stop_ids if stop_ids is None else stop_ids
+    request = GenerationRequest(name, prompt_ids, asked, (seed, 0), frozenset(ids))
     return request, AnswerText(StreamDecoder(kit.tokenizer), StopStrings(stops), None)
 
 
@@ -76,9 +77,10 @@ def test_an_abort_frees_the_slot_before_the_next_step(kit):
     runner = kit.runner(parrot=False, slots=1)
 
     async def scenario(service):
-        first = AnswerStream(service.engine, [answer(kit, "first", [20, 21], max_tokens=100)])
+        first = AnswerStream(service.engine, [answer(kit, "first", [20, 21], max_tokens=100, stop_ids=())])
         await anext(first)
         runner.gate.clear()
+        await asyncio.sleep(0.05)  # the step under way comes to its end, the next one to the gate
         second = AnswerStream(service.engine, [answer(kit, "second", [30], max_tokens=2)])
         first.close()
         steps = runner.steps
@@ -158,7 +160,7 @@ def test_a_defect_of_the_engine_fails_what_is_live_and_is_told(kit, caplog):
 
 
 def test_closing_fails_what_is_live_and_refuses_what_comes(kit):
-    runner = kit.runner(parrot=False, seconds=0.01)
+    runner = kit.runner(parrot=False, seconds=0.01, context=4000)
     events, ended = [], threading.Event()
 
     def sink(name, event):
@@ -167,7 +169,7 @@ def test_closing_fails_what_is_live_and_refuses_what_comes(kit):
             ended.set()
 
     with kit.service(runner) as service:
-        service.engine.submit([answer(kit, "a", [20], max_tokens=100)], sink)
+        service.engine.submit([answer(kit, "a", [20], max_tokens=3900, stop_ids=())], sink)
         kit.wait_until(lambda: runner.steps > 1, "it runs")
         service.close()
         assert ended.wait(5)
@@ -178,13 +180,13 @@ def test_closing_fails_what_is_live_and_refuses_what_comes(kit):
 
 
 def test_a_reader_whose_event_loop_is_gone_does_not_hold_its_slot(kit):
-    runner = kit.runner(parrot=False, seconds=0.005)
+    runner = kit.runner(parrot=False, seconds=0.005, context=4000)
 
     async def scenario(service):
-        stream = AnswerStream(service.engine, [answer(kit, "a", [20], max_tokens=120)])
+        stream = AnswerStream(service.engine, [answer(kit, "a", [20], max_tokens=3900, stop_ids=())])
         await anext(stream)
 
     with kit.service(runner) as service:
         asyncio.run(scenario(service))  # never closes the stream
         kit.wait_until(lambda: service.engine.admission.live == 0, "the abandoned request is freed")
-        assert runner.steps < 100
+        assert runner.steps < 3900

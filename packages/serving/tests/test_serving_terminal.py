@@ -101,7 +101,7 @@ def test_a_model_in_this_process_answers_repeatably(nano_directory, monkeypatch,
 
 
 def test_ctrl_c_stops_the_answer_and_not_the_chat(kit):
-    runner = kit.runner(seconds=0.05)
+    runner = kit.runner(seconds=0.1)
     with kit.service(runner) as service, kit.server(service) as url:
         master, slave = pty.openpty()
         command = [sys.executable, "-m", "fulmen_core", "chat", "--url", url]

@@ -18,7 +18,8 @@ MAX_BODY_BYTES = 2 << 20
 
 def make_app(service: ChatService, *, version: str = "", max_body_bytes: int = MAX_BODY_BYTES) -> FastAPI:
     """Make the HTTP application over a started service. Whoever made the service closes it."""
-    app = FastAPI(title="Fulmen", version=version or "0", redoc_url=None)
+    # no /docs: its page would load scripts from a third party
+    app = FastAPI(title="Fulmen", version=version or "0", docs_url=None, redoc_url=None)
     install_error_handlers(app, service.metrics)
     app.include_router(chat_router(service, max_body_bytes))
     model: dict[str, Any] = {

@@ -63,7 +63,9 @@ def _as_refusal(request: Request, error: Exception) -> Refusal:
     where = f"{request.method} {request.url.path}"
     if isinstance(error, HTTPException):
         if error.status_code == 404:
-            return Refusal(404, f"Unknown request URL: {where}; see /docs for what there is", code="unknown_url")
+            return Refusal(
+                404, f"Unknown request URL: {where}; see /openapi.json for what there is", code="unknown_url"
+            )
         if error.status_code == 405:
             allowed = (error.headers or {}).get("Allow", "")
             return Refusal(405, f"Not allowed: {where}; use {allowed}", code="method_not_allowed")
