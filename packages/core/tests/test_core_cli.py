@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from fulmen_core.artefacts import MANIFEST_FILE
 from fulmen_core.cli import context, main
 from fulmen_core.cli.global_options import GlobalOptions, split
 from fulmen_core.cli.verbs import BUILT_IN, FIRST_PARTY, installed_verbs
@@ -365,6 +366,14 @@ def test_backends_explain_says_which_can_run_a_model_and_why_not(
     eager, graph = json.loads(capsys.readouterr().out)
     assert (eager["serves"], eager["trains"]) == ("float32", "bfloat16")
     assert (graph["serves"], graph["why"]) == ("no", "it runs onnx, this is checkpoint")
+    exported = tmp_path / "exported"
+    exported.mkdir()
+    (exported / MANIFEST_FILE).write_text('{"format": "onnx"}')
+    assert main(["backends", "explain", "--model", str(exported), "--json"]) == 0
+    eager, graph = json.loads(capsys.readouterr().out)
+    assert (eager["serves"], eager["trains"], graph["serves"]) == ("no", "no", "float32")
+    (exported / MANIFEST_FILE).write_text("{")
+    assert main(["backends", "explain", "--model", str(exported)]) == 2
     assert main(["backends", "explain", "--model", str(tmp_path / "nowhere")]) == 2
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from fulmen_core.artefacts import MANIFEST_FILE, is_artefact
 from fulmen_core.cli import arguments, context
 from fulmen_core.cli.output import print_json, print_table
 from fulmen_core.cli.plugins import show
 from fulmen_core.errors import UserError
+from fulmen_core.files import read_json
 from fulmen_core.plugin_records import PluginRecord
 
 _NONE = "No backend is installed: pip install fulmen-backend-cpu"
@@ -37,11 +39,13 @@ def formats_of(directory: Path) -> list[str]:
     if not directory.is_dir():
         raise UserError(f"there is no folder {directory}", remedy="name a model directory")
     checkpoint = (directory / "config.json").exists() and any(directory.glob("*.safetensors"))
-    formats = ["checkpoint"] * checkpoint + ["onnx"] * any(directory.glob("*.onnx"))
+    formats = ["checkpoint"] if checkpoint else []
+    if is_artefact(directory):
+        manifest = read_json(directory / MANIFEST_FILE, "artefact's manifest")
+        formats.append(str(manifest.get("format", "unknown")) if isinstance(manifest, dict) else "unknown")
     if not formats:
-        raise UserError(
-            f"no model in {directory}", remedy="a checkpoint has config.json and model.safetensors, an export *.onnx"
-        )
+        remedy = f"a checkpoint has config.json and model.safetensors, an exported artefact {MANIFEST_FILE}"
+        raise UserError(f"no model in {directory}", remedy=remedy)
     return formats
 
 
