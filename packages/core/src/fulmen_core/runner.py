@@ -23,6 +23,7 @@ class EngineLimits:
     max_sequences: int = 16  # cache slots
     max_context: int = 2048  # tokens of one sequence, prompt and answer
     max_step_tokens: int = 512  # tokens of one step, over all sequences
+    threads: int = 0  # of a runtime with a pool of its own; 0: its choice. PyTorch's threads are the process's
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,71 @@
+"""What this distribution registers: a backend that serves ONNX artefacts and an exporter that writes them. Light."""
+
+from __future__ import annotations
+
+from fulmen_core.descriptors import Availability, BackendInfo, ExporterInfo
+from fulmen_core.hooks import hookimpl
+
+
+def _installed(*names: str) -> dict[str, str]:
+    """Versions of those of these distributions that are installed, found by name: nothing is imported."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def probe_runtime() -> Availability:
+    """Whether ONNX Runtime is installed, in one of its two builds."""
+    found = _installed("onnxruntime", "onnxruntime-gpu")
+    if not found:
+        return Availability(
+            ok=False, reason="ONNX Runtime is not installed: pip install 'fulmen-backend-onnxruntime[cpu]'"
+        )
+    return Availability(ok=True, devices=("cpu",), versions=found)
+
+
+def probe_export() -> Availability:
+    """Whether everything is installed that writing and checking an artefact takes."""
+    needed = ("torch", "safetensors", "onnx", "onnxscript")
+    found = _installed(*needed)
+    missing = [name for name in needed if name not in found]
+    if missing:
+        return Availability(
+            ok=False, reason=f"{', '.join(missing)} not installed: pip install 'fulmen-backend-onnxruntime[export]'"
+        )
+    runtime = probe_runtime()
+    return (
+        runtime if not runtime.ok else Availability(ok=True, devices=("cpu",), versions={**found, **runtime.versions})
+    )
+
+
+@hookimpl
+def fulmen_backends() -> list[BackendInfo]:
+    """ONNX Runtime, after the backends that load checkpoints: it needs an exported artefact."""
+    return [
+        BackendInfo(
+            "onnxruntime",
+            "serves ONNX artefacts with ONNX Runtime, without PyTorch",
+            probe_runtime,
+            "fulmen_backend_onnxruntime.backend:OnnxRuntimeBackend",
+            priority=-10,
+        )
+    ]
+
+
+@hookimpl
+def fulmen_exporters() -> list[ExporterInfo]:
+    """The format "onnx"."""
+    return [
+        ExporterInfo(
+            "onnx",
+            "ONNX for ONNX Runtime: prefill and decode in one graph",
+            probe_export,
+            "fulmen_backend_onnxruntime.exporter:OnnxExporter",
+        )
+    ]

@@ -1,0 +1,107 @@
+"""Two exported models for the whole session: Yi-Lightning's plan at toy size, and one drawn afresh each time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fulmen_backend_onnxruntime.exporter import OnnxExporter
+from fulmen_core.model.checkpoint import save_model
+from fulmen_core.model.config import BalanceConfig, ModelConfig
+from fulmen_core.model.transformer import Transformer
+
+VOCABULARY = 61
+CONTEXT = 160
+
+LIGHTNING = ModelConfig(
+    vocab_size=VOCABULARY,
+    hidden_size=24,
+    num_hidden_layers=8,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=16,
+    max_position_embeddings=CONTEXT,
+    layer_pattern="SSSF",
+    sliding_window=8,
+    kv_share=2,
+    intermediate_size=32,
+    num_experts=8,
+    num_experts_per_tok=2,
+    moe_intermediate_size=16,
+    initializer_range=0.3,  # wide enough that attention and routing are far from uniform
+    balance=BalanceConfig(expert_groups=2, partitions=2),
+)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A model directory and the artefact that was made of it. `label` says of a random one how to make it again."""
+
+    label: str
+    config: ModelConfig
+    model: Path
+    artefact: Path
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def random_config(random: np.random.Generator) -> ModelConfig:
+    """A plan nobody thought of, with every choice of the model that changes the graph."""
+
+    def choose(*values: object) -> object:
+        return values[random.integers(len(values))]
+
+    kv_heads = int(random.integers(1, 3))
+    changes = {
+        "num_hidden_layers": int(random.integers(2, 6)),
+        "num_attention_heads": kv_heads * int(random.integers(1, 4)),
+        "num_key_value_heads": kv_heads,
+        "head_dim": choose(8, 16, 32),
+        "layer_pattern": choose("SSSF", "SF", "F", "S", "FFS"),
+        "sliding_window": choose(1, 2, 5, 8, 13, 64),
+        "kv_share": int(random.integers(1, 4)),
+        "num_dense_layers": int(random.integers(0, 2)),
+        "num_experts_per_tok": choose(1, 3),
+        "num_shared_experts": int(random.integers(0, 2)),
+        "norm_topk_prob": choose(True, False),
+        "qk_norm": choose(True, False),
+        "tie_word_embeddings": choose(True, False),
+    }
+    if random.random() < 0.2:
+        changes |= {"num_experts": 0, "num_experts_per_tok": 0, "moe_intermediate_size": 0}
+    return ModelConfig.model_validate(LIGHTNING.model_dump() | changes)
+
+
+@pytest.fixture(scope="session")
+def lightning(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """Yi-Lightning's plan. Do not change its files: copy them."""
+    return export(LIGHTNING, 0, tmp_path_factory.mktemp("lightning"))
+
+
+@pytest.fixture(scope="session", params=["lightning", "random"])
+def exported(request: pytest.FixtureRequest, lightning: Exported, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """The models in turn."""
+    if request.param == "lightning":
+        return lightning
+    seed = int(np.random.SeedSequence().generate_state(1)[0])
+    return export(random_config(np.random.default_rng(seed)), seed, tmp_path_factory.mktemp("random"))
+
+
+def export(config: ModelConfig, seed: int, root: Path) -> Exported:
+    """Make a model with weights of `seed` and export it."""
+    torch.manual_seed(seed)
+    (root / "model").mkdir()
+    save_model(Transformer(config), root / "model")
+    OnnxExporter().export(root / "model", root / "artefact")
+    return Exported(f"seed {seed}, {config!r}", config, root / "model", root / "artefact")
