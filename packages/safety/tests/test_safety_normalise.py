@@ -48,7 +48,9 @@ def test_a_disguise_is_undone(written: str, view: str, meant: str) -> None:
     assert seen(written)[view] == meant
 
 
-@pytest.mark.parametrize("text", ["", "plain prose, nothing else", "it is a very good day", "今天天气很好。", "が行く한국"])
+@pytest.mark.parametrize(
+    "text", ["", "plain prose, nothing else", "it is a very good day", "今天天气很好。", "が行く한국"]
+)
 def test_plain_text_has_one_view(text: str) -> None:
     assert set(seen(text)) <= {"raw"} or text == "今天天气很好。"
     assert "joined" not in seen(text)

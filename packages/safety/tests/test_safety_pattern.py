@@ -19,7 +19,9 @@ def nodes() -> st.SearchStrategy[Node]:
         lambda inner: st.one_of(
             st.lists(inner, min_size=1, max_size=3).map(lambda parts: seq(*parts)),
             st.lists(inner, min_size=1, max_size=3).map(lambda parts: either(*parts)),
-            st.tuples(inner, st.integers(0, 2), st.integers(0, 2)).map(lambda one: repeat(one[0], one[1], one[1] + one[2])),
+            st.tuples(inner, st.integers(0, 2), st.integers(0, 2)).map(
+                lambda one: repeat(one[0], one[1], one[1] + one[2])
+            ),
         ),
         max_leaves=6,
     )

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fulmen_core.registry import Registry
+from fulmen_safety import UserError
+from fulmen_safety.guard import RaiseGuard
+from fulmen_safety.policy import make_policy
+
+
+@pytest.fixture
+def audited(policy_table: dict[str, Any], tmp_path: Path) -> Callable[..., RaiseGuard]:
+    def make(**audit: Any) -> RaiseGuard:
+        table = {**policy_table, "audit": {"path": "logs/audit.jsonl", **audit}}
+        return RaiseGuard(make_policy(table, where="p", folder=tmp_path), Registry.of("fulmen_safety.plugin"))
+
+    return make
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "logs/audit.jsonl").read_text("ascii").splitlines()]
+
+
+def test_every_verdict_at_input_and_output_is_recorded_without_text(
+    audited: Callable[..., RaiseGuard], tmp_path: Path
+) -> None:
+    guard = audited()
+    guard.judge_input([{"role": "user", "content": "I am Ada"}])
+    stream = guard.open_output([])
+    stream.feed("Hello Ada, ")
+    stream.finish()
+    guard.judge_document("nothing to see")
+    guard.judge_document("red mercury")
+    entered, answered, document = records(tmp_path)
+    assert (entered["phase"], entered["action"], entered["policy"]) == ("input", "rewrite", guard.policy_version)
+    assert (answered["phase"], answered["action"], answered["characters"]) == ("output", "redact", 11)
+    assert answered["delivered_sha256"] == hashlib.sha256(b"Hello [NAME], ").hexdigest()
+    assert [answered["findings"][0][key] for key in ("label", "start", "end")] == ["name", 6, 9]
+    assert (document["phase"], document["action"]) == ("corpus", "drop")
+    assert "Ada" not in (tmp_path / "logs/audit.jsonl").read_text()
+
+
+def test_text_is_recorded_where_the_policy_asks_for_it(audited: Callable[..., RaiseGuard], tmp_path: Path) -> None:
+    audited(text=True).judge_input([{"role": "user", "content": "I am Ada"}])
+    assert records(tmp_path)[0]["given"] == "user: I am Ada"
+
+
+def test_the_log_is_only_ever_appended_to(audited: Callable[..., RaiseGuard], tmp_path: Path) -> None:
+    for _ in range(2):
+        audited().judge_input([{"role": "user", "content": "hello \ud800"}])
+    assert [record["action"] for record in records(tmp_path)] == ["allow", "allow"]
+
+
+def test_a_log_that_cannot_be_opened_is_named(audited: Callable[..., RaiseGuard], tmp_path: Path) -> None:
+    (tmp_path / "logs").write_text("in the way")
+    with pytest.raises(UserError, match=r"audit\.jsonl cannot be written"):
+        audited()
+
+
+def test_a_verdict_that_cannot_be_recorded_is_not_given(audited: Callable[..., RaiseGuard]) -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("needs /dev/full")
+    with pytest.raises(UserError, match="cannot be written"):
+        audited(path=str(full)).judge_input([{"role": "user", "content": "hello"}])
