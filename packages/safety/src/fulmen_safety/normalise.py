@@ -5,8 +5,8 @@
   bidirectional and control characters undone. Each character is folded alone, so the view of a longer text only adds
   to that of a shorter one.
 * **joined**: the folded view without the separators of spaced-out words: ``i g n o r e``, ``1-3-8-0``. A separator
-  goes if a lone letter or digit stands on each side of it; two characters around it decide, and at the end of an
-  unfinished text the view stops where that is still open.
+  goes if a lone letter, digit, dot or at sign stands on each side of it; two characters around it decide, and at the
+  end of an unfinished text the view stops where that is still open.
 
 A detector judges every view that differs from the ones before. New views (decoded payloads, pinyin) are functions
 added to `views`; a streamed answer needs of each only that what it shows is never taken back.
@@ -151,10 +151,11 @@ def _folded(raw: str) -> View | None:
 # -- joined ------------------------------------------------------------------------------------------------------------
 
 _WORD = "0-9A-Za-z\u3400-\u9fff"
+_LONE = _WORD + "@."  # what may stand alone between separators; the dot and the at sign belong to addresses
 _SEPARATOR = r" .\-_*|/~·"
-_LONE_BEFORE = f"[{_SEPARATOR}](?<=[{_WORD}][{_SEPARATOR}])(?<![{_WORD}][{_WORD}][{_SEPARATOR}])"
-_JOINT = re.compile(f"{_LONE_BEFORE}(?=[{_WORD}](?![{_WORD}]))")
-_OPEN = re.compile(f"{_LONE_BEFORE}[{_WORD}]?\\Z")
+_LONE_BEFORE = f"[{_SEPARATOR}](?<=[{_LONE}][{_SEPARATOR}])(?<![{_WORD}][{_LONE}][{_SEPARATOR}])"
+_JOINT = re.compile(f"{_LONE_BEFORE}(?=[{_LONE}](?![{_WORD}]))")
+_OPEN = re.compile(f"{_LONE_BEFORE}[{_LONE}]?\\Z")
 
 
 def _joined(view: View, *, final: bool) -> View | None:

@@ -84,7 +84,7 @@ def ip_address(*, reserved: bool) -> list[Pattern]:
             version_6,
             anchor=":[0-9A-Fa-f]{0,4}:",
             not_before=(chars("0-9A-Za-z:_"),),
-            not_after=either(word, chars(":.")),
+            not_after=either(word, literal(":"), seq(literal("."), _DIGIT)),
             accept=accept_6,
         ),
     ]

@@ -107,7 +107,7 @@ def _trunk_zero() -> Pattern:
     def accept(found: str) -> float:
         return 0.6 if 9 <= len(_digits(found)) <= 11 else 0.0
 
-    area = seq(maybe(literal("(")), literal("0"), repeat(_DIGIT, 1, 4), maybe(literal(")")))
+    area = seq(maybe(literal("(")), literal("0"), chars("1-9"), repeat(_DIGIT, 0, 3), maybe(literal(")")))
     groups = either(*(repeat(seq(literal(by), repeat(_DIGIT, 2, 8)), 1, 4) for by in " -."))
     return Pattern(
         "phone",

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fulmen_raise_pii.detector import PiiDetector, make, mask
+from fulmen_safety import UserError
+from fulmen_safety.conformance import faults
+from fulmen_safety.detector import Redactor, StreamingDetector
+from fulmen_safety.normalise import views
+
+SAMPLES = {
+    "email": ["john.doe@mail.co.uk", "a+b@sub.domain.org", "x_1@qq.com"],
+    "phone": [
+        "13800138000",
+        "138-0013-8000",
+        "138 0013 8000",
+        "+86 138 0013 8000",
+        "010-62345678",
+        "(0755) 26543210",
+        "+44 20 7946 0958",
+        "+1 (212) 555-7788",
+        "212-555-7788",
+        "(212) 555-7788",
+        "212.555.7788 x42",
+        "01.84.17.61.18",
+    ],
+    "resident_id": ["11010519491231002X", "11010519491231002x", "110105 19491231 002X"],
+    "credit_code": ["91350100M000100Y43"],
+    "bank_card": [
+        "4111 1111 1111 1111",
+        "4111111111111111",
+        "5555-5555-5555-4444",
+        "6222021234567890128",
+        "378282246310005",
+    ],
+    "passport": ["E12345678", "EA1234567", "G12345678"],
+    "ip_address": ["8.8.8.8", "192.168.1.17", "2001:4860:4860::8888"],
+    "iban": ["GB82WEST12345698765432", "GB82 WEST 1234 5698 7654 32", "DE89 3704 0044 0532 0130 00"],
+    "us_ssn": ["123-45-6789", "123 45 6789"],
+}
+CASES = [(kind, sample) for kind, samples in SAMPLES.items() for sample in samples]
+
+
+@pytest.fixture(scope="module")
+def detector() -> PiiDetector:
+    return make({})
+
+
+def found(detector: PiiDetector, text: str) -> set[tuple[str, str]]:
+    """What any view shows, by the text as it is written."""
+    seen = set()
+    for view in views(text):
+        for one in detector.scan(view.text):
+            if one.score >= 0.5:
+                start, end = view.raw_span(one.start, one.end)
+                seen.add((one.label, text[start:end]))
+    return seen
+
+
+@pytest.mark.parametrize(("kind", "sample"), CASES)
+@pytest.mark.parametrize("frame", ["{}", "see {}.", "号码{}谢谢", "（{}）", "「{}」，", "是{}\n", "\t{};"])
+def test_each_kind_is_found_wherever_it_stands(detector: PiiDetector, kind: str, sample: str, frame: str) -> None:
+    assert (kind, sample) in found(detector, frame.format(sample))
+
+
+@pytest.mark.parametrize(("kind", "sample"), CASES)
+def test_full_width_forms_are_found(detector: PiiDetector, kind: str, sample: str) -> None:
+    wide = "".join(chr(ord(char) + 0xFEE0) if "!" <= char <= "~" else char for char in sample)
+    assert (kind, wide) in found(detector, f"请看{wide}吧")
+
+
+@pytest.mark.parametrize(("kind", "sample"), [(kind, samples[0]) for kind, samples in SAMPLES.items()])
+def test_zero_width_characters_hide_nothing(detector: PiiDetector, kind: str, sample: str) -> None:
+    hidden = "\u200b".join(sample)
+    assert (kind, hidden) in found(detector, f"请看{hidden}吧")
+
+
+@pytest.mark.parametrize("sample", ["13800138000", "john@x.com", "11010519491231002X", "4111111111111111"])
+def test_letter_spacing_hides_nothing(detector: PiiDetector, sample: str) -> None:
+    spaced = " ".join(sample)
+    assert spaced in {text for _, text in found(detector, f"请看 {spaced} 吧")}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "pi is 3.14159265358979 and 0.4111111111111111",
+        "版本1.2.3.4.5，第7.3.5.2.1节",
+        "it costs 1,234,567 in 2023-11-23 at 12:30:45",
+        "sha 3f13912345678bcd, x = a[1:2], std::vector, 127.0.0.1 and 0.0.0.0 and ::1",
+        "order A13912345678B, ISBN 978-3-16-148410-0",
+        "SSN 666-12-3456, 000-12-3456, 900-12-3456",
+        "1234567890 items, 20231123, 10000000",
+        "user@host, @handle, a@b, foo@bar.c",
+        "11111111111111111111111111111111",
+    ],
+)
+def test_other_numbers_are_let_pass(detector: PiiDetector, text: str) -> None:
+    assert found(detector, text) == set()
+
+
+def test_a_number_is_found_though_another_follows(detector: PiiDetector) -> None:
+    assert ("bank_card", "4111 1111 1111 1111") in found(detector, "card 4111 1111 1111 1111 123")
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("Call me at 467 33951.", "467 33951"),
+        ("电话是 8888 7777", "8888 7777"),
+        ("Passport No. 533380006", "533380006"),
+        ("护照号码：X1234567", "X1234567"),
+        ("my SSN is 123456789", "123456789"),
+    ],
+)
+def test_a_number_that_is_announced_needs_no_form_of_its_own(detector: PiiDetector, text: str, number: str) -> None:
+    assert number in {what for _, what in found(detector, text)}
+
+
+FRAGMENTS = st.one_of(
+    st.sampled_from([sample for _, sample in CASES]),
+    st.sampled_from(
+        list("0123456789") * 2 + list(" -.@+():;xXaE:/") + ["phone ", "passport no. ", "电话", "护照", "张", "１", "\n"]
+    ),
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(FRAGMENTS, max_size=7).map("".join))
+def test_streaming_is_exact(text: str) -> None:
+    assert faults(DETECTOR, text, categories=["privacy_pii"]) == []
+
+
+DETECTOR = make({})
+
+
+def test_the_detector_streams_and_redacts_for_itself(detector: PiiDetector) -> None:
+    assert isinstance(detector, StreamingDetector)
+    assert isinstance(detector, Redactor)
+
+
+def test_prose_is_held_word_by_word_and_chinese_not_at_all(detector: PiiDetector) -> None:
+    for text in ("The quick brown ", "In 2023, 47 people ", "今天天气", "第3章，", "see (it) and "):
+        assert detector.hold_from(text) == len(text)
+    assert detector.hold_from("The quick brow") == len("The quick ")
+
+
+@pytest.mark.parametrize(
+    "hard",
+    ["1", "1 ", "a", "a.", "a@", "a@b.", "1-", "+1 ", "(1", ":a", "0.", "E1", "4111 ", "GB82", "phone ", "电话1"],
+)
+def test_time_grows_with_the_text_and_not_faster(detector: PiiDetector, hard: str) -> None:
+    def seconds(length: int) -> float:
+        text = (hard * length)[:length]
+        began = time.process_time()
+        detector.scan(text)
+        return time.process_time() - began
+
+    seconds(1000)
+    assert seconds(80_000) < 12 * max(seconds(20_000), 0.005)
+
+
+# -- settings ----------------------------------------------------------------------------------------------------------
+
+
+def test_only_the_kinds_that_are_named_are_looked_for() -> None:
+    assert {label for label, _ in found(make({"kinds": ["email"]}), "a@b.org 13800138000")} == {"email"}
+
+
+def test_what_is_reserved_for_examples_passes_where_that_is_set() -> None:
+    text = (
+        "bob@example.com, bob@mail.test, 192.0.2.1, 10.0.0.8, 2001:db8::1234:5678, 212-555-0123; bob@real.org, 8.8.8.8"
+    )
+    assert {what for _, what in found(make({"allow_reserved": True}), text)} == {"bob@real.org", "8.8.8.8"}
+    assert len(found(make({}), text)) == 8
+
+
+def test_listed_values_pass() -> None:
+    detector = make({"allow": ["Support@Us.com"]})
+    assert {what for _, what in found(detector, "support@us.com or x@us.com")} == {"x@us.com"}
+
+
+def test_a_placeholder_names_the_kind_and_a_mask_keeps_the_form() -> None:
+    finding = next(iter(make({}).scan("a@b.org")))
+    assert make({}).replacement("a@b.org", finding) == "[EMAIL]"
+    assert make({"style": "mask"}).replacement("a@b.org", finding) == "***@b.org"
+    assert mask("138-0013-8000") == "***-****-**00"
+    assert mask("4111 1111 1111 1234") == "**** **** **** 1234"
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ({"kind": ["email"]}, "did you mean 'kinds'"),
+        ({"kinds": ["e-mail"]}, "'kinds.0'|kinds"),
+        ({"kinds": []}, "kinds"),
+        ({"style": "star"}, "style"),
+    ],
+)
+def test_wrong_settings_are_told(table: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        make(table)
