@@ -79,12 +79,10 @@ def reference_logits(model: Transformer, tokens: list[int]) -> np.ndarray:
     logits: np.ndarray = model.logits(output.hidden_BTD)[0].double().numpy()
     k = model.config.num_experts_per_tok
     if output.router is not None and k < model.config.num_experts:
-        gaps = []
         for logits_NE in output.router.logits:
-            best_NE = logits_NE.softmax(-1).sort(-1, descending=True).values
-            gaps.append((best_NE[:, k - 1] - best_NE[:, k]).min(0))
-        first = min((int(gap.indices) for gap in gaps if gap.values < 1e-5), default=len(tokens))
-        logits[first:] = np.nan
+            best_NK = logits_NE.softmax(-1).topk(k + 1).values
+            tossed = (best_NK[:, -2] - best_NK[:, -1] < 1e-5).nonzero().flatten().tolist()
+            logits[min(tossed, default=len(tokens)) :] = np.nan
     return logits
 
 
