@@ -5,6 +5,10 @@ from __future__ import annotations
 from fulmen_core.descriptors import Availability, BackendInfo, ExporterInfo
 from fulmen_core.hooks import hookimpl
 
+#: The first in which GroupQueryAttention can be told how many tokens of each sequence are no padding.
+_OLDEST = (1, 32)
+_REMEDY = "pip install 'fulmen-backend-onnxruntime[cpu]'"
+
 
 def _installed(*names: str) -> dict[str, str]:
     """Versions of those of these distributions that are installed, found by name: nothing is imported."""
@@ -20,12 +24,13 @@ def _installed(*names: str) -> dict[str, str]:
 
 
 def probe_runtime() -> Availability:
-    """Whether ONNX Runtime is installed, in one of its two builds."""
-    found = _installed("onnxruntime", "onnxruntime-gpu")
+    """Whether an ONNX Runtime is installed that has the operators of our graphs."""
+    found = _installed("onnxruntime")
     if not found:
-        return Availability(
-            ok=False, reason="ONNX Runtime is not installed: pip install 'fulmen-backend-onnxruntime[cpu]'"
-        )
+        return Availability(ok=False, reason=f"ONNX Runtime is not installed: {_REMEDY}")
+    major, minor = (int(part) for part in found["onnxruntime"].split(".")[:2])
+    if (major, minor) < _OLDEST:
+        return Availability(ok=False, reason=f"ONNX Runtime {found['onnxruntime']} is too old: {_REMEDY}")
     return Availability(ok=True, devices=("cpu",), versions=found)
 
 

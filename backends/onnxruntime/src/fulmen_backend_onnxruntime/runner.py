@@ -143,7 +143,7 @@ def _bind(bind: Any, name: str, array: NDArray[Any]) -> None:
 def _open_session(graph: Path, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # its errors are raised anyway
+    options.log_severity_level = 4  # errors are raised; printing them, too, would say everything twice
     try:
         return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no base class of their own
