@@ -98,7 +98,7 @@ class Panel:
 
     def look_behind(self, phase: str) -> int:
         """Return how many characters before unreleased text the phase's streaming detectors may still look at."""
-        reach = (one.look_behind for one in self.detectors(phase) if isinstance(one, StreamingDetector))
+        reach = (seat.streaming.look_behind for seat in self._seats if phase in seat.phases and seat.streaming)
         return max(reach, default=0)
 
     def read(self, text: str, phase: str, *, final: bool = True, without: Collection[str] = ()) -> Reading:
@@ -147,6 +147,7 @@ class _Seat:
 
     def __init__(self, entry: DetectorEntry, info: DetectorInfo, detector: Detector, phases: tuple[str, ...]) -> None:
         self.entry, self.info, self.detector, self.phases = entry, info, detector, phases
+        self.streaming = detector if isinstance(detector, StreamingDetector) else None
         self._limited = Deadline(_judge)
 
     @classmethod
@@ -169,7 +170,7 @@ class _Seat:
     def judge(self, text: str, shown: Sequence[View], *, final: bool) -> tuple[list[Finding], int]:
         """Return the findings with raw offsets, and the raw index before which they are settled."""
         seconds = self.entry.deadline_ms / 1000 * max(1.0, len(text) / DEADLINE_CHARACTERS)
-        seen, hold = self._limited.call(seconds, self.detector, shown, final)
+        seen, hold = self._limited.call(seconds, self.detector, self.streaming, shown, final)
         for finding in seen:
             self._check(finding, len(text))
         return [replace(finding, detector=self.entry.name) for finding in seen], hold
@@ -190,10 +191,11 @@ class _Seat:
             raise DetectorFault(f"the category {finding.category!r}, which it does not declare")
 
 
-def _judge(detector: Detector, shown: Sequence[View], final: bool) -> tuple[list[Finding], int]:
+def _judge(
+    detector: Detector, streaming: StreamingDetector | None, shown: Sequence[View], final: bool
+) -> tuple[list[Finding], int]:
     """Scan each view and bring what is found back to the raw text. Runs under the deadline."""
-    streaming = isinstance(detector, StreamingDetector)
-    if not final and not streaming:
+    if not final and streaming is None:
         return [], 0  # it judges whole answers only: all is held until the end
     found, hold = [], shown[0].decided
     for view in shown:
@@ -202,6 +204,6 @@ def _judge(detector: Detector, shown: Sequence[View], final: bool) -> tuple[list
                 raise DetectorFault(f"a span {finding.start}:{finding.end} in a text of {len(view.text)} characters")
             start, end = view.raw_span(finding.start, finding.end)
             found.append(replace(finding, start=start, end=end))
-        if not final and isinstance(detector, StreamingDetector):
-            hold = min(hold, view.raw_index(detector.hold_from(view.text)))
+        if not final and streaming is not None:
+            hold = min(hold, view.raw_index(streaming.hold_from(view.text)))
     return found, hold

@@ -107,7 +107,10 @@ class Pattern:
     accept: Callable[[str], float] = certain
     expression: re.Pattern[str] = field(init=False)
     unfinished: re.Pattern[str] = field(init=False)
-    alphabet: re.Pattern[str] = field(init=False)
+    longest: int = field(init=False)  # the most characters that decide a match from its start on
+    look_behind: int = field(init=False)  # the most characters before a finding that decide it
+    _ascii: frozenset[str] = field(init=False)  # what a match may consist of; the classes in full for the rest
+    _classes: re.Pattern[str] = field(init=False)
 
     def __post_init__(self) -> None:
         for node in self.not_before:
@@ -116,20 +119,14 @@ class Pattern:
         behind = "".join(f"(?<!{node.full})" for node in self.not_before)
         after = f"(?!{self.not_after.full})" if self.not_after.longest else ""
         rest = seq(self.context, self.body, self.not_after)
-        classes = rest.classes
+        classes = re.compile("|".join(f"[{body}]" for body in sorted(rest.classes)))
         object.__setattr__(self, "expression", re.compile(f"{behind}{self.context.full}({self.body.full}){after}"))
         object.__setattr__(self, "unfinished", re.compile(f"{behind}{rest.partial}\\Z"))
-        object.__setattr__(self, "alphabet", re.compile("|".join(f"[{body}]" for body in sorted(classes))))
-
-    @property
-    def longest(self) -> int:
-        """The most characters that decide a match from its start on."""
-        return self.context.longest + self.body.longest + self.not_after.longest
-
-    @property
-    def look_behind(self) -> int:
-        """The most characters before a finding that decide it."""
-        return max((node.longest for node in self.not_before), default=0) + self.context.longest
+        behind_body = max((node.longest for node in self.not_before), default=0) + self.context.longest
+        object.__setattr__(self, "longest", rest.longest)
+        object.__setattr__(self, "look_behind", behind_body)
+        object.__setattr__(self, "_classes", classes)
+        object.__setattr__(self, "_ascii", frozenset(char for char in map(chr, range(128)) if classes.match(char)))
 
     def matches(self, text: str, start: int, stop: int) -> Iterator[tuple[int, int, float]]:
         """Yield (start, end, score) of the finding at each match that starts in ``[start, stop)``, overlapping ones
@@ -146,9 +143,12 @@ class Pattern:
     def hold_from(self, text: str) -> int:
         """Return the first index from which `text` to its end might still become a match, or ``len(text)``."""
         end = start = len(text)
-        known = self.alphabet.match
         lowest = max(0, end - self.longest)
-        while start > lowest and known(text, start - 1):
+        ascii_chars, classes = self._ascii, self._classes
+        while start > lowest:
+            char = text[start - 1]
+            if char not in ascii_chars and (char < "\x80" or not classes.match(char)):
+                break
             start -= 1
         if start == end:
             return end

@@ -21,16 +21,20 @@ class PatternDetector:
         self.category = category
         self.patterns = tuple(patterns)
         self.look_behind = max((pattern.look_behind for pattern in patterns), default=0)
-        self._by_anchor: dict[re.Pattern[str], list[Pattern]] = {}
+        by_anchor: dict[str, list[Pattern]] = {}
         for pattern in patterns:
-            self._by_anchor.setdefault(re.compile(pattern.anchor), []).append(pattern)
+            by_anchor.setdefault(pattern.anchor, []).append(pattern)
+        self._groups = [
+            (re.compile(anchor), max(pattern.longest for pattern in group), group)
+            for anchor, group in by_anchor.items()
+        ]
 
     def scan(self, text: str) -> list[Finding]:
         """Return the findings in `text`, overlapping ones included."""
         found: list[Finding] = []
-        for anchor, patterns in self._by_anchor.items():
-            for pattern in patterns:
-                for start, stop in _windows(anchor, text, pattern.longest):
+        for anchor, longest, group in self._groups:
+            for start, stop in _windows(anchor, text, longest):
+                for pattern in group:
                     found.extend(
                         Finding(self.name, self.category, score, begin, end, pattern.label)
                         for begin, end, score in pattern.matches(text, start, stop)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fulmen_core.recipes import invalid
+
+__all__ = ["Field", "Table", "read_settings"]
 
 
 class Table(BaseModel):

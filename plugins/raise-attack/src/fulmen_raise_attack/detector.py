@@ -10,12 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import prod
 
-from pydantic import Field
-
 from fulmen_raise_attack.lexicon import Evidence, evidence, rules
 from fulmen_raise_attack.payloads import payloads
 from fulmen_safety import Finding
-from fulmen_safety.settings import Table, read_settings
+from fulmen_safety.settings import Field, Table, read_settings
 
 
 class AttackSettings(Table):

@@ -65,7 +65,7 @@ def _expression(pattern: str, words: Mapping[str, Sequence[str]]) -> str:
     for token in _split(pattern):
         special = _TOKEN.fullmatch(token)
         if special and special["gap"]:
-            parts.append(f"(?![a-z])[^.!?\\n。！？]{{0,{special['gap']}}}?(?<![a-z])")
+            parts.append(f"(?![a-z])[^.!?。！？]{{0,{special['gap']}}}?(?<![a-z])")
         else:
             inner = _TOKEN.sub(lambda match: _alternatives(words[match["list"]]), token)
             parts.append(_stems(inner))

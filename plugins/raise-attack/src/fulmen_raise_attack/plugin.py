@@ -12,7 +12,7 @@ def fulmen_raise_detectors() -> list[DetectorInfo]:
         DetectorInfo(
             name="attack",
             summary="jailbreaks, prompt injection, prompt extraction, smuggled payloads",
-            phases=("corpus", "reward", "input", "output"),
+            phases=("corpus", "input"),
             categories=("prompt_attack",),
             languages=("en", "zh"),
             cost="rules",

@@ -6,13 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Literal
 
-from pydantic import Field
-
 from fulmen_raise_pii import finance, identity, internet, phone
 from fulmen_safety import Finding
 from fulmen_safety.pattern import Pattern
 from fulmen_safety.pattern_detector import PatternDetector
-from fulmen_safety.settings import Table, read_settings
+from fulmen_safety.settings import Field, Table, read_settings
 
 Kind = Literal["email", "phone", "resident_id", "credit_code", "bank_card", "passport", "ip_address", "iban", "us_ssn"]
 
