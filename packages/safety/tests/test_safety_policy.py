@@ -42,6 +42,12 @@ def test_categories_that_are_not_listed_follow_the_default(policy_table: dict[st
     assert policy.counts(Finding("d", "self_harm", 0.5, 0, 1), "x")
 
 
+def test_a_category_takes_from_the_default_what_it_leaves_out(policy_table: dict[str, Any]) -> None:
+    policy_table["categories"]["self_harm"] = {"output": "redact"}
+    rules = make_policy(policy_table, where="p.toml", folder=Path()).category("self_harm")
+    assert (rules.output, rules.corpus, rules.threshold) == ("redact", "keep", 0.5)
+
+
 def _rename(table: dict[str, Any], old: str, new: str) -> None:
     table[new] = table.pop(old)
 

@@ -150,15 +150,7 @@ def default_source() -> str:
 
 def make_policy(table: Mapping[str, Any], *, where: str, folder: Path) -> Policy:
     """Check a policy's table, as `load_policy` does."""
-    categories = table.get("categories")
-    if isinstance(categories, dict):
-        for code in categories:
-            if code != DEFAULT:
-                taxonomy().check(code, f"{where} [categories]")
-        if DEFAULT not in categories and (missing := set(taxonomy().titles) - set(categories)):
-            remedy = "add [categories.default] for those that are not listed"
-            raise UserError(f"there are no rules for {', '.join(sorted(missing))}", where=where, remedy=remedy)
-    file = read_settings(PolicyFile, table, where)
+    file = read_settings(PolicyFile, _with_defaults(table, where), where)
     if file.taxonomy != taxonomy().version:
         what = f"the policy is written for taxonomy {file.taxonomy!r}"
         raise UserError(what, where=where, remedy=f"this version of RAISE has {taxonomy().version!r}")
@@ -170,3 +162,21 @@ def make_policy(table: Mapping[str, Any], *, where: str, folder: Path) -> Policy
     canonical = json.dumps(table, sort_keys=True, ensure_ascii=False, default=str)
     digest = hashlib.sha256(canonical.encode()).hexdigest()[:12]
     return Policy(file, f"{file.version}+{digest}", where, folder)
+
+
+def _with_defaults(table: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """Check the names of the categories, and give each the default's value for every key that it leaves out."""
+    categories = table.get("categories")
+    if not isinstance(categories, dict):
+        return table  # its absence or form is told with the other keys
+    for code in categories:
+        if code != DEFAULT:
+            taxonomy().check(code, f"{where} [categories]")
+    default = categories.get(DEFAULT)
+    if default is None and (missing := set(taxonomy().titles) - set(categories)):
+        remedy = "add [categories.default] for those that are not listed"
+        raise UserError(f"there are no rules for {', '.join(sorted(missing))}", where=where, remedy=remedy)
+    if not isinstance(default, dict):
+        return table
+    filled = {code: {**default, **rules} if isinstance(rules, dict) else rules for code, rules in categories.items()}
+    return {**table, "categories": filled}
