@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from fulmen_core.errors import UserError
 from fulmen_trainer.data.tasks import DEFAULT_TASKS, GYM, GYM_OPTIONS, OWN_TASKS, tasks
-from fulmen_trainer.data.verifiers import exact, reasoning_gym
+from fulmen_trainer.data.verifiers import exact, final, reasoning_gym
 
-VERIFIERS = {"exact": exact, "reasoning-gym": reasoning_gym}
+VERIFIERS = {"exact": exact, "final": final, "reasoning-gym": reasoning_gym}
 ALL = (*OWN_TASKS, *(GYM + name for name in GYM_OPTIONS))
 
 
@@ -45,6 +45,27 @@ def test_arithmetic_is_right(seed: int, max_digits: int) -> None:
         a, sign, b = int(expression[1]), expression[2], int(expression[3])
         assert int(item["answer"]) == {"+": a + b, "-": a - b, "*": a * b}[sign] >= 0
         assert max(a, b) < 10**max_digits
+
+
+@given(st.integers(0, 2**31), st.integers(1, 4))
+@settings(max_examples=20, deadline=None)
+def test_every_step_of_a_worked_answer_is_right_and_together_they_make_the_answer(seed: int, max_digits: int) -> None:
+    for item in tasks(names=["worked-addition", "worked-subtraction"], count=10, seed=seed, max_digits=max_digits):
+        steps, _, answer = item["messages"][-1]["content"].rpartition(", so ")
+        written = ""
+        for step in steps.split(", "):
+            terms, _, result = step.partition("=")
+            first, *rest = (int(term) for term in re.split("[+-]", terms))
+            assert int(result) == (first + sum(rest) if "+" in terms else first - sum(rest))
+            written = result[-1] + written
+        top = steps.rpartition("=")[2]
+        assert int(answer) == int(top[:-1] + written) == int(item["answer"])
+
+
+def test_a_worked_question_is_held_out_exactly_when_the_plain_one_is() -> None:
+    plain = {question(item) for item in tasks(names=["addition"], count=10**6, split="heldout", max_digits=1)}
+    worked = {question(item) for item in tasks(names=["worked-addition"], count=10**6, split="heldout", max_digits=1)}
+    assert plain == worked
 
 
 @given(st.integers(0, 2**31))

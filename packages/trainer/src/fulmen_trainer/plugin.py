@@ -1,4 +1,4 @@
-"""What the trainer registers: its verbs, data sources and verifiers. Light: everything is a dotted path until it is used."""
+"""What the trainer registers: verbs, data sources and verifiers. Light: all is a dotted path until it is used."""
 
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ def fulmen_verifiers() -> list[VerifierInfo]:
     """How answers are scored."""
     return [
         VerifierInfo("exact", "the answer equals the item's answer", "fulmen_trainer.data.verifiers:exact"),
+        VerifierInfo("final", "the answer's last word equals the item's answer", "fulmen_trainer.data.verifiers:final"),
         VerifierInfo(
             "reasoning-gym",
             "the scorer of the reasoning-gym task that made the item",

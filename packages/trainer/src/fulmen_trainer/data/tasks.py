@@ -23,11 +23,12 @@ GYM = "reasoning-gym/"
 
 
 class Question(NamedTuple):
-    """A question, its answer, and what decides its split."""
+    """A question, its answer, what decides its split, and the reply if it says more than the answer."""
 
     text: str
     answer: str
     key: str
+    reply: str = ""
 
 
 class TaskSettings(NamedTuple):
@@ -62,6 +63,33 @@ def multiplication(rng: random.Random, settings: TaskSettings) -> Question:
     if rng.random() < 0.5:
         a, b = b, a
     return Question(f"What is {a}*{b}?", str(a * b), f"{min(a, b)}*{max(a, b)}")
+
+
+def worked_addition(rng: random.Random, settings: TaskSettings) -> Question:
+    """What is 57+68? with the columns worked out: 7+8=15, 5+6+1=12, so 125."""
+    question = addition(rng, settings)
+    a, b = (int(operand) for operand in question.text.removeprefix("What is ").removesuffix("?").split("+"))
+    return question._replace(reply=f"{', '.join(_columns(a, b, 1))}, so {question.answer}")
+
+
+def worked_subtraction(rng: random.Random, settings: TaskSettings) -> Question:
+    """What is 52-17? with the columns worked out: 12-7=5, 5-1-1=3, so 35."""
+    question = subtraction(rng, settings)
+    a, b = (int(operand) for operand in question.text.removeprefix("What is ").removesuffix("?").split("-"))
+    return question._replace(reply=f"{', '.join(_columns(a, b, -1))}, so {question.answer}")
+
+
+def _columns(a: int, b: int, sign: int) -> Iterator[str]:
+    """The columns of ``a + sign * b``, ones first; a carry (or what was borrowed) is written as a third term."""
+    carry = 0
+    mark = "+" if sign > 0 else "-"
+    for place in range(len(str(max(a, b)))):
+        upper, lower = a // 10**place % 10, b // 10**place % 10
+        result = upper + sign * (lower + carry)
+        borrowed = 10 if result < 0 else 0
+        written = f"{upper + borrowed}{mark}{lower}" + (f"{mark}{carry}" if carry else "")
+        carry = 1 if borrowed or result > 9 else 0
+        yield f"{written}={result + borrowed}"
 
 
 def _letters(rng: random.Random, settings: TaskSettings, alphabet: str = string.ascii_lowercase) -> list[str]:
@@ -101,6 +129,8 @@ OWN_TASKS: Mapping[str, Callable[[random.Random, TaskSettings], Question]] = {
     "addition": addition,
     "subtraction": subtraction,
     "multiplication": multiplication,
+    "worked-addition": worked_addition,
+    "worked-subtraction": worked_subtraction,
     "reverse": reverse,
     "sort-letters": sort_letters,
     "uppercase": uppercase,
@@ -224,7 +254,8 @@ def _own_candidates(name: str, seed: int, settings: TaskSettings) -> Iterator[_C
     rng = random.Random(f"{seed}/{name}")
     while True:
         question = OWN_TASKS[name](rng, settings)
-        yield question.key, _item(question.text, question.answer, name, "exact")
+        item = _item(question.text, question.reply or question.answer, name, "final" if question.reply else "exact")
+        yield question.key, {**item, "answer": question.answer}
 
 
 def _gym_candidates(name: str, seed: int, options: Mapping[str, Any]) -> Iterator[_Candidate]:

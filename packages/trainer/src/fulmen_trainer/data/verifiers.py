@@ -17,6 +17,16 @@ def exact(answer: str, item: Mapping[str, object]) -> float:
     return float(answer.strip() == _reference(item).strip())
 
 
+def final(answer: str, item: Mapping[str, object]) -> float:
+    """1.0 if the answer's last word, without a full stop, equals ``item["answer"]``, else 0.0; steps may come first.
+
+    Raises:
+        UserError: the item has no reference answer.
+    """
+    words = answer.split()
+    return float(bool(words) and words[-1].rstrip(".") == _reference(item).strip())
+
+
 def reasoning_gym(answer: str, item: Mapping[str, object]) -> float:
     """The score of the reasoning-gym task named in ``item["metadata"]["source_dataset"]``; some give partial credit.
 
