@@ -40,6 +40,12 @@ def make_text(seed: int, words: int) -> str:
     return " ".join(rng.choice(WORDS) + rng.choice(["", "", ".", "\n", "(1)"]) for _ in range(words))
 
 
+@pytest.fixture(scope="session")
+def training_text() -> Callable[[int, int], str]:
+    """``(seed, words)`` to a text."""
+    return make_text
+
+
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
     before = torch.get_num_threads()

@@ -7,7 +7,7 @@ alike, or its weights would differ in the last bits.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Literal, cast
 
@@ -56,6 +56,7 @@ class CpuTrainProgram:
         self._dtype = torch.bfloat16 if dtype == "bfloat16" else torch.float32
         choices = {"dtype": dtype, "dtype_reason": why}
 
+        experts = ""
         set_experts = getattr(model, "set_experts_implementation", None)
         if set_experts is not None:
             experts, why = (
@@ -66,7 +67,10 @@ class CpuTrainProgram:
 
         self.model = model
         choices["compile"] = "no"
-        if plan.compile:
+        if plan.compile and experts == "grouped" and dtype == "float32":
+            choices["compile"] = "no: grouped matrix products compile in bfloat16 only"  # torch 2.13, meta registration
+            logger.warning("training runs uncompiled: %s", choices["compile"].removeprefix("no: "))
+        elif plan.compile:
             self.model, choices["compile"] = compile_or_keep(model)
         self.choices: Mapping[str, str] = choices
 
@@ -75,17 +79,17 @@ class CpuTrainProgram:
         return torch.autocast("cpu", torch.bfloat16, enabled=self._dtype == torch.bfloat16)
 
 
-def compile_or_keep(model: nn.Module, compiler: Callable[..., Any] = torch.compile) -> tuple[nn.Module, str]:
+def compile_or_keep(model: nn.Module) -> tuple[nn.Module, str]:
     """`model` compiled, and "yes"; or `model` itself, and why it could not be compiled (logged once).
 
     A function of two lines is compiled and run first: that meets a missing compiler, missing Python headers or an
     unwritable cache within a second or two, and not in the middle of the first step.
     """
     try:
-        probe = compiler(lambda x: x.sin() + 1, fullgraph=True)
+        probe = torch.compile(lambda x: x.sin() + 1, fullgraph=True)
         probe(torch.zeros(8))
     except Exception as error:  # dynamo wraps whatever the C++ toolchain throws
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        logger.warning("training runs uncompiled and slower: %s", reason)
+        logger.warning("training runs uncompiled: %s", reason)
         return model, f"no: {reason}"
-    return cast("nn.Module", compiler(model)), "yes"
+    return cast("nn.Module", torch.compile(model)), "yes"
