@@ -138,6 +138,15 @@ def test_a_stream_forgets_what_it_has_delivered(guard: RaiseGuard) -> None:
         assert len(stream._text) < 100
 
 
+def test_characters_that_nobody_sees_are_forgotten_too(guard: RaiseGuard) -> None:
+    stream = guard.open_output([])
+    stream.feed("so ")
+    for _ in range(500):
+        stream.feed("\u200b\u200d\ufeff\u00ad")
+        assert len(stream._text) < 100
+    assert stream.feed("Ada, ").text == "[NAME], "
+
+
 class SecondThoughts:
     """Judges whole answers only: an answer that ends in "..." was not meant."""
 

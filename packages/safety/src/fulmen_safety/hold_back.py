@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from fulmen_core.guard import Finding, OutputChunk
 from fulmen_safety.edits import Edit, plan_edits
 from fulmen_safety.language import CONTEXT
-from fulmen_safety.normalise import REACH
+from fulmen_safety.normalise import REACH, visible
 from fulmen_safety.panel import Failure, Panel
 from fulmen_safety.policy import STRICTNESS, Policy
 
@@ -115,8 +115,7 @@ class HoldBack:
         chunk = self._deliver(release, edits, [self._in_answer(finding) for finding in settled])
         if chunk.stop:
             return chunk
-        keep_from = min(view.raw_index_before(release, self._keep) for view in reading.shown)
-        self._forget(max(0, min(keep_from, release - CONTEXT)))
+        self._forget(min(view.raw_index_before(release, self._keep) for view in reading.shown), release)
         return chunk
 
     def _deliver(self, release: int, edits: list[Edit], findings: list[Finding]) -> OutputChunk:
@@ -156,11 +155,18 @@ class HoldBack:
             self._ended(verdict, self._forgotten + len(self._text))
         self._text = ""
 
-    def _forget(self, count: int) -> None:
-        """Drop the first `count` characters, all of them released."""
-        self._text = self._text[count:]
-        self._forgotten += count
-        self._released -= count
+    def _forget(self, far: int, release: int) -> None:
+        """Keep of the released text what may still decide: a few characters of every view, back to `far` in the text.
+
+        Between them there may be any number of characters that no view but the raw one shows; those are dropped, lest
+        an answer full of them be scanned again and again.
+        """
+        near = max(0, release - max(self._keep, CONTEXT))
+        before = visible(self._text[min(far, near) : near])
+        self._text = before + self._text[near:]
+        dropped = near - len(before)
+        self._forgotten += dropped
+        self._released -= dropped
 
     def _in_answer(self, finding: Finding) -> Finding:
         """The finding with offsets into the whole answer."""

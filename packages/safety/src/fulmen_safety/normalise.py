@@ -67,6 +67,11 @@ def views(raw: str, *, final: bool = True) -> list[View]:
     return shown if joined is None else [*shown, joined]
 
 
+def visible(text: str) -> str:
+    """Return `text` without the characters that the folded view leaves out."""
+    return "".join(char for char in text if _FOLDS[ord(char)])
+
+
 def _identity(index: int) -> int:
     return index
 
