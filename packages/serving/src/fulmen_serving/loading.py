@@ -39,6 +39,7 @@ class ServingOptions:
         max_sequences: answers generated at once.
         max_context: tokens of a conversation with its answer; None is the model's own, at most `DEFAULT_CONTEXT`.
         admission: how much may wait.
+        threads: of a backend's runtime that has a pool of its own; 0 is its choice.
     """
 
     model: Path
@@ -49,6 +50,7 @@ class ServingOptions:
     max_sequences: int = 16
     max_context: int | None = None
     admission: AdmissionLimits = field(default_factory=AdmissionLimits)
+    threads: int = 0
 
 
 def load_guard(registry: Registry, policy: Path | None) -> Guard:
@@ -118,6 +120,7 @@ def _limits(options: ServingOptions, directory: ModelDirectory) -> EngineLimits:
             where=str(options.model),
             remedy=f"give --max-context {longest} or less",
         )
-    limits = EngineLimits(options.max_sequences, context, max(MAX_STEP_TOKENS, options.max_sequences))
+    step_tokens = max(MAX_STEP_TOKENS, options.max_sequences)
+    limits = EngineLimits(options.max_sequences, context, step_tokens, options.threads)
     check_limits(limits)
     return limits

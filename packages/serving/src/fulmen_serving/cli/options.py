@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fulmen_core.cli import context
 from fulmen_core.cli.output import note
 from fulmen_core.errors import UserError
 
@@ -55,4 +56,5 @@ def serving_options(args: Namespace, *, max_sequences: int) -> ServingOptions:
         policy=args.policy,
         max_sequences=max_sequences,
         max_context=args.max_context,
+        threads=context.settings().threads or 0,
     )
