@@ -1,6 +1,7 @@
 """Grouped-query attention over a window or the whole document, with keys and values that a layer may borrow.
 
-Legend: B batch, T queries, S keys, D model width, H heads, K kv heads, h head width, w window.
+Legend: B batch, T queries, S keys, D model width, H heads, K kv heads, G = H/K query heads a kv head, h head
+width, w window.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ from torch import Tensor, nn
 
 from fulmen_core.model.config import ModelConfig
 from fulmen_core.model.layer_plan import LayerSpec
-from fulmen_core.model.masks import ChunkedMask, Mask, split_chunks
+from fulmen_core.model.masks import ChunkedMask, Mask, last_chunks, paired_chunks
 from fulmen_core.model.norm import RMSNorm
+from fulmen_core.model.precision import product_dtype
 from fulmen_core.model.rope import rotate
+
+_EXPLICIT_CHUNK = 256  # largest chunk whose scores are kept
 
 
 def attend(q_BTHh: Tensor, k_BSKh: Tensor, v_BSKh: Tensor, mask: Mask) -> Tensor:
@@ -39,13 +43,34 @@ def attend(q_BTHh: Tensor, k_BSKh: Tensor, v_BSKh: Tensor, mask: Mask) -> Tensor
 def _attend_chunked(q_BTHh: Tensor, k_BTKh: Tensor, v_BTKh: Tensor, mask: ChunkedMask) -> Tensor:
     batch, tokens = q_BTHh.shape[:2]
     chunk = mask.chunk
-    filler = (0, 0, 0, 0, 0, -tokens % chunk)
-    first = attend(q_BTHh[:, :chunk], k_BTKh[:, :chunk], v_BTKh[:, :chunk], mask.first)
-    q, _ = split_chunks(F.pad(q_BTHh, filler), chunk)
-    _, k = split_chunks(F.pad(k_BTKh, filler), chunk)
-    _, v = split_chunks(F.pad(v_BTKh, filler), chunk)
-    rest = attend(q, k, v, mask.rest).unflatten(0, (batch, -1)).flatten(1, 2)
+    inner = _attend_explicitly if _explicit_is_faster(q_BTHh, chunk) else attend
+    first = inner(q_BTHh[:, :chunk], k_BTKh[:, :chunk], v_BTKh[:, :chunk], mask.first)
+    if tokens % chunk:
+        filler = (0, 0, 0, 0, 0, -tokens % chunk)
+        q_BTHh, k_BTKh, v_BTKh = F.pad(q_BTHh, filler), F.pad(k_BTKh, filler), F.pad(v_BTKh, filler)
+    q, k, v = last_chunks(q_BTHh, chunk), paired_chunks(k_BTKh, chunk), paired_chunks(v_BTKh, chunk)
+    rest = torch.unflatten(inner(q, k, v, mask.rest), 0, (batch, -1)).flatten(1, 2)
     return torch.cat((first, rest[:, : tokens - chunk]), dim=1)
+
+
+def _attend_explicitly(q_BTHh: Tensor, k_BSKh: Tensor, v_BSKh: Tensor, mask: Tensor) -> Tensor:
+    """`attend` as two batched products around a float32 softmax, for scores that are small enough to keep."""
+    dtype = product_dtype(q_BTHh)
+    batch, queries, heads, width = q_BTHh.shape
+    keys, kv_heads = k_BSKh.shape[1:3]
+    grouped = (batch * kv_heads, heads // kv_heads * queries)
+    q_BTKGh = torch.unflatten((q_BTHh * width**-0.5).to(dtype), 2, (kv_heads, -1))
+    q = q_BTKGh.permute(0, 2, 3, 1, 4).reshape(*grouped, width)
+    k = k_BSKh.to(dtype).transpose(1, 2).reshape(-1, keys, width)
+    v = v_BSKh.to(dtype).transpose(1, 2).reshape(-1, keys, width)
+    scores_BHTS = torch.bmm(q, k.transpose(1, 2)).view(batch, heads, queries, keys)
+    weights_BHTS = scores_BHTS.masked_fill(~mask, -torch.inf).softmax(-1, dtype=torch.float32).to(dtype)
+    return torch.bmm(weights_BHTS.view(*grouped, keys), v).view(batch, heads, queries, width).transpose(1, 2)
+
+
+def _explicit_is_faster(q_BTHh: Tensor, chunk: int) -> bool:
+    # The CPU's fused attention computes 16-bit products slower than 32-bit ones; plain products use the matrix units.
+    return q_BTHh.device.type == "cpu" and chunk <= _EXPLICIT_CHUNK and product_dtype(q_BTHh).itemsize == 2
 
 
 class Attention(nn.Module):
@@ -72,8 +97,8 @@ class Attention(nn.Module):
             self.k_norm = RMSNorm(self.head_dim, config.rms_norm_eps) if config.qk_norm else None
 
     def project_q(self, x_BTD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """Queries [B, T, H, h], normalised and rotated, of the normalised input `x_BTD`; `cos`, `sin` from `rope.rotary`."""
-        q_BTHh = self.q_proj(x_BTD).unflatten(-1, (self.heads, self.head_dim))
+        """Queries [B, T, H, h], normalised and rotated, of the normalised input; `cos`, `sin` from `rope.rotary`."""
+        q_BTHh = torch.unflatten(self.q_proj(x_BTD), -1, (self.heads, self.head_dim))
         if self.q_norm is not None:
             q_BTHh = self.q_norm(q_BTHh)
         return rotate(q_BTHh, cos, sin)
@@ -82,7 +107,7 @@ class Attention(nn.Module):
         """Keys (normalised and rotated) and values, both [B, T, K, h]. Only for layers that own them."""
         if self.kv_proj is None:
             raise TypeError("a layer that borrows its keys and values cannot project them")
-        kv_BT2Kh = self.kv_proj(x_BTD).unflatten(-1, (2, self.kv_heads, self.head_dim))
+        kv_BT2Kh = torch.unflatten(self.kv_proj(x_BTD), -1, (2, self.kv_heads, self.head_dim))
         k_BTKh, v_BTKh = kv_BT2Kh.unbind(-3)
         if self.k_norm is not None:
             k_BTKh = self.k_norm(k_BTKh)

@@ -1,7 +1,7 @@
 """One pre-norm decoder layer. Shared keys and values are arguments and results of it, never a cache's contents.
 
-That keeps their gradients when blocks are recomputed in the backward pass: the borrowing block's inputs are outputs of the
-owning block, so autograd sums into the owner's weights.
+That keeps their gradients when blocks are recomputed in the backward pass: the borrowing block's inputs are outputs of
+the owning block, so autograd sums into the owner's weights.
 
 Legend: B batch, T time, D model width, K kv heads, h head width, N = B*T tokens.
 """

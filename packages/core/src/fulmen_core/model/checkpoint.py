@@ -1,17 +1,17 @@
 """Model directories in Hugging Face's layout: `config.json`, `generation_config.json`, and weights as safetensors.
 
-Weights are one `model.safetensors`, or shards with `model.safetensors.index.json`. Headers are checked against the config
-before anything is allocated; no pickle is ever read.
+Weights are one `model.safetensors`, or shards with `model.safetensors.index.json`. Headers are checked against the
+config before anything is allocated; no pickle is ever read.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -39,20 +39,24 @@ def save_model(
     *,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Write `model` into the existing folder `directory`, in the dtype of its weights. Each file is written whole or not at all.
+    """Write `model` into the existing folder `directory`, in the dtype of its weights, each file whole or not at all.
 
-    `extra_tensors` (a reward head, say) are stored beside the weights under their names; `load_model` leaves them out,
-    `load_tensors` returns them. The config is written last: a folder without one is no model.
+    `extra_tensors` (a reward head, say) are stored beside the weights; `load_model` leaves them out, `load_tensors`
+    returns them under their names. The config is written last: a folder without one is no model.
 
     Raises:
         UserError: the folder is missing or cannot be written.
+        ValueError: an extra tensor has the name of a weight.
     """
     directory = Path(directory)
     if not directory.is_dir():
         raise UserError(f"there is no folder {directory} to save the model in", remedy="create it first")
-    tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
-    tensors |= {_EXTRA_PREFIX + name: tensor.detach().contiguous() for name, tensor in (extra_tensors or {}).items()}
-    _write_weights(tensors, directory, shard_bytes)
+    tensors: dict[str, Tensor] = dict(model.state_dict())
+    for name, tensor in (extra_tensors or {}).items():
+        if name in tensors:
+            raise ValueError(f"extra tensor '{name}' has the name of a weight")
+        tensors[_EXTRA_PREFIX + name] = tensor
+    _write_weights({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, directory, shard_bytes)
     config = model.config
     special = {
         "bos_token_id": config.bos_token_id,
@@ -88,7 +92,7 @@ def load_model(directory: Path | str, dtype: torch.dtype = torch.float32) -> Tra
 
 
 def load_tensors(directory: Path | str) -> dict[str, Tensor]:
-    """All tensors of the weight files in `directory`, in their stored dtype; extra tensors under the names they were given.
+    """All tensors of the weight files in `directory` in their stored dtype, extra ones under the names they were given.
 
     Raises:
         UserError: there are no weights.
@@ -195,12 +199,12 @@ def _check_entries(
 def _read_tensors(paths: Mapping[str, Path], dtype: torch.dtype | None) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for path in sorted(set(paths.values())):
-        with safe_open(path, framework="pt") as file:
-            for name in _names_in(paths, path):
-                tensor: Tensor = file.get_tensor(name)
-                tensors[name] = tensor if dtype is None else tensor.to(dtype)
+        try:
+            with safe_open(path, framework="pt") as file:
+                for name in (name for name, place in paths.items() if place == path):
+                    tensor: Tensor = file.get_tensor(name)
+                    # A copy, as the tensor is a view of the mapped file, which may be replaced.
+                    tensors[name] = tensor.to(dtype or tensor.dtype, copy=True)
+        except SafetensorError as error:
+            raise CorruptArtefact(f"weights file {path} is corrupt: {error}") from error
     return tensors
-
-
-def _names_in(paths: Mapping[str, Path], path: Path) -> Iterable[str]:
-    return (name for name, file in paths.items() if file == path)

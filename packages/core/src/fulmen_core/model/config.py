@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 class BalanceConfig(BaseModel):
     """The three balance losses of the Yi-Lightning report (section 2.2) and the optional router z-loss.
 
-    ``expert_groups`` is the number of expert-parallel groups; ``partitions`` the number of partitions inside each group.
+    ``expert_groups`` is the number of expert-parallel groups, ``partitions`` the number of partitions in each group.
     ``token_set`` says which tokens B_g and B_p hold: see `fulmen_core.model.balance`.
     """
 
@@ -36,7 +36,7 @@ class ModelConfig(BaseModel):
     model_type: Literal["fulmen"] = "fulmen"
     vocab_size: int = Field(gt=0)
     hidden_size: int = Field(gt=0)
-    num_hidden_layers: int = Field(gt=0)
+    num_hidden_layers: int = Field(gt=0, le=4096)  # bounded: the plan lists every layer
     num_attention_heads: int = Field(gt=0)
     num_key_value_heads: int = Field(gt=0)
     head_dim: int = Field(gt=0)
@@ -77,7 +77,8 @@ class ModelConfig(BaseModel):
         if self.num_experts:
             if not 0 < self.num_experts_per_tok <= self.num_experts:
                 raise ValueError(
-                    f"num_experts_per_tok {self.num_experts_per_tok} must lie between 1 and num_experts {self.num_experts}"
+                    f"num_experts_per_tok {self.num_experts_per_tok} must lie between 1 and "
+                    f"num_experts {self.num_experts}"
                 )
             if self.moe_intermediate_size <= 0:
                 raise ValueError("moe_intermediate_size must be set when num_experts is")

@@ -1,19 +1,20 @@
 """Fine-grained experts (report section 2.1, arXiv 2401.06066): many narrow SwiGLU networks in two packed tensors.
 
-Legend: N tokens, D model width, E experts, K experts per token, F expert width, G = 2F (rows of the gate, then of the up
-projection), M = N*K rows sorted by expert.
+Legend: N tokens, D model width, E experts, K experts per token, F expert width, G = 2F (rows of the gate projection,
+then of the up projection), M = N*K (token, selection) pairs, R rows sorted by expert.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fulmen_core.model.config import ModelConfig
+from fulmen_core.model.precision import product_dtype
 from fulmen_core.model.router import Routing
 
 Implementation = Literal["grouped", "dense"]
@@ -25,8 +26,8 @@ class Experts(nn.Module):
     `implementation` chooses between two exact formulations of it:
 
     - "grouped": rows sorted by expert, then two grouped matrix products. Work grows with K.
-    - "dense": all experts for all tokens as two plain matrix products, unselected ones weighted by zero. Work grows with E,
-      but the shapes are static: it compiles whole, exports to ONNX, and wins on a CPU in bfloat16 for small models.
+    - "dense": all experts for all tokens as two plain matrix products, unselected ones weighted by zero. Work grows
+      with E, but no operation is special: it exports to ONNX and compiles in any precision.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -54,20 +55,83 @@ def swiglu(gate_up_G: Tensor) -> Tensor:
 def grouped(x_ND: Tensor, gate_up_EGD: Tensor, down_EFD: Tensor, routing: Routing) -> Tensor:
     """The experts as grouped matrix products over rows sorted by expert.
 
-    The offsets end at the last row, as the gradient of rows beyond them would be uninitialised memory, and the gradients that
-    enter the products are contiguous, as expanded ones are refused.
+    The offsets end at the last row, as the gradient of rows beyond them would be uninitialised; filler rows are zero.
     """
-    dtype = _product_dtype(x_ND)
+    dtype = product_dtype(x_ND)
     tokens, top_k = routing.selected_NK.shape
-    selected_M = routing.selected_NK.flatten()
+    rows = _sort_rows(routing.selected_NK, down_EFD.shape[0], _row_multiple(x_ND.device, dtype))
+    x_RD = _dispatch(x_ND.to(dtype), rows, top_k)
+    hidden_RF = swiglu(F.grouped_mm(x_RD, gate_up_EGD.to(dtype).transpose(1, 2), offs=rows.ends_E))
+    y_MD = _combine(F.grouped_mm(hidden_RF, down_EFD.to(dtype), offs=rows.ends_E), rows)
+    return torch.bmm(routing.weights_NK.to(dtype)[:, None], y_MD.view(tokens, top_k, -1))[:, 0]
+
+
+class _Rows(NamedTuple):
+    """Which row holds which (token, selection) pair: R rows sorted by expert, each expert's rounded up to a multiple.
+
+    Attributes:
+        ends_E: where each expert's rows end, int32; the last end is R, which depends on shapes alone.
+        row_M: the row of each pair.
+        pair_R: the pair of each row, M for filler.
+    """
+
+    ends_E: Tensor
+    row_M: Tensor
+    pair_R: Tensor
+
+
+def _sort_rows(selected_NK: Tensor, experts: int, multiple: int) -> _Rows:
+    selected_M = selected_NK.flatten()
+    pairs = selected_M.shape[0]
+    pair_M = torch.arange(pairs, device=selected_M.device)
     order_M = selected_M.argsort(stable=True)
-    counts_E = selected_M.new_zeros(down_EFD.shape[0]).scatter_add(0, selected_M, torch.ones_like(selected_M))
-    offsets_E = counts_E.cumsum(0).to(torch.int32)
-    x_MD = x_ND.to(dtype)[order_M // top_k]
-    hidden_MF = swiglu(F.grouped_mm(x_MD, gate_up_EGD.to(dtype).transpose(1, 2), offs=offsets_E))
-    y_MD = F.grouped_mm(hidden_MF, down_EFD.to(dtype), offs=offsets_E)
-    y_NKD = y_MD[order_M.argsort()].view(tokens, top_k, -1)
-    return (y_NKD * routing.weights_NK.to(dtype)[..., None]).sum(1)
+    counts_E = selected_M.new_zeros(experts).scatter_add(0, selected_M, torch.ones_like(selected_M))
+    padded_E = (counts_E + (multiple - 1)) // multiple * multiple
+    ends_E = padded_E.cumsum(0)
+    shift_E = (ends_E - padded_E) - (counts_E.cumsum(0) - counts_E)
+    row_M = torch.zeros_like(selected_M).scatter(0, order_M, pair_M + shift_E[selected_M[order_M]])
+    rows = -(-(pairs + experts * (multiple - 1)) // multiple) * multiple
+    pair_R = selected_M.new_full((rows,), pairs).scatter(0, row_M, pair_M)
+    return _Rows(torch.cat((ends_E[:-1], ends_E.new_full((1,), rows))).to(torch.int32), row_M, pair_R)
+
+
+class _Dispatch(torch.autograd.Function):
+    """Copy each token to the rows of its experts. Autograd's own backward would scatter-add; gathering is faster."""
+
+    @staticmethod
+    def forward(ctx: Any, x_ND: Tensor, rows: _Rows, top_k: int) -> Tensor:
+        ctx.save_for_backward(rows.row_M)
+        ctx.top_k = top_k
+        zero_1D = x_ND.new_zeros(1, x_ND.shape[1])
+        return torch.cat((x_ND, zero_1D)).index_select(0, rows.pair_R // top_k)
+
+    @staticmethod
+    def backward(ctx: Any, grad_RD: Tensor) -> tuple[Tensor, None, None]:
+        (row_M,) = ctx.saved_tensors
+        return grad_RD.index_select(0, row_M).view(-1, ctx.top_k, grad_RD.shape[1]).sum(1), None, None
+
+
+class _Combine(torch.autograd.Function):
+    """Put rows back in the order of their pairs. Filler gets some pair's gradient; its zeros make nothing of it."""
+
+    @staticmethod
+    def forward(ctx: Any, y_RD: Tensor, rows: _Rows) -> Tensor:
+        ctx.save_for_backward(rows.pair_R)
+        return y_RD.index_select(0, rows.row_M)
+
+    @staticmethod
+    def backward(ctx: Any, grad_MD: Tensor) -> tuple[Tensor, None]:
+        (pair_R,) = ctx.saved_tensors
+        return grad_MD.index_select(0, pair_R.clamp(max=grad_MD.shape[0] - 1)), None
+
+
+_dispatch: Callable[[Tensor, _Rows, int], Tensor] = _Dispatch.apply
+_combine: Callable[[Tensor, _Rows], Tensor] = _Combine.apply
+
+
+def _row_multiple(device: torch.device, dtype: torch.dtype) -> int:
+    # On a CPU oneDNN compiles a kernel for each new number of rows of a 16-bit product: dearer than the product.
+    return 64 if device.type == "cpu" and dtype in (torch.bfloat16, torch.float16) else 1
 
 
 def dense(x_ND: Tensor, gate_up_EGD: Tensor, down_EFD: Tensor, routing: Routing) -> Tensor:
@@ -75,12 +139,6 @@ def dense(x_ND: Tensor, gate_up_EGD: Tensor, down_EFD: Tensor, routing: Routing)
     experts, inner, _ = down_EFD.shape
     weights_NK = routing.weights_NK
     weights_NE = weights_NK.new_zeros(len(weights_NK), experts).scatter(1, routing.selected_NK, weights_NK)
-    gate_up_NEG = F.linear(x_ND, gate_up_EGD.flatten(0, 1)).unflatten(-1, (experts, 2 * inner))
+    gate_up_NEG = torch.unflatten(F.linear(x_ND, gate_up_EGD.flatten(0, 1)), -1, (experts, 2 * inner))
     hidden_NEF = swiglu(gate_up_NEG) * weights_NE.to(gate_up_NEG.dtype)[..., None]
     return hidden_NEF.flatten(1) @ down_EFD.flatten(0, 1)
-
-
-def _product_dtype(x_ND: Tensor) -> torch.dtype:
-    # Autocast does not know grouped products: follow it by hand.
-    device = x_ND.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x_ND.dtype

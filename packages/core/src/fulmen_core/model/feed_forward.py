@@ -21,12 +21,13 @@ class DenseFeedForward(nn.Module):
         self.down = nn.Linear(inner, width, bias=False)
 
     def forward(self, x_ND: Tensor) -> Tensor:
+        """Map [..., D] to [..., D]."""
         y_ND: Tensor = self.down(swiglu(self.gate_up(x_ND)))
         return y_ND
 
 
 class MixtureFeedForward(nn.Module):
-    """Routed experts plus `num_shared_experts` that every token passes (DeepSeekMoE, arXiv 2401.06066); default none."""
+    """Routed experts plus `num_shared_experts` that every token passes (DeepSeekMoE, arXiv 2401.06066)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -36,6 +37,7 @@ class MixtureFeedForward(nn.Module):
         self.shared = DenseFeedForward(config.hidden_size, shared) if shared else None
 
     def forward(self, x_ND: Tensor) -> tuple[Tensor, Routing]:
+        """Return the mixed outputs [N, D] and the router's decision."""
         routing = self.router(x_ND)
         y_ND: Tensor = self.experts(x_ND, routing)
         return (y_ND if self.shared is None else y_ND + self.shared(x_ND)), routing

@@ -1,4 +1,4 @@
-"""The weights of a new model: normal, with the projections that write to the residual stream scaled by depth (GPT-2)."""
+"""The weights of a new model: normal, with the projections that write to the residual stream scaled by depth."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ _WRITES_TO_RESIDUAL = ("o_proj.weight", "down.weight", "down_EFD")
 
 
 def initialise(model: nn.Module, config: ModelConfig) -> None:
-    """Draw all weights from N(0, initializer_range²); norms stay one; residual writers get std / sqrt(2 * layers)."""
+    """Draw all weights from N(0, initializer_range²); those that write to the residual stream get std/sqrt(2*layers).
+
+    That scaling (GPT-2's) keeps the residual stream's variance from growing with depth. Norms stay one.
+    """
     residual = config.initializer_range / math.sqrt(2 * config.num_hidden_layers)
     for name, parameter in model.named_parameters():
         if parameter.ndim > 1:

@@ -29,6 +29,7 @@ class CacheSpec:
 
     @classmethod
     def of(cls, config: ModelConfig) -> CacheSpec:
+        """Group the caches of the config's layer plan by window."""
         by_window: dict[int | None, list[int]] = {}
         for owner in LayerPlan.of(config).cache_owners:
             by_window.setdefault(owner.window, []).append(owner.cache)
@@ -42,7 +43,7 @@ class CacheSpec:
 
 
 def kv_reduction(config: ModelConfig, context: int) -> float:
-    """Share of KV memory saved at `context` tokens against full attention without sharing, in [0, 1) (report section 2.3)."""
+    """Share of KV memory saved at `context` tokens against full attention without sharing, in [0, 1) (report 2.3)."""
     full = config.model_copy(update={"layer_pattern": "F", "kv_share": 1})
     ours = CacheSpec.of(config).bytes_per_sequence(context, 1)
     return 1.0 - ours / CacheSpec.of(full).bytes_per_sequence(context, 1)

@@ -29,6 +29,7 @@ class LayerSpec:
 
     @property
     def owns_kv(self) -> bool:
+        """Whether the layer projects its own K and V."""
         return self.kv_source == self.index
 
 
@@ -40,10 +41,10 @@ class LayerPlan:
 
     @classmethod
     def of(cls, config: ModelConfig) -> LayerPlan:
-        """Derive the plan: the pattern repeated over the depth, `kv_share` consecutive full layers reading the first one's K, V.
+        """Derive the plan: the pattern over the depth, `kv_share` consecutive full layers reading the first one's K, V.
 
-        Consecutive means consecutive *among the full layers* (report section 2.3): with "SSSF" and `kv_share` 2, layer 7
-        reads layer 3's K and V, layer 15 reads layer 11's.
+        Consecutive means consecutive *among the full layers* (report 2.3): with "SSSF" and `kv_share` 2, layer 7 reads
+        layer 3's K and V, layer 15 reads layer 11's.
         """
         layers: list[LayerSpec] = []
         caches = 0

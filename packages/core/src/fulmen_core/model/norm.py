@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class RMSNorm(nn.Module):
-    """``x / sqrt(mean(x^2) + eps) * weight`` over the last dimension, computed in float32 or wider, returned in the input's dtype."""
+    """``x / sqrt(mean(x²) + eps) * weight`` over the last dimension, in float32 or wider; returns the input's dtype."""
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
@@ -19,4 +19,6 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x_D: Tensor) -> Tensor:
-        return F.rms_norm(x_D, self.weight.shape, self.weight, self.eps)
+        """Normalise [..., D]."""
+        dtype = torch.promote_types(x_D.dtype, torch.float32)
+        return F.rms_norm(x_D.to(dtype), self.weight.shape, self.weight.to(dtype), self.eps).to(x_D.dtype)

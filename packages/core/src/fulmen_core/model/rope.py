@@ -10,9 +10,9 @@ from torch import Tensor
 
 
 def rotary(positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-    """Cosines and sines for integer `positions` of any shape [...]: two tensors [..., 1, h/2] that broadcast over heads.
+    """Cosines and sines for integer `positions` of any shape [...]: two tensors [..., 1, h/2], for all heads.
 
-    Frequencies are ``theta ** (-2j / head_dim)``. Angles are computed in `dtype`: float32 for use, float64 for references;
+    Frequencies are ``theta ** (-2j / head_dim)``. Angles are computed in `dtype`: float32, or float64 for references;
     16-bit angles would be wrong by whole turns.
     """
     exponents = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float64) / head_dim

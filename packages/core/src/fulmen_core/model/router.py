@@ -59,7 +59,7 @@ class RouterStatistics(NamedTuple):
 
 
 class Router(nn.Module):
-    """Selects `num_experts_per_tok` experts of the highest softmax probability; weights sum to 1 if `norm_topk_prob`."""
+    """Selects the experts of the highest softmax probability; their weights sum to 1 if `norm_topk_prob`."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -67,6 +67,7 @@ class Router(nn.Module):
         self.weight = nn.Parameter(torch.empty(config.num_experts, config.hidden_size))
 
     def forward(self, x_ND: Tensor) -> Routing:
+        """Route each token of [N, D]."""
         dtype = torch.promote_types(x_ND.dtype, torch.float32)
         with torch.autocast(x_ND.device.type, enabled=False):
             logits_NE = F.linear(x_ND.to(dtype), self.weight.to(dtype))

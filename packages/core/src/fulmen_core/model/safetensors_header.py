@@ -1,7 +1,7 @@
 """Headers of safetensors files, checked against the file's length before a byte of a tensor is read.
 
-Format (https://github.com/huggingface/safetensors#format): 8 bytes little-endian length of the header, the header as JSON
-``{name: {"dtype", "shape", "data_offsets": [begin, end]}}``, then the tensors without gaps.
+Format (https://github.com/huggingface/safetensors#format): 8 bytes little-endian length of the header, the header as
+JSON ``{name: {"dtype", "shape", "data_offsets": [begin, end]}}``, then the tensors without gaps.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from fulmen_core.errors import CorruptArtefact, UserError
 
@@ -76,7 +76,7 @@ def _check_layout(document: Mapping[str, Any], path: Path) -> int:
         if not isinstance(entry, dict) or entry.get("dtype") not in _ITEM_BYTES:
             raise _corrupt(f"tensor '{name}' has no known dtype", path)
         shape, offsets = entry.get("shape"), entry.get("data_offsets")
-        if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
+        if not (_are_sizes(shape) and _are_sizes(offsets)) or len(offsets) != 2:
             raise _corrupt(f"tensor '{name}' has no valid shape and offsets", path)
         begin, end = offsets
         if end - begin != prod(shape) * _ITEM_BYTES[entry["dtype"]]:
@@ -90,7 +90,7 @@ def _check_layout(document: Mapping[str, Any], path: Path) -> int:
     return position
 
 
-def _are_sizes(value: Any) -> bool:
+def _are_sizes(value: Any) -> TypeGuard[list[int]]:
     return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
 
 

@@ -61,7 +61,7 @@ class Transformer(nn.Module):
             tokens_BT: int64 ids.
             positions_BT: int64 rotary positions; 0..T-1 if None. Restart them where a document starts.
             segments_BT: int document ids, equal ids adjacent; attention never crosses them. None: one document a row.
-            valid_BT: bool, False for tokens that the router's statistics leave out; None: those with a negative segment id.
+            valid_BT: bool, False for tokens that the router's statistics leave out. None: negative segment ids are.
             recompute: keep only the blocks' inputs and outputs, and run each block again in the backward pass.
         """
         tokens = tokens_BT.shape[1]
@@ -109,7 +109,7 @@ class Transformer(nn.Module):
         return self.embed.weight if self.head is None else self.head.weight
 
     def set_experts_implementation(self, name: Implementation) -> None:
-        """Run all experts as "grouped" or "dense" (see `fulmen_core.model.experts.Experts`): same results, other speed."""
+        """Run all experts as "grouped" or "dense" (see `fulmen_core.model.experts`): same results, other speed."""
         for module in self.modules():
             if isinstance(module, Experts):
                 module.implementation = name

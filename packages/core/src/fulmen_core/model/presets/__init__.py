@@ -1,4 +1,4 @@
-"""Named model sizes, one TOML file each. The report states no sizes: beyond its window, sharing and vocabulary they are ours."""
+"""Named model sizes, one TOML file each. Beyond window, sharing and vocabulary they are ours: the report states none."""
 
 from __future__ import annotations
 
