@@ -5,7 +5,7 @@ Legend: B batch, T time, D model width, V vocabulary, N = B*T tokens.
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from typing import NamedTuple, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -110,6 +110,8 @@ class Transformer(nn.Module):
 
     def set_experts_implementation(self, name: Implementation) -> None:
         """Run all experts as "grouped" or "dense" (see `fulmen_core.model.experts`): same results, other speed."""
+        if name not in get_args(Implementation):
+            raise ValueError(f"experts implementation '{name}' is neither of {', '.join(get_args(Implementation))}")
         for module in self.modules():
             if isinstance(module, Experts):
                 module.implementation = name

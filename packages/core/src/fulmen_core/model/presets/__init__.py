@@ -1,4 +1,4 @@
-"""Named model sizes, one TOML file each. Beyond window, sharing and vocabulary they are ours: the report states none."""
+"""Named model sizes, one TOML file each. Beyond window, sharing and vocabulary they are ours: the report has none."""
 
 from __future__ import annotations
 
