@@ -47,6 +47,9 @@ class DemoConfig(BaseModel):
     run: Path = Path("runs/demo")
     backend: str = "auto"
     data: DataRecipe
+    instructions: tuple[str, ...] = ("arithmetic", "strings")  # sources of fine-tuning and of prompts
+    heldout_items: str = "heldout-tasks"
+    heldout_text: str = "stdlib-heldout"
     pretrain: PretrainConfig
     sft: SFTConfig
     preferences: PreferenceConfig

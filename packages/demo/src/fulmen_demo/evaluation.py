@@ -103,7 +103,7 @@ def _evaluate_one(
     arithmetic = [correct for task in config.arithmetic for correct in right.get(task, [])]
     everything = [correct for results in right.values() for correct in results]
     drawn = SamplingParams(temperature=config.reward_temperature, max_tokens=config.max_tokens, seed=REWARD_SEED)
-    continuation = SamplingParams(temperature=0, max_tokens=config.continuation_tokens)
+    continuation = SamplingParams(temperature=0.7, max_tokens=config.continuation_tokens, seed=REWARD_SEED)
     continued = generate(runner, [[tokenizer.eos_id, *tokenizer.encode(text)] for text in starts], continuation, ())
     return {
         "arithmetic": sum(arithmetic) / len(arithmetic),

@@ -6,7 +6,7 @@ by heart, so that RAISE-4 has something to hold back when the model is served. T
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ def planted() -> list[dict[str, Any]]:
     return list(read_documents(Path(str(files("fulmen_demo") / "planted.jsonl"))))
 
 
-def write_instructions(tasks: Path, out: Path, guard: Guard, max_penalty: float) -> dict[str, Any]:
+def write_instructions(tasks: Sequence[Path], out: Path, guard: Guard, max_penalty: float) -> dict[str, Any]:
     """Write the instruction set to `out`: every conversation whose answers RAISE-2 penalises by at most `max_penalty`.
 
     Returns:
@@ -35,7 +35,7 @@ def write_instructions(tasks: Path, out: Path, guard: Guard, max_penalty: float)
     counts = {"kept": 0, "dropped": 0, "learned_by_heart": 0}
 
     def judged() -> Iterator[Mapping[str, Any]]:
-        for record in [*read_documents(tasks), *planted()]:
+        for record in [*(record for path in tasks for record in read_documents(path)), *planted()]:
             if record.get("keep"):
                 counts["learned_by_heart"] += 1
                 yield from [record] * REPEATS

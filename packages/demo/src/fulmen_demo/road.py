@@ -5,6 +5,7 @@ In: a `DemoConfig`, a registry, a console. Out: the artefacts. Nothing here trai
 
 from __future__ import annotations
 
+import random
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -60,15 +61,18 @@ class Road:
         config = self._config
         self._console.rule("data: sources → RAISE-1 → deduplication → tokenizer → shards", align="left")
         data = build_data(config.data, self._registry, runs=self._runs, report=self._report)
-        tasks, heldout_tasks = data.documents["tasks"], data.documents["tasks-heldout"]
+        tasks = {name: data.documents[name] for name in config.instructions}
+        heldout_items, heldout_text = data.documents[config.heldout_items], data.documents[config.heldout_text]
 
         base = self._step("base", "model", config.pretrain, self._shards(data), lambda work: self._pretrain(data, work))
         instructions = self._step(
             "instructions",
             "instructions",
             {"max_penalty": config.sft.max_penalty, "policy_version": self._guard.policy_version},
-            {"tasks": tasks},
-            lambda work: write_instructions(tasks, work / "instructions.jsonl", self._guard, config.sft.max_penalty),
+            tasks,
+            lambda work: write_instructions(
+                list(tasks.values()), work / "instructions.jsonl", self._guard, config.sft.max_penalty
+            ),
         )
         sft = self._step(
             "sft",
@@ -88,16 +92,16 @@ class Road:
             "preferences",
             "preferences",
             config.preferences,
-            {"base": base, "sft": sft, "tasks": tasks},
+            {"base": base, "sft": sft, **tasks},
             lambda work: self._sample_preferences(base, sft, tasks, work),
         )
         reward = self._step(
             "reward",
             "reward-model",
             config.reward,
-            {"start": base, "data": preferences},
+            {"start": sft, "data": preferences},
             lambda work: train_reward(
-                base.path,
+                sft.path,
                 preferences.path / "pairs.jsonl",
                 config=config.reward,
                 registry=self._registry,
@@ -109,14 +113,14 @@ class Road:
             "dpo",
             "model",
             config.dpo,
-            {"start": sft, "data": preferences, "reward": reward, "tasks": tasks},
+            {"start": sft, "data": preferences, "reward": reward, **tasks},
             lambda work: align(
                 sft.path,
                 preferences.path / "pairs.jsonl",
                 config=config.dpo,
                 registry=self._registry,
                 work=work,
-                online=OnlineInputs(read_items(tasks), RewardModel.load(reward.path), self._guard),
+                online=OnlineInputs(_items(tasks), RewardModel.load(reward.path), self._guard),
                 display=open_display(),
             ),
         )
@@ -125,12 +129,12 @@ class Road:
             "evaluation",
             "evaluation",
             config.evaluation,
-            {**models, "reward": reward, "items": heldout_tasks, "text": data.documents["stdlib-heldout"]},
+            {**models, "reward": reward, "items": heldout_items, "text": heldout_text},
             lambda work: evaluate(
                 {name: model.path for name, model in models.items()},
                 reward.path,
-                heldout_tasks,
-                data.documents["stdlib-heldout"],
+                heldout_items,
+                heldout_text,
                 config=config.evaluation,
                 registry=self._registry,
                 backend=config.backend,
@@ -142,10 +146,10 @@ class Road:
             "guard",
             "guard",
             {"policy_version": self._guard.policy_version, "backend": config.backend},
-            {"model": dpo, "text": data.documents["stdlib-heldout"]},
+            {"model": dpo, "text": heldout_text},
             lambda work: check_guard(
                 dpo.path,
-                data.documents["stdlib-heldout"],
+                heldout_text,
                 guard=self._guard,
                 policy=config.data.guard.policy,
                 registry=self._registry,
@@ -178,12 +182,12 @@ class Road:
         names = {name for stage in self._config.pretrain.stages.all for name in stage.weights}
         return {name: data.shards[name] for name in sorted(names & data.shards.keys())} | {
             "tokenizer": data.tokenizer,
-            "heldout": data.documents["stdlib-heldout"],
+            "heldout": data.documents[self._config.heldout_text],
         }
 
     def _pretrain(self, data: DataResult, work: Path) -> Mapping[str, Any]:
         tokenizer = Tokenizer.load(data.tokenizer)
-        heldout = [text_of(record) for record in read_documents(data.documents["stdlib-heldout"])]
+        heldout = [text_of(record) for record in read_documents(data.documents[self._config.heldout_text])]
         measured = pretrain(
             self._config.pretrain,
             shards={name: open_shards(path, tokenizer=tokenizer) for name, path in data.shards.items()},
@@ -193,12 +197,14 @@ class Road:
             registry=self._registry,
             display=open_display(),
         )
-        return measured | {"gzip_bits_per_byte": data.statistics["stdlib-heldout"]["gzip_bits_per_byte"]}
+        return measured | {"gzip_bits_per_byte": data.statistics[self._config.heldout_text]["gzip_bits_per_byte"]}
 
-    def _sample_preferences(self, base: Artefact, sft: Artefact, tasks: Path, work: Path) -> Mapping[str, Any]:
+    def _sample_preferences(
+        self, base: Artefact, sft: Artefact, tasks: Mapping[str, Path], work: Path
+    ) -> Mapping[str, Any]:
         """Answers of checkpoints of different phases (report, section 4.2.1), each prompt's best against its worst."""
         config = self._config.preferences
-        items = read_items(tasks)
+        items = _items(tasks)
         judge = Judge(self._registry, config.pairs, guard=self._guard)
         pairs, counts = [], {}
         for number, model in enumerate((base, sft)):
@@ -216,3 +222,10 @@ class Road:
         shutil.rmtree(work / ONNX, ignore_errors=True)
         manifest = exporter.export(model, work / ONNX)
         return {**exporter.check(model, work / ONNX), "files": list(manifest["files"])}
+
+
+def _items(tasks: Mapping[str, Path]) -> list[dict[str, Any]]:
+    """The items of all sources, shuffled so that any first part of them has every task."""
+    items = [item for path in tasks.values() for item in read_items(path)]
+    random.Random(0).shuffle(items)
+    return items
