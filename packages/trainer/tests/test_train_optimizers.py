@@ -56,6 +56,17 @@ def test_batched_muon_equals_one_matrix_at_a_time(shape: tuple[int, ...]) -> Non
         torch.testing.assert_close(parameter.data, expected[name])
 
 
+def test_maps_that_share_a_weight_are_orthogonalised_apart() -> None:
+    stacked = nn.Parameter(torch.randn(3, 8, 12, dtype=torch.float64))
+    apart = nn.Parameter(stacked.detach().reshape(6, 4, 12).clone())
+    gradient = torch.randn(3, 8, 12, dtype=torch.float64)
+    stacked.grad, apart.grad = gradient, gradient.reshape(6, 4, 12)
+    settings = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.0}
+    Muon({"blocks.0.gate_up_EGD": stacked}, **settings, products=torch.float64).step(1.0)
+    Muon({"w": apart}, **settings, products=torch.float64).step(1.0)
+    assert torch.equal(stacked.reshape(6, 4, 12), apart)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_orthogonalised_singular_values_are_near_one(dtype: torch.dtype) -> None:
     singular_values = torch.linalg.svdvals(orthogonalise(torch.randn(4, 24, 40), dtype).float())

@@ -18,10 +18,9 @@ from fulmen_core.backend import TrainPlan
 
 logger = logging.getLogger(__name__)
 
-#: "dense" computes every expert for every token, E/K times the products of "grouped", but in shapes that never change.
-#: In bfloat16 oneDNN builds a kernel for each new shape, so dense wins up to this ratio; in float32 grouped always
-#: does.
-DENSE_UP_TO = 4
+#: "dense" computes every expert for every token, E/K times the products of "grouped", without sorting rows. In
+#: bfloat16 the two meet at this ratio; in float32 grouped always wins (docs/log.md, 2026-11-23).
+DENSE_UP_TO = 2
 
 
 def choose_dtype(capabilities: dict[str, Any]) -> tuple[Literal["float32", "bfloat16"], str]:

@@ -4,6 +4,8 @@ Packed expert tensors ``[E, rows, columns]`` count as E matrices; `torch.optim.M
 ``0.2 * sqrt(max(rows, columns))``, which gives them the root mean square of AdamW's (arXiv 2502.16982, section 2.2), so
 that one learning rate serves both.
 
+A weight that stacks two maps (gate over up, keys over values) counts as two matrices, which also costs half.
+
 Legend: N matrices of one shape, R rows, C columns.
 """
 
@@ -21,6 +23,15 @@ from fulmen_core.errors import CorruptArtefact
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 NEWTON_SCHULZ_STEPS = 5
 RMS_OF_ADAMW = 0.2
+
+#: Parts of the names of weights that hold two maps, one above the other.
+STACKED = ("gate_up", "kv_proj")
+
+
+def matrix_shape(name: str, parameter: Tensor) -> tuple[int, int]:
+    """Rows and columns of each matrix that the weight called `name` holds."""
+    rows, columns = parameter.shape[-2:]
+    return (rows // 2 if any(part in name for part in STACKED) else rows), columns
 
 
 def orthogonalise(x_NRC: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -42,7 +53,8 @@ def orthogonalise(x_NRC: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     for _ in range(NEWTON_SCHULZ_STEPS):
         gram_NRR = y_NRC @ y_NRC.mT
         polynomial_NRR = torch.baddbmm(gram_NRR, gram_NRR, gram_NRR, beta=b, alpha=c)
-        y_NRC = torch.baddbmm(y_NRC, polynomial_NRR, y_NRC, beta=a)
+        polynomial_NRR.diagonal(dim1=1, dim2=2).add_(a)
+        y_NRC = polynomial_NRR @ y_NRC
     return y_NRC.mT if tall else y_NRC
 
 
@@ -64,8 +76,7 @@ class Muon:
         self._buffers: dict[str, Tensor] = {}
         self._by_shape: dict[tuple[int, int], list[str]] = {}
         for name, parameter in self._parameters.items():
-            rows, columns = parameter.shape[-2:]
-            self._by_shape.setdefault((rows, columns), []).append(name)
+            self._by_shape.setdefault(matrix_shape(name, parameter), []).append(name)
 
     @torch.no_grad()
     def step(self, lr_scale: float) -> None:
