@@ -189,7 +189,9 @@ class Recorder(ModuleType):
     def __init__(self) -> None:
         super().__init__("recorder")
         events: list[tuple[Any, ...]] = []
-        self.events, self.logged, self.closed = events, [], []
+        self.events = events
+        self.logged: list[int] = []
+        self.closed: list[bool] = []
 
         @hookimpl
         def fulmen_stage_start(run: Path, stage: str) -> None:

@@ -14,6 +14,7 @@ import torch
 from fulmen_core.backend import TrainPlan
 from fulmen_core.errors import UserError
 from fulmen_core.model.checkpoint import load_model
+from fulmen_core.model.presets import load_preset
 from fulmen_core.model.transformer import Transformer
 from fulmen_core.recipes import load_recipe
 from fulmen_core.registry import Registry
@@ -210,6 +211,19 @@ def _last_checkpoint(work: Path) -> Iterator[torch.Tensor]:
     from safetensors.torch import load_file
 
     return iter(load_file(checkpoints(work)[-1] / "model.safetensors").values())
+
+
+def test_a_recipe_changes_single_keys_of_the_preset_also_inside_its_balance_table(
+    pretrain_settings: Settings, training_tokenizer: Tokenizer
+) -> None:
+    settings = pretrain_settings(preset="small", model={"hidden_size": 64, "balance": {"switch_alpha": 0.5}})
+    resolved = PretrainConfig.model_validate(settings).resolve_model(training_tokenizer)
+    small = load_preset("small")
+    assert resolved.hidden_size == 64
+    assert resolved.num_experts == small.num_experts
+    assert resolved.balance == small.balance.model_copy(update={"switch_alpha": 0.5})
+    assert resolved.vocab_size == training_tokenizer.vocab_size
+    assert resolved.pad_token_id == training_tokenizer.pad_id
 
 
 @pytest.mark.parametrize(

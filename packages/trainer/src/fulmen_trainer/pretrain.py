@@ -120,8 +120,11 @@ class PretrainConfig(BaseModel):
             UserError: an unknown preset or key, or sizes that do not fit each other.
         """
         special = {"eos_token_id": list(tokenizer.stop_ids), "pad_token_id": tokenizer.pad_id}
-        base = load_preset(self.preset).model_dump() | {"vocab_size": tokenizer.vocab_size} | special
-        return parse_config(base | self.model, f"the [model] table over preset {self.preset!r}")
+        base = load_preset(self.preset).model_dump()
+        changed = {**base, "vocab_size": tokenizer.vocab_size, **special, **self.model}
+        if isinstance(balance := self.model.get("balance"), Mapping):
+            changed["balance"] = {**base["balance"], **balance}
+        return parse_config(changed, f"the [model] table over preset {self.preset!r}")
 
 
 class PretrainModule:
