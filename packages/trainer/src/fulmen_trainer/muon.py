@@ -45,7 +45,7 @@ def orthogonalise(x_NRC: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         ``[N, R, C]`` in `dtype`.
     """
     a, b, c = NEWTON_SCHULZ
-    y_NRC = x_NRC.to(dtype)
+    y_NRC: Tensor = x_NRC.to(dtype)
     tall = y_NRC.shape[1] > y_NRC.shape[2]
     if tall:
         y_NRC = y_NRC.mT

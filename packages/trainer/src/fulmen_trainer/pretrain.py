@@ -101,7 +101,8 @@ class PretrainConfig(BaseModel):
 
     checkpoint_every: int = Field(200, ge=0)
     log_every: int = Field(10, gt=0)
-    evaluate_every: int = Field(0, ge=0)  # 0: only at the end
+    evaluate_every: int = Field(0, ge=0)  # 0: only at the end, when all of the held-out text is read
+    evaluate_characters: int = Field(50_000, gt=0)  # of held-out text for the measurements on the way
     trackers: tuple[str, ...] = ()
 
     @model_validator(mode="after")
@@ -267,6 +268,12 @@ def _load_metrics(load_LE: Tensor) -> dict[str, float]:
     return {"load_max": float(relative_LE.max()), **named}
 
 
+def _beginnings(documents: Sequence[str], characters: int) -> list[str]:
+    """The same number of characters from the front of each document, about `characters` in all."""
+    each = max(1, characters // max(1, len(documents)))
+    return [document[:each] for document in documents]
+
+
 def pretrain(
     config: PretrainConfig,
     *,
@@ -284,7 +291,8 @@ def pretrain(
         config: the run.
         shards: token shards by source; the stages' weights name them.
         tokenizer: the one that made the shards; saved beside the model.
-        heldout: documents to measure bits per byte on, at the end and every `evaluate_every` steps.
+        heldout: documents to measure bits per byte on: all at the end, the beginning of each every `evaluate_every`
+        steps.
         work: gets the model directory, `fork/`, `metrics.jsonl`, and `checkpoints/`, which is only needed to resume.
         registry: gives the backend, the trackers, and announces events.
         display: see `run_loop`.
@@ -308,12 +316,13 @@ def pretrain(
     plan = TrainPlan(dtype=config.dtype, compile=config.compile, recompute=config.recompute, experts=config.experts)
     program = backend.prepare_training(model, plan)
 
-    def evaluate() -> BitsPerByte:
+    def evaluate(documents: Sequence[str]) -> BitsPerByte:
         return evaluate_bits_per_byte(
-            model, tokenizer, heldout, sequence_length=config.sequence_length, autocast=program.autocast()
+            model, tokenizer, documents, sequence_length=config.sequence_length, autocast=program.autocast()
         )
 
-    module = PretrainModule(config, model, program, shards, work, evaluate)
+    sample = _beginnings(heldout, config.evaluate_characters)
+    module = PretrainModule(config, model, program, shards, work, lambda: evaluate(sample))
     if fork is not None and not checkpoints(work):
         module.load(fork)
         save_checkpoint(module, work, module.stage_ends[1])
@@ -328,7 +337,7 @@ def pretrain(
         display=display,
         trackers=config.trackers,
     )
-    result = evaluate()
+    result = evaluate(heldout)
     save_model(model, work)
     tokenizer.save(work)
     return {
