@@ -42,7 +42,8 @@ def save_model(
     """Write `model` into the existing folder `directory`, in the dtype of its weights, each file whole or not at all.
 
     `extra_tensors` (a reward head, say) are stored beside the weights; `load_model` leaves them out, `load_tensors`
-    returns them under their names. The config is written last: a folder without one is no model.
+    returns them under their names. The config is written last: a folder without one is no model. To replace a model
+    as a whole, save into a `fulmen_core.files.atomic_directory`.
 
     Raises:
         UserError: the folder is missing or cannot be written.
@@ -128,7 +129,9 @@ def _write_weights(tensors: Mapping[str, Tensor], directory: Path, shard_bytes: 
     if len(shards) == 1:
         _write_file(shards[0], directory / WEIGHTS_FILE)
         (directory / INDEX_FILE).unlink(missing_ok=True)
+        _remove_weights_but({WEIGHTS_FILE}, directory)
         return
+    (directory / INDEX_FILE).unlink(missing_ok=True)  # an older index must not list a mixture of old and new shards
     weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, start=1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
@@ -136,7 +139,13 @@ def _write_weights(tensors: Mapping[str, Tensor], directory: Path, shard_bytes: 
         weight_map |= dict.fromkeys(shard, file)
     size = sum(tensor.nbytes for tensor in tensors.values())
     atomic_write_json(directory / INDEX_FILE, {"metadata": {"total_size": size}, "weight_map": weight_map})
-    (directory / WEIGHTS_FILE).unlink(missing_ok=True)
+    _remove_weights_but(set(weight_map.values()), directory)
+
+
+def _remove_weights_but(kept: set[str], directory: Path) -> None:
+    for path in [directory / WEIGHTS_FILE, *directory.glob("model-*-of-*.safetensors")]:
+        if path.name not in kept:
+            path.unlink(missing_ok=True)
 
 
 def _write_file(tensors: dict[str, Tensor], path: Path) -> None:

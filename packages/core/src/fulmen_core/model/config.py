@@ -58,7 +58,7 @@ class ModelConfig(BaseModel):
     rms_norm_eps: float = Field(1e-6, gt=0)
     qk_norm: bool = True
     tie_word_embeddings: bool = True
-    initializer_range: float = Field(0.02, gt=0)
+    initializer_range: float | None = Field(None, gt=0)  # None: sqrt(2 / (5 * hidden_size))
     balance: BalanceConfig = BalanceConfig()
 
     bos_token_id: int | None = None
@@ -82,6 +82,11 @@ class ModelConfig(BaseModel):
                 )
             if self.moe_intermediate_size <= 0:
                 raise ValueError("moe_intermediate_size must be set when num_experts is")
+            if self.hidden_size % 8 or self.moe_intermediate_size % 8:
+                raise ValueError(
+                    f"hidden_size {self.hidden_size} and moe_intermediate_size {self.moe_intermediate_size} must be "
+                    "multiples of 8: grouped matrix products need rows aligned to 16 bytes"
+                )
             cells = self.balance.expert_groups * self.balance.partitions
             if self.num_experts % cells:
                 raise ValueError(

@@ -1,7 +1,7 @@
 """Fine-grained experts (report section 2.1, arXiv 2401.06066): many narrow SwiGLU networks in two packed tensors.
 
 Legend: N tokens, D model width, E experts, K experts per token, F expert width, G = 2F (rows of the gate projection,
-then of the up projection), M = N*K (token, selection) pairs, R rows sorted by expert.
+then of the up projection), I and O the sizes of a product, M = N*K (token, selection) pairs, R rows sorted by expert.
 """
 
 from __future__ import annotations
@@ -61,9 +61,16 @@ def grouped(x_ND: Tensor, gate_up_EGD: Tensor, down_EFD: Tensor, routing: Routin
     tokens, top_k = routing.selected_NK.shape
     rows = _sort_rows(routing.selected_NK, down_EFD.shape[0], _row_multiple(x_ND.device, dtype))
     x_RD = _dispatch(x_ND.to(dtype), rows, top_k)
-    hidden_RF = swiglu(F.grouped_mm(x_RD, gate_up_EGD.to(dtype).transpose(1, 2), offs=rows.ends_E))
-    y_MD = _combine(F.grouped_mm(hidden_RF, down_EFD.to(dtype), offs=rows.ends_E), rows)
+    hidden_RF = swiglu(_product(x_RD, gate_up_EGD.to(dtype).transpose(1, 2), rows.ends_E))
+    y_MD = _combine(_product(hidden_RF, down_EFD.to(dtype), rows.ends_E), rows)
     return torch.bmm(routing.weights_NK.to(dtype)[:, None], y_MD.view(tokens, top_k, -1))[:, 0]
+
+
+def _product(x_RI: Tensor, weight_EIO: Tensor, ends_E: Tensor) -> Tensor:
+    if x_RI.dtype is torch.float64:  # for references: grouped_mm stops at 32 bits
+        parts = zip(x_RI.tensor_split(ends_E[:-1].tolist()), weight_EIO, strict=True)
+        return torch.cat([x @ weight_IO for x, weight_IO in parts])
+    return F.grouped_mm(x_RI, weight_EIO, offs=ends_E)
 
 
 class _Rows(NamedTuple):
