@@ -1,0 +1,74 @@
+"""The documentation says what is true: every hook and verb is described, every page is reachable, and examples run."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from fulmen_core.cli.verbs import BUILT_IN, FIRST_PARTY
+from fulmen_core.hooks import GROUPS, PROJECT
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+MEMBERS = sorted(
+    path.parent for kind in ("packages", "backends", "plugins") for path in (ROOT / kind).glob("*/README.md")
+)
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def hook_names() -> set[str]:
+    modules = [import_module(name) for name in GROUPS.values()]
+    return {
+        name
+        for module in modules
+        for name, function in inspect.getmembers(module, inspect.isfunction)
+        if hasattr(function, f"{PROJECT}_spec")
+    }
+
+
+def test_every_hook_and_group_is_in_the_reference() -> None:
+    page = (DOCS / "reference/hooks.md").read_text()
+    assert len(hook_names()) >= 10
+    assert {name for name in {*hook_names(), *GROUPS} if name not in page} == set()
+
+
+def test_every_verb_is_in_the_reference() -> None:
+    page = (DOCS / "reference/command-line.md").read_text()
+    assert {verb for verb in {*BUILT_IN, *FIRST_PARTY} if f"fulmen {verb}" not in page} == set()
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text()
+    pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
+    assert {page for page in pages if page not in navigation} == set()
+    assert {page for page in re.findall(r"[\w/-]+\.md", navigation) if page not in pages} == set()
+
+
+@pytest.mark.parametrize("page", [*sorted(DOCS.rglob("*.md")), *(member / "README.md" for member in MEMBERS)], ids=str)
+def test_every_python_example_is_python(page: Path) -> None:
+    for language, code in BLOCK.findall(page.read_text(encoding="utf-8")):
+        if language == "python":
+            compile(code, str(page), "exec")
+
+
+def test_the_detector_of_the_how_to_passes_its_own_tests(tmp_path: Path) -> None:
+    files = {}
+    for language, code in BLOCK.findall((DOCS / "how-to/write-a-detector.md").read_text(encoding="utf-8")):
+        named = re.match(r"# (\S+\.py)\n", code)
+        if language == "python" and named:
+            files[named[1]] = code
+    assert len(files) == 3
+    for name, code in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(code, encoding="utf-8")
+    (tmp_path / "src/acme_tickets/__init__.py").touch()
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "pythonpath=src", "tests"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
