@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -118,6 +119,22 @@ def test_what_auto_became_is_told_with_its_reason() -> None:
     assert choices["experts_reason"]
     asked = prepare(Transformer(config()), dtype="bfloat16", experts="dense").choices
     assert (asked["dtype"], asked["experts"], asked["dtype_reason"]) == ("bfloat16", "dense", "asked for")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allocator is not glibc's")
+def test_memory_that_a_step_frees_serves_the_next_one_without_page_faults() -> None:
+    assert prepare(Transformer(config())).choices["allocator"] == "keeps freed memory"
+
+    resource = pytest.importorskip("resource")
+
+    def faults() -> int:
+        before: int = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(16 << 20, dtype=torch.uint8)  # 4,096 pages
+        after: int = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        return after - before
+
+    faults()
+    assert faults() < 100
 
 
 def test_the_choice_of_experts_reaches_the_model() -> None:

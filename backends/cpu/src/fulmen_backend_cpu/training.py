@@ -14,6 +14,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import nn
 
+from fulmen_backend_cpu.allocator import keep_freed_memory
 from fulmen_core.backend import TrainPlan
 
 logger = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ class CpuTrainProgram:
             set_experts(experts)
             choices |= {"experts": experts, "experts_reason": why}
 
+        choices["allocator"] = "keeps freed memory" if keep_freed_memory() else "the system's"
         self.model = model
         choices["compile"] = "no"
         if plan.compile and experts == "grouped" and dtype == "float32":
