@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from fulmen_core.errors import CorruptArtefact, UserError
 from fulmen_core.model.checkpoint import check_tokenizer_fits, load_config, load_model, load_tensors, save_model
 from fulmen_core.model.presets import load_preset
+from fulmen_core.model.safetensors_header import read_header
 from fulmen_core.model.transformer import Transformer
 
 TINY = {
@@ -141,6 +142,14 @@ def test_a_truncated_file_is_refused(saved: Path, kept: float) -> None:
     path.write_bytes(data[: kept if isinstance(kept, int) else int(kept * len(data))])
     with pytest.raises(CorruptArtefact, match=r"model\.safetensors is corrupt"):
         load_model(saved)
+
+
+@pytest.mark.parametrize("change", [b"", b"0" * 8])
+def test_the_header_alone_tells_that_bytes_are_missing_or_too_many(saved: Path, change: bytes) -> None:
+    path = saved / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-8] + change * 2)
+    with pytest.raises(CorruptArtefact, match=r"it has \d+ bytes and its header describes \d+"):
+        read_header(path)
 
 
 @pytest.mark.parametrize(
