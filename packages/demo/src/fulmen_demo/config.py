@@ -24,6 +24,7 @@ class PreferenceConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     prompts: int = Field(600, ge=2)  # for each of the two models
+    sources: tuple[str, ...] = ("arithmetic",)  # where they come from, and those of the online rounds
     pairs: PairConfig = PairConfig()
 
 
@@ -47,7 +48,7 @@ class DemoConfig(BaseModel):
     run: Path = Path("runs/demo")
     backend: str = "auto"
     data: DataRecipe
-    instructions: tuple[str, ...] = ("arithmetic", "strings")  # sources of fine-tuning and of prompts
+    instructions: tuple[str, ...] = ("arithmetic", "strings")  # sources of fine-tuning
     heldout_items: str = "heldout-tasks"
     heldout_text: str = "stdlib-heldout"
     pretrain: PretrainConfig

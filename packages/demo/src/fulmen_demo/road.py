@@ -37,6 +37,9 @@ from fulmen_trainer.sft import fine_tune
 #: The artefact directory below the step that exports.
 ONNX = "onnx"
 
+#: Pairs of all checkpoints' answers, and of the fine-tuned model's alone.
+ALL_PAIRS, OWN_PAIRS = "pairs.jsonl", "own-pairs.jsonl"
+
 
 @dataclass(frozen=True)
 class Journey:
@@ -62,6 +65,7 @@ class Road:
         self._console.rule("data: sources → RAISE-1 → deduplication → tokenizer → shards", align="left")
         data = build_data(config.data, self._registry, runs=self._runs, report=self._report)
         tasks = {name: data.documents[name] for name in config.instructions}
+        prompts = {name: data.documents[name] for name in config.preferences.sources}
         heldout_items, heldout_text = data.documents[config.heldout_items], data.documents[config.heldout_text]
 
         base = self._step("base", "model", config.pretrain, self._shards(data), lambda work: self._pretrain(data, work))
@@ -92,8 +96,8 @@ class Road:
             "preferences",
             "preferences",
             config.preferences,
-            {"base": base, "sft": sft, **tasks},
-            lambda work: self._sample_preferences(base, sft, tasks, work),
+            {"base": base, "sft": sft, **prompts},
+            lambda work: self._sample_preferences(base, sft, prompts, work),
         )
         reward = self._step(
             "reward",
@@ -102,7 +106,7 @@ class Road:
             {"start": sft, "data": preferences},
             lambda work: train_reward(
                 sft.path,
-                preferences.path / "pairs.jsonl",
+                preferences.path / ALL_PAIRS,
                 config=config.reward,
                 registry=self._registry,
                 work=work,
@@ -113,14 +117,14 @@ class Road:
             "dpo",
             "model",
             config.dpo,
-            {"start": sft, "data": preferences, "reward": reward, **tasks},
+            {"start": sft, "data": preferences, "reward": reward, **prompts},
             lambda work: align(
                 sft.path,
-                preferences.path / "pairs.jsonl",
+                preferences.path / OWN_PAIRS,
                 config=config.dpo,
                 registry=self._registry,
                 work=work,
-                online=OnlineInputs(_items(tasks), RewardModel.load(reward.path), self._guard),
+                online=OnlineInputs(_items(prompts), RewardModel.load(reward.path), self._guard),
                 display=open_display(),
             ),
         )
@@ -200,11 +204,15 @@ class Road:
         return measured | {"gzip_bits_per_byte": data.statistics[self._config.heldout_text]["gzip_bits_per_byte"]}
 
     def _sample_preferences(
-        self, base: Artefact, sft: Artefact, tasks: Mapping[str, Path], work: Path
+        self, base: Artefact, sft: Artefact, prompts: Mapping[str, Path], work: Path
     ) -> Mapping[str, Any]:
-        """Answers of checkpoints of different phases (report, section 4.2.1), each prompt's best against its worst."""
+        """Answers of checkpoints of different phases (report, section 4.2.1), each prompt's best against its worst.
+
+        All pairs teach the reward model. DPO gets the fine-tuned model's own: pushed away from answers that it would
+        never give, a small model forgets what it knows.
+        """
         config = self._config.preferences
-        items = _items(tasks)
+        items = _items(prompts)
         judge = Judge(self._registry, config.pairs, guard=self._guard)
         pairs, counts = [], {}
         for number, model in enumerate((base, sft)):
@@ -214,7 +222,8 @@ class Road:
                     runner, Tokenizer.load(model.path), chosen, judge, seed=number, source=model.name
                 )
             pairs += made
-        write_pairs(work / "pairs.jsonl", pairs)
+        write_pairs(work / ALL_PAIRS, pairs)
+        write_pairs(work / OWN_PAIRS, made)
         return {"pairs": len(pairs), "by_model": counts}
 
     def _export(self, model: Path, work: Path) -> Mapping[str, Any]:
