@@ -60,7 +60,7 @@ def install_from_wheelhouse(session: nox.Session, *requirements: str) -> None:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """The main job: raw text in, a guarded chat endpoint and an ONNX artefact out. `-- key=value` overrides the recipe."""
+    """The main job: raw text in, a guarded endpoint and an ONNX artefact out. `-- key=value` changes the recipe."""
     install_workspace(session)
     session.run("fulmen", "demo", *session.posargs)
 
@@ -82,7 +82,7 @@ def slow(session: nox.Session) -> None:
 @nox.session(reuse_venv=False)
 @nox.parametrize("distribution", sorted(MEMBERS))
 def alone(session: nox.Session, distribution: str) -> None:
-    """Install one member with what it declares and nothing else: every module imports; then its own tests with extras."""
+    """Install one member with what it declares, nothing else: every module imports; then its tests with extras."""
     build_wheels(session)
     folder = MEMBERS[distribution]
     project = tomllib.loads((folder / "pyproject.toml").read_text())
