@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,9 +40,21 @@ class PairConfig(BaseModel):
     temperatures: tuple[float, ...] = Field((1.0, 0.7), min_length=1)  # taking turns (arXiv 2405.07863)
     max_tokens: int = Field(32, ge=1)  # of an answer; answers cut there are left out
     min_gap: float = Field(0.5, ge=0)  # pairs whose rewards differ by less are dropped
-    verifier_weight: float = Field(1.0, ge=0)  # of the verifier's score in [0, 1], beside the reward model's
+    verifier_weight: float = Field(10.0, ge=0)  # of the verifier's score in [0, 1]: right beats wrong, whatever else
     penalty_weight: float = Field(1.0, ge=0)  # of the guard's penalty in [0, 1] (RAISE-2)
     known_answer: bool = False  # whether the item's own answer competes with the sampled ones (off-policy)
+
+
+class Verdict(NamedTuple):
+    """The judge's view of some answers.
+
+    Attributes:
+        rewards: float64.
+        right: bool, False where a verifier gave less than the full score; such an answer never wins a pair.
+    """
+
+    rewards: NDArray[np.float64]
+    right: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,7 @@ class Judge:
 
     Attributes:
         registry: where verifiers come from.
+        config: the weights.
         reward_model: None leaves it out.
         guard: None leaves it out.
     """
@@ -60,25 +73,32 @@ class Judge:
     reward_model: RewardModel | None = None
     guard: Guard | None = None
 
-    def rewards(self, items: Sequence[Mapping[str, Any]], answers: Sequence[str]) -> NDArray[np.float64]:
-        """Rewards of one answer to each item, float64, in order.
+    def judge(self, items: Sequence[Mapping[str, Any]], answers: Sequence[str]) -> Verdict:
+        """Judge one answer to each item. Items that name no verifier are judged by the reward model alone.
 
         Raises:
-            UserError: neither a reward model nor a verifier has a say.
+            UserError: there is no reward model, and an item names no verifier or verifiers have no weight.
         """
-        verified = self.config.verifier_weight > 0
-        if self.reward_model is None and not verified:
-            raise UserError("nothing judges the answers", remedy="give a reward model or a verifier_weight above 0")
+        weight = self.config.verifier_weight
+        verified = [weight > 0 and "verifier" in item for item in items]
+        if self.reward_model is None and not all(verified):
+            raise UserError(
+                "nothing judges the answers",
+                remedy="give a reward model, or items with a verifier and verifier_weight > 0",
+            )
+        scores = np.array(
+            [
+                verify(self.registry, item, answer) if by_rule else 1.0
+                for item, answer, by_rule in zip(items, answers, verified, strict=True)
+            ]
+        )
+        rewards = weight * scores * np.array(verified)
         answered = [(item_prompt(item), answer) for item, answer in zip(items, answers, strict=True)]
-        rewards = np.zeros(len(answers))
         if self.reward_model is not None:
-            rewards += self.reward_model.score(answered)
-        if verified:
-            scores = [verify(self.registry, item, answer) for item, answer in zip(items, answers, strict=True)]
-            rewards += self.config.verifier_weight * np.array(scores)
+            rewards = rewards + self.reward_model.score(answered)
         if self.guard is not None:
             rewards = guarded_rewards(rewards, answered, self.guard, self.config.penalty_weight)
-        return rewards
+        return Verdict(rewards, scores >= 1.0)
 
 
 def build_pairs(
@@ -93,8 +113,9 @@ def build_pairs(
     """Sample answers to each item and make at most one pair of them: best against worst, if far enough apart.
 
     Returns:
-        The pairs in the order of the items, and ``prompts``, ``pairs``, ``unfinished`` (answers cut at the limit and
-        left out), ``small_gap`` (prompts without a pair), ``mean_reward`` of the finished sampled answers.
+        The pairs in the order of the items, and ``prompts``, ``pairs``, ``no_pair`` (prompts without one: too small a
+        gap, or no answer is right), ``unfinished`` (answers cut at the limit and left out), and over the finished
+        sampled answers ``mean_reward`` and the share that is ``right``.
     """
     config = judge.config
     drawn = sample_answers(
@@ -112,19 +133,20 @@ def build_pairs(
         list(dict.fromkeys([*texts, item_answer(item)] if config.known_answer and item_answer(item) else texts))
         for item, texts in zip(items, finished, strict=True)
     ]
-    rewards = judge.rewards(
+    verdict = judge.judge(
         [item for item, texts in zip(items, candidates, strict=True) for _ in texts],
         [text for texts in candidates for text in texts],
     )
     pairs: list[Pair] = []
-    sampled_rewards: list[float] = []
+    sampled: list[tuple[float, bool]] = []
     start = 0
     for item, texts, own in zip(items, candidates, finished, strict=True):
-        scores = rewards[start : start + len(texts)].tolist()
+        here = slice(start, start + len(texts))
         start += len(texts)
-        by_text = dict(zip(texts, scores, strict=True))
-        sampled_rewards += [by_text[text] for text in own]
-        chosen = select_pair(texts, scores, config.min_gap) if texts else None
+        scores, right = verdict.rewards[here].tolist(), verdict.right[here].tolist()
+        by_text = dict(zip(texts, zip(scores, right, strict=True), strict=True))
+        sampled += [by_text[text] for text in own]
+        chosen = select_pair(texts, scores, config.min_gap, right)
         if chosen is not None:
             best, worst = chosen
             pairs.append(Pair(tuple(item_prompt(item)), texts[best], texts[worst], f"{source}/{task_of(item)}"))
@@ -132,8 +154,9 @@ def build_pairs(
         "prompts": len(items),
         "pairs": len(pairs),
         "unfinished": sum(not answer.finished for answers in drawn for answer in answers),
-        "small_gap": len(items) - len(pairs),
-        "mean_reward": float(np.mean(sampled_rewards)) if sampled_rewards else 0.0,
+        "no_pair": len(items) - len(pairs),
+        "mean_reward": float(np.mean([reward for reward, _ in sampled])) if sampled else 0.0,
+        "right": float(np.mean([right for _, right in sampled])) if sampled else 0.0,
     }
 
 

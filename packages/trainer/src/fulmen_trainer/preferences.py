@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from fulmen_core.tokenizer import Tokenizer
 
 
+DIGITS, LETTERS = "0123456789", "abcdefghijklmnopqrstuvwxyz"
+
+
 @dataclass(frozen=True, slots=True)
 class Pair:
     """Two answers to one prompt, the first preferred."""
@@ -98,12 +101,17 @@ def encode_pairs(pairs: Sequence[Pair], tokenizer: Tokenizer, context: int, wher
     return EncodedPairs(answers, dropped)
 
 
-def select_pair(answers: Sequence[str], rewards: Sequence[float], min_gap: float) -> tuple[int, int] | None:
-    """Choose the best and the worst answer; None if their rewards differ by less than `min_gap`, or not at all.
+def select_pair(
+    answers: Sequence[str], rewards: Sequence[float], min_gap: float, may_win: Sequence[bool]
+) -> tuple[int, int] | None:
+    """Choose the best answer that may win and the worst of all; None if there is none, or the gap is below `min_gap`.
 
-    Ties go to the earlier answer, so the choice is a function of its arguments. Equal texts never form a pair.
+    Ties go to the earlier answer, so the choice is a function of its arguments. Equal rewards or texts form no pair.
     """
-    best = max(range(len(answers)), key=lambda index: (rewards[index], -index))
+    winners = [index for index in range(len(answers)) if may_win[index]]
+    if not winners:
+        return None
+    best = max(winners, key=lambda index: (rewards[index], -index))
     worst = min(range(len(answers)), key=lambda index: (rewards[index], index))
     gap = rewards[best] - rewards[worst]
     if gap < min_gap or gap <= 0 or answers[best] == answers[worst]:
@@ -112,14 +120,13 @@ def select_pair(answers: Sequence[str], rewards: Sequence[float], min_gap: float
 
 
 def corrupted(answer: str, random: np.random.Generator) -> str:
-    """A wrong answer near a right one: one character exchanged for another of its kind, or two neighbours swapped."""
+    """A wrong answer near a right one: a digit exchanged for another, without digits any one character for a letter."""
     if not answer:
         return "?"
-    place = int(random.integers(len(answer)))
+    places = [place for place, character in enumerate(answer) if character in DIGITS] or range(len(answer))
+    place = int(random.choice(np.asarray(places)))
     character = answer[place]
-    if len(answer) > 1 and place and answer[place - 1] != character and random.random() < 0.3:
-        return answer[: place - 1] + character + answer[place - 1] + answer[place + 1 :]
-    alphabet = "0123456789" if character.isdigit() else "abcdefghijklmnopqrstuvwxyz"
+    alphabet = DIGITS if character in DIGITS else LETTERS
     choices = [other for other in alphabet if other != character]
     return answer[:place] + choices[int(random.integers(len(choices)))] + answer[place + 1 :]
 

@@ -144,7 +144,7 @@ def test_online_rounds_need_prompts_and_prompts_must_yield_pairs(world: Any) -> 
     config = FAST.model_copy(update={"online_rounds": 1, "total_steps": 1})
     with pytest.raises(UserError, match="need prompts"):
         align(world.model, data, config=config, registry=world.registry, work=world.work("a"))
-    config = config.model_copy(update={"pairs": PairConfig(answers=2, max_tokens=3, min_gap=1.5, verifier_weight=1.0)})
+    config = config.model_copy(update={"pairs": PairConfig(answers=2, max_tokens=3, min_gap=15, known_answer=True)})
     with pytest.raises(UserError, match="gave a pair"):
         align(
             world.model,

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fulmen_core.errors import UserError
+from fulmen_core.model.transformer import Transformer
 from fulmen_core.sampling import SamplingParams
 from fulmen_trainer.answering import answer_prompts, open_runner, sample_answers
 from fulmen_trainer.conversations import answer_tokens, item_prompt
@@ -25,6 +26,7 @@ from fulmen_trainer.preferences import (
     select_pair,
     write_pairs,
 )
+from fulmen_trainer.reward import RewardModel
 
 rewards = st.lists(st.floats(-5, 5), min_size=1, max_size=16)
 
@@ -33,7 +35,7 @@ rewards = st.lists(st.floats(-5, 5), min_size=1, max_size=16)
 @given(rewards, st.floats(0, 3))
 def test_a_pair_is_best_against_worst_with_a_sufficient_gap_or_nothing(values: list[float], min_gap: float) -> None:
     answers = [str(index) for index in range(len(values))]
-    pair = select_pair(answers, values, min_gap)
+    pair = select_pair(answers, values, min_gap, [True] * len(values))
     gap = max(values) - min(values)
     assert (pair is None) == (gap < min_gap or gap == 0)
     if pair is not None:
@@ -41,7 +43,17 @@ def test_a_pair_is_best_against_worst_with_a_sufficient_gap_or_nothing(values: l
 
 
 def test_equal_texts_never_form_a_pair() -> None:
-    assert select_pair(["same", "same"], [1.0, 0.0], 0.5) is None
+    assert select_pair(["same", "same"], [1.0, 0.0], 0.5, [True, True]) is None
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.floats(-5, 5), st.booleans()), min_size=1, max_size=16))
+def test_a_wrong_answer_never_wins(judged: list[tuple[float, bool]]) -> None:
+    values, right = [value for value, _ in judged], [flag for _, flag in judged]
+    pair = select_pair([str(index) for index in range(len(judged))], values, 0.0, right)
+    if pair is not None:
+        assert right[pair[0]]
+        assert values[pair[0]] == max(value for value, flag in judged if flag)
 
 
 @settings(max_examples=50, deadline=None)
@@ -125,7 +137,7 @@ def test_a_model_that_is_judged_by_the_verifier_yields_right_against_wrong(world
     with open_runner(world.registry, world.model) as runner:
         pairs, counts = build_pairs(runner, world.tokenizer, world.items[:4], Judge(world.registry, config), seed=1)
     assert counts["prompts"] == 4
-    assert counts["pairs"] == len(pairs) == 4 - counts["small_gap"]
+    assert counts["pairs"] == len(pairs) == 4 - counts["no_pair"]
     by_prompt = {item["messages"][0]["content"]: item["answer"] for item in world.items}
     for pair in pairs:
         assert pair.chosen == by_prompt[pair.prompt[0]["content"]]
@@ -136,7 +148,17 @@ def test_a_model_that_is_judged_by_the_verifier_yields_right_against_wrong(world
 def test_without_reward_model_and_verifier_nothing_can_be_judged(world: Any) -> None:
     judge = Judge(world.registry, PairConfig(verifier_weight=0))
     with pytest.raises(UserError, match="nothing judges"):
-        judge.rewards(world.items[:1], ["a"])
+        judge.judge(world.items[:1], ["a"])
+
+
+def test_an_item_without_a_verifier_is_judged_by_the_reward_model_alone(world: Any) -> None:
+    reward_model = RewardModel(Transformer(world.config), world.tokenizer)
+    judge = Judge(world.registry, PairConfig(verifier_weight=10.0), reward_model)
+    free = {key: value for key, value in world.items[0].items() if key != "verifier"}
+    verdict = judge.judge([world.items[0], world.items[0], free], [world.items[0]["answer"], "wrong", "wrong"])
+    assert verdict.right.tolist() == [True, False, True]
+    assert verdict.rewards[1] == pytest.approx(verdict.rewards[2], rel=1e-3)
+    assert verdict.rewards[0] > verdict.rewards[1] + 5
 
 
 def test_an_untrained_model_matches_nothing_and_the_report_says_what_it_answered(world: Any) -> None:
