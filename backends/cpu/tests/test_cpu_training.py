@@ -218,7 +218,6 @@ def test_what_cannot_be_compiled_runs_uncompiled_and_says_why() -> None:
     train(model, program, range(1))
 
 
-@pytest.mark.slow
 def test_compiled_training_agrees_with_eager_and_resumes_bit_for_bit() -> None:
     plan: dict[str, Any] = {"dtype": "float32", "experts": "dense"}
     one_layer = config(num_hidden_layers=1, layer_pattern="F")
