@@ -59,7 +59,8 @@ def grouped(x_ND: Tensor, gate_up_EGD: Tensor, down_EFD: Tensor, routing: Routin
     """
     dtype = product_dtype(x_ND)
     tokens, top_k = routing.selected_NK.shape
-    rows = _sort_rows(routing.selected_NK, down_EFD.shape[0], _row_multiple(x_ND.device, dtype))
+    experts = down_EFD.shape[0]
+    rows = _sort_rows(routing.selected_NK, experts, _row_multiple(x_ND.device, dtype, tokens * top_k, experts))
     x_RD = _dispatch(x_ND.to(dtype), rows, top_k)
     hidden_RF = swiglu(_product(x_RD, gate_up_EGD.to(dtype).transpose(1, 2), rows.ends_E))
     y_MD = _combine(_product(hidden_RF, down_EFD.to(dtype), rows.ends_E), rows)
@@ -136,9 +137,12 @@ _dispatch: Callable[[Tensor, _Rows, int], Tensor] = _Dispatch.apply
 _combine: Callable[[Tensor, _Rows], Tensor] = _Combine.apply
 
 
-def _row_multiple(device: torch.device, dtype: torch.dtype) -> int:
-    # On a CPU oneDNN compiles a kernel for each new number of rows of a 16-bit product: dearer than the product.
-    return 64 if device.type == "cpu" and dtype in (torch.bfloat16, torch.float16) else 1
+def _row_multiple(device: torch.device, dtype: torch.dtype, pairs: int, experts: int) -> int:
+    # On a CPU oneDNN compiles a kernel for each new number of rows of a 16-bit product, dearer than the product itself.
+    # Rounding keeps the numbers few; it follows the mean, so that filler never outweighs the rows.
+    if device.type != "cpu" or dtype not in (torch.bfloat16, torch.float16):
+        return 1
+    return 64 if pairs >= 64 * experts else 8 if pairs >= 8 * experts else 1
 
 
 def dense(x_ND: Tensor, gate_up_EGD: Tensor, down_EFD: Tensor, routing: Routing) -> Tensor:
