@@ -160,7 +160,8 @@ def _learning(config: DemoConfig, journey: Journey) -> list[dict[str, str]]:
             1,
             _figure(
                 plots.curves("Held-out bits per byte", "step", "bits per byte", {"model": (x, y)}, boundaries, level),
-                "Bits per byte on files that were never trained on.",
+                "Bits per byte on the beginnings of files that were never trained on, the hardest part. Over the "
+                f"whole files the model ends at {base['heldout_bits_per_byte']:.3f}.",
             ),
         )
     return figures

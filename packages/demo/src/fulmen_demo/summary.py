@@ -55,8 +55,8 @@ def claims(summary: Mapping[str, Any], guard: Mapping[str, Any]) -> list[Claim]:
         Claim("arithmetic after DPO", f"{dpo:.1%}", "not worse than after SFT", dpo >= sft),
         Claim(
             "mean reward after DPO",
-            f"{summary['reward_dpo']:+.2f}",
-            f"above the SFT model's {summary['reward_sft']:+.2f}",
+            f"{summary['reward_dpo']:+.3f}",
+            f"above the SFT model's {summary['reward_sft']:+.3f}",
             summary["reward_dpo"] > summary["reward_sft"],
         ),
         Claim(
