@@ -1,6 +1,6 @@
 """Keep freed memory in the process: a training step frees and asks for the same hundred megabytes again and again.
 
-By default glibc returns large blocks to the system at once, and every step pays for their pages anew: 70,000 page
+By default glibc returns large blocks to the system at once, and every step pays for their pages anew: 30,000 page
 faults a second, 7 to 15 % of a step of 1,024 tokens (docs/log.md, 2026-11-23).
 """
 
