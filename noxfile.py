@@ -25,6 +25,7 @@ MEMBERS = {
 BACKENDS = ("cpu", "onnxruntime")
 PLUGIN_SETS = {"none": (), "pii": ("pii",), "attack": ("attack",), "all": ("pii", "attack")}
 WHEELHOUSE = ROOT / "wheelhouse"
+COMBO_MODELS = WHEELHOUSE / "combo-models"
 
 
 def prepare(session: nox.Session) -> None:
@@ -97,22 +98,26 @@ def alone(session: nox.Session, distribution: str) -> None:
         session.run("pytest", "-m", "not slow", str(folder / "tests"), *session.posargs)
 
 
-@nox.session(reuse_venv=False)
+@nox.session
+def combo_models(session: nox.Session) -> None:
+    """Make the nano checkpoint and its ONNX artefact that the combinations serve."""
+    build_wheels(session)
+    if not COMBO_MODELS.exists():
+        install_from_wheelhouse(session, "fulmen-trainer", "fulmen-backend-onnxruntime[cpu,export]")
+        session.run("python", "tests/combo/make_models.py", str(COMBO_MODELS))
+
+
+@nox.session(reuse_venv=False, requires=["combo_models"])
 @nox.parametrize("plugins", list(PLUGIN_SETS))
 @nox.parametrize("backend", BACKENDS)
 def combo(session: nox.Session, backend: str, plugins: str) -> None:
     """A real environment of one backend and one plugin set: discovery, guard and a served answer."""
-    build_wheels(session)
-    models = Path(session.cache_dir) / "combo-models"
-    if not models.exists():
-        install_from_wheelhouse(session, "fulmen-trainer", "fulmen-backend-onnxruntime[cpu,export]")
-        session.run("python", "tests/combo/make_models.py", str(models))
-        session.notify(f"combo(backend='{backend}', plugins='{plugins}')")
-        return
+    prepare(session)
     extra = "[cpu]" if backend == "onnxruntime" else ""
     wanted = [f"fulmen-raise-{name}" for name in PLUGIN_SETS[plugins]]
     install_from_wheelhouse(session, "fulmen-serving", "fulmen-safety", f"fulmen-backend-{backend}{extra}", *wanted)
-    session.run("python", "tests/combo/smoke.py", "--backend", backend, "--plugins", plugins, "--models", str(models))
+    arguments = ["--backend", backend, "--plugins", plugins, "--models", str(COMBO_MODELS)]
+    session.run("python", "tests/combo/smoke.py", *arguments)
 
 
 @nox.session
