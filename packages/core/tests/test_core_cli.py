@@ -256,7 +256,14 @@ def test_an_interrupt_is_one_line_and_exit_code_130(site: Any) -> None:
     install_verb(site, "fly", "import time\ndef run(argv):\n    print('up', flush=True)\n    time.sleep(60)")
     environment = {**os.environ, "PYTHONPATH": str(site.folder)}
     order = [sys.executable, "-m", "fulmen_core", "fly"]
-    process = subprocess.Popen(order, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        order,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - a background job is deaf
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "up\n"
     time.sleep(0.05)

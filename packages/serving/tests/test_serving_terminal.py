@@ -105,7 +105,14 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat(kit):
     with kit.service(runner) as service, kit.server(service) as url:
         master, slave = pty.openpty()
         command = [sys.executable, "-m", "fulmen_core", "chat", "--url", url]
-        process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, close_fds=True)
+        process = subprocess.Popen(
+            command,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            close_fds=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - a background job is deaf
+        )
         os.close(slave)
         screen = b""
 
