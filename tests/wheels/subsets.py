@@ -10,7 +10,15 @@ import venv
 from pathlib import Path
 
 SUBSETS = {
-    ("fulmen-raise-pii", "fulmen-raise-attack"): ("raise", "check", "--text", "call 13812345678", "--phase", "output", "--json"),
+    ("fulmen-raise-pii", "fulmen-raise-attack"): (
+        "raise",
+        "check",
+        "--text",
+        "13812345678",
+        "--phase",
+        "output",
+        "--json",
+    ),
     ("fulmen-backend-onnxruntime[cpu]",): ("backends", "--json"),
     ("fulmen-core[model]",): ("model", "show", "--preset", "lightning", "--context", "65536", "--json"),
 }

@@ -193,7 +193,7 @@ class Kit:
         engine.start()
         try:
             yield service
-            # Between steps, that is: an answer that the guard ended may still be leaving its slot on the model's thread.
+            # Between steps, that is: an answer that the guard ended may still be leaving its slot on the model thread.
             self.wait_until(lambda: broken_invariants(engine.core) == [], f"{broken_invariants(engine.core)}")
         finally:
             service.close()
