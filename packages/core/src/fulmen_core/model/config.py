@@ -25,6 +25,27 @@ class BalanceConfig(BaseModel):
     token_set: Literal["routed", "resident", "aggregate"] = "routed"
 
 
+class RopeScaling(BaseModel):
+    """How rotary frequencies are stretched beyond the context they were trained for: Hugging Face's names and formulas.
+
+    "linear" divides every frequency by `factor`. "llama3" (Llama 3.1) divides those whose wavelength exceeds
+    ``original / low_freq_factor`` tokens, keeps those below ``original / high_freq_factor``, and blends between. "yarn"
+    (arXiv 2309.00071) blends by rotations within the original context, `beta_fast` to `beta_slow`, and multiplies
+    cosines and sines by `attention_factor` (None: ``0.1 ln(factor) + 1``).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rope_type: Literal["linear", "llama3", "yarn"]
+    factor: float = Field(ge=1)
+    original_max_position_embeddings: int | None = Field(None, gt=0)
+    low_freq_factor: float = Field(1.0, gt=0)
+    high_freq_factor: float = Field(4.0, gt=0)
+    beta_fast: float = Field(32.0, gt=0)
+    beta_slow: float = Field(1.0, gt=0)
+    attention_factor: float | None = Field(None, gt=0)
+
+
 class ModelConfig(BaseModel):
     """Sizes and choices of a decoder. `LayerPlan.of` derives the layers from it; nothing looks at a model's name.
 
@@ -53,10 +74,20 @@ class ModelConfig(BaseModel):
     moe_intermediate_size: int = Field(0, ge=0)
     num_shared_experts: int = Field(0, ge=0)
     norm_topk_prob: bool = True
+    router_score: Literal["softmax", "sigmoid"] = "softmax"  # turns a router's logits into scores
+    router_bias: bool = False  # a float32 bias for each expert, added to the scores for the choice, not for the weights
+    router_scale: float = Field(1.0, gt=0)  # multiplies the mixing weights, after any normalisation
 
     rope_theta: float = Field(10_000.0, gt=0)
+    rope_scaling: RopeScaling | None = None
+    rope_layers: Literal["all", "window"] = "all"  # "window": full layers see no positions (NoPE)
     rms_norm_eps: float = Field(1e-6, gt=0)
     qk_norm: bool = True
+    qk_norm_span: Literal["head", "projection"] = "head"  # one norm for each head, or one over all heads together
+    clip_qkv: float | None = Field(None, gt=0)  # projections are clipped to this before they are normed and rotated
+    attention_gate: bool = False  # heads' results times sigmoid(gate_proj(x)) before they are mixed
+    post_norms: bool = False  # attention and FFN outputs are normed before they are added to the stream
+    embedding_scale: float = Field(1.0, gt=0)  # multiplies the embeddings
     tie_word_embeddings: bool = True
     initializer_range: float | None = Field(None, gt=0)  # None: sqrt(2 / (5 * hidden_size))
     balance: BalanceConfig = BalanceConfig()
