@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def read(folder: Path) -> ForeignCheckpoint:
-    """Read the Hugging Face folder `folder`: see `fulmen_core.formats.huggingface.reader.read`."""
-    from fulmen_core.formats.huggingface import reader  # torch is imported by whoever reads, not by the plugin
+    """Read the Hugging Face folder `folder`: see `fulmen_core.formats.huggingface.reader.read_folder`."""
+    from fulmen_core.formats.huggingface.reader import read_folder  # torch is for who reads, not for the plugin
 
-    return reader.read(folder)
+    return read_folder(folder)

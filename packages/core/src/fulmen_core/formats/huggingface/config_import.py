@@ -15,7 +15,6 @@ from fulmen_core.errors import UserError
 from fulmen_core.formats.huggingface.families import FAMILIES, FIXED, Family
 from fulmen_core.model.config import ModelConfig
 from fulmen_core.model.config_file import parse_config
-from fulmen_core.suggestions import closest
 
 
 def import_config(document: Mapping[str, Any], where: str) -> tuple[Family, ModelConfig]:
@@ -33,11 +32,14 @@ class _Reading:
     def __init__(self, document: Mapping[str, Any], where: str) -> None:
         self.where = where
         name = document.get("model_type")
-        if name not in FAMILIES:
-            near = closest(name, FAMILIES) if isinstance(name, str) else None
-            known = ", ".join(sorted(FAMILIES))
-            remedy = f"did you mean '{near}'?" if near else f"these are: {known}"
-            raise UserError(f"model_type {name!r} is not supported", where=where, remedy=remedy)
+        if not isinstance(name, str) or name not in FAMILIES:
+            raise UserError(
+                f"model_type {name!r} is not supported",
+                where=where,
+                remedy="it is a Fulmen model already"
+                if name == "fulmen"
+                else f"these are: {', '.join(sorted(FAMILIES))}",
+            )
         self.family = FAMILIES[name]
         self.document = {**self.family.defaults, **document}
         for key, value in {**FIXED, **self.family.fixed}.items():
