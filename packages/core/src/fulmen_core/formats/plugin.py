@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from fulmen_core.descriptors import CheckpointFormatInfo
 from fulmen_core.hooks import hookimpl
 
@@ -23,3 +25,9 @@ def fulmen_checkpoint_formats() -> list[CheckpointFormatInfo]:
             load="fulmen_core.formats.huggingface:read",
         ),
     ]
+
+
+def is_huggingface_folder(path: Path) -> bool:
+    """Whether `path` is a folder with the files that a model has there, readable or not."""
+    patterns = ("config.json", "*.safetensors", "pytorch_model*.bin")
+    return path.is_dir() and any(next(path.glob(pattern), None) for pattern in patterns)

@@ -84,11 +84,7 @@ def config_document(fields: Fields, tensors: Tensors, frequencies: list[float] |
     window = fields.integer(".attention.sliding_window", 0)
     if 0 < window < context:
         document |= {"layer_pattern": "S", "sliding_window": window}
-    for key, name in (("bos_token_id", "bos"), ("eos_token_id", "eos"), ("pad_token_id", "padding")):
-        document[key] = fields.integer(f"tokenizer.ggml.{name}_token_id", -1)
-        if document[key] < 0:
-            document[key] = None
-    return document | architecture.special(fields, tensors)
+    return document | architecture.special(fields, tensors) | _special_ids(fields)
 
 
 def architecture_of(fields: Fields) -> Architecture:
@@ -103,6 +99,17 @@ def architecture_of(fields: Fields) -> Architecture:
             remedy=f"take a model of {', '.join(ARCHITECTURES)}",
         )
     return ARCHITECTURES[fields.architecture]
+
+
+def _special_ids(fields: Fields) -> Document:
+    """Answers end with the end of the text, of the turn, or of a message that calls a tool."""
+    ids = {
+        name: fields.integer(f"tokenizer.ggml.{name}_token_id", -1) for name in ("bos", "padding", "eos", "eot", "eom")
+    }
+    ends = list(dict.fromkeys(ids[name] for name in ("eos", "eot", "eom") if ids[name] >= 0))
+    document: Document = {"bos_token_id": ids["bos"], "pad_token_id": ids["padding"]}
+    document = {key: token_id for key, token_id in document.items() if token_id >= 0}
+    return document | ({"eos_token_id": ends if len(ends) > 1 else ends[0]} if ends else {})
 
 
 def _llama(fields: Fields, _tensors: Tensors) -> Document:

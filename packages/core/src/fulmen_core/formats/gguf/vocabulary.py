@@ -20,7 +20,7 @@ _SPACE = "▁"
 
 
 def tokenizer_files(fields: Fields, vocab_size: int) -> dict[str, str]:
-    """`tokenizer.json`, `tokenizer_config.json` and `generation_config.json`; nothing if the file has no tokenizer.
+    """`tokenizer.json` and `tokenizer_config.json`; nothing if the file has no tokenizer.
 
     Raises:
         UserError: the tokenizer is of a kind, or has a pre-tokeniser, that is not known; or a field is wrong.
@@ -48,7 +48,6 @@ def tokenizer_files(fields: Fields, vocab_size: int) -> dict[str, str]:
     return {
         "tokenizer.json": _json(document),
         "tokenizer_config.json": _json(_config(fields, special, adds_bos)),
-        "generation_config.json": _json(_generation(fields, len(tokens))),
     }
 
 
@@ -184,18 +183,6 @@ def _config(fields: Fields, special: Mapping[str, str], adds_bos: bool) -> Docum
     }
     if "tokenizer.chat_template" in fields:
         document["chat_template"] = fields.text("tokenizer.chat_template")
-    return document
-
-
-def _generation(fields: Fields, count: int) -> Document:
-    """Stop at the end of the text, of the turn, and of a message that calls a tool."""
-    document: Document = {}
-    stops = [fields.integer(f"tokenizer.ggml.{name}_token_id", -1) for name in ("eos", "eot", "eom")]
-    if stops := [stop for stop in dict.fromkeys(stops) if 0 <= stop < count]:
-        document["eos_token_id"] = stops
-    for key, name in (("bos_token_id", "bos"), ("pad_token_id", "padding")):
-        if (token_id := fields.integer(f"tokenizer.ggml.{name}_token_id", -1)) >= 0:
-            document[key] = token_id
     return document
 
 
