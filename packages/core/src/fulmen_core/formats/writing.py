@@ -22,9 +22,9 @@ def write_model(checkpoint: ForeignCheckpoint, out: Path) -> None:
     """
     check_out(out)
     with atomic_directory(out) as work:
+        save_tensors(checkpoint.config, checkpoint.load, work)
         for name, content in checkpoint.tokenizer_files.items():
             atomic_write_text(work / name, content)
-        save_tensors(checkpoint.config, checkpoint.load, work)
 
 
 def check_out(out: Path) -> None:

@@ -56,6 +56,13 @@ def load_config(directory: Path | str) -> ModelConfig:
     document = read_json(path, "model config")
     if not isinstance(document, dict):
         raise CorruptArtefact("the model config is not a JSON object", where=str(path))
+    kind = document.get("model_type", "fulmen")
+    if kind != "fulmen":
+        raise UserError(
+            f"model_type {kind!r} is another project's",
+            where=str(path),
+            remedy=f"`fulmen import {directory} --out MODEL` makes a Fulmen model of it",
+        )
     for key, value in _FIXED.items():
         if key in document and document[key] != value:
             raise UserError(f"{key} {document[key]!r} is not supported", where=str(path), remedy=f"only {value!r} is")

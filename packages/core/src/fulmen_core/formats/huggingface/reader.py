@@ -23,6 +23,8 @@ from fulmen_core.model.safetensors_writer import INDEX_FILE, WEIGHTS_FILE
 
 GENERATION_FILE = "generation_config.json"
 
+SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
 #: What belongs to a tokenizer, and is carried over as it is.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
@@ -44,7 +46,9 @@ def read_folder(folder: Path) -> ForeignCheckpoint:
     document = read_json(path, "model config")
     if not isinstance(document, dict):
         raise CorruptArtefact("the model config is not a JSON object", where=str(path))
-    family, config = import_config({**document, **_special_tokens(folder)}, str(path))
+    generation = _generation(folder)
+    ends = {key: generation[key] for key in SPECIAL_TOKENS if generation.get(key) is not None}
+    family, config = import_config({**document, **ends}, str(path))
     _refuse_pickles(folder)
     stored = StoredTensors(folder)
     config = _untied_if_heads_differ(stored, config)
@@ -62,7 +66,11 @@ def read_folder(folder: Path) -> ForeignCheckpoint:
         mapping = by_name[name]
         return mapping.join([stored.load(part.name) for part in mapping.parts])
 
-    return ForeignCheckpoint(family.name, config, load, _tokenizer_files(folder))
+    files = dict(_tokenizer_files(folder))
+    if generation:
+        special = {key: value for key in SPECIAL_TOKENS if (value := getattr(config, key)) is not None}
+        files[GENERATION_FILE] = json.dumps(generation | special, indent=2, ensure_ascii=False) + "\n"
+    return ForeignCheckpoint(family.name, config, load, files)
 
 
 def _refuse_pickles(folder: Path) -> None:
@@ -78,16 +86,15 @@ def _refuse_pickles(folder: Path) -> None:
         )
 
 
-def _special_tokens(folder: Path) -> dict[str, Any]:
-    """The special tokens of `generation_config.json`, which go before the config's: it may list several ends."""
+def _generation(folder: Path) -> dict[str, Any]:
+    """`generation_config.json`: defaults of sampling, and special tokens that go before the config's."""
     path = folder / GENERATION_FILE
     if not path.is_file():
         return {}
     document = read_json(path, "generation config")
     if not isinstance(document, dict):
         raise CorruptArtefact("the generation config is not a JSON object", where=str(path))
-    keys = ("bos_token_id", "eos_token_id", "pad_token_id")
-    return {key: document[key] for key in keys if document.get(key) is not None}
+    return document
 
 
 def _untied_if_heads_differ(stored: StoredTensors, config: ModelConfig) -> ModelConfig:
