@@ -39,7 +39,7 @@ CASES = {
     "olmoe": ("olmoe", hf.EXPERTS | {"intermediate_size": 16, "clip_qkv": 0.9}),
     "afmoe": ("afmoe", AFMOE),
 }
-#: Those whose files transformers reads itself. Of Qwen3's it passes over the head width, of Qwen3-MoE's that of experts.
+#: Those whose files transformers reads itself: of Qwen3 it passes over the head width, of Qwen3-MoE over the experts'.
 READ_BY_TRANSFORMERS = ("llama", "llama, tied, another head width", "mistral")
 
 
