@@ -169,11 +169,13 @@ def _cut_gate_up(gate_up_GD: Tensor, wanted: UpcycleConfig) -> Tensor:
     """[2*I, D], gate rows first, to [E, 2*I/G, D], gate rows first in each expert."""
     import torch
 
-    shards_S2FD = torch.stack([part.unflatten(0, (wanted.shards, -1)) for part in gate_up_GD.chunk(2)], dim=1)
+    shards_S2FD = torch.stack([torch.unflatten(part, 0, (wanted.shards, -1)) for part in gate_up_GD.chunk(2)], dim=1)
     return shards_S2FD.flatten(1, 2).repeat(wanted.experts // wanted.shards, 1, 1)
 
 
 def _cut_down(down_DI: Tensor, wanted: UpcycleConfig) -> Tensor:
     """[D, I] to [E, I/G, D]."""
-    shards_SFD = down_DI.T.unflatten(0, (wanted.shards, -1))
+    import torch
+
+    shards_SFD = torch.unflatten(down_DI.T, 0, (wanted.shards, -1))
     return shards_SFD.repeat(wanted.experts // wanted.shards, 1, 1).contiguous()
