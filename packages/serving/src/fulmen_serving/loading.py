@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fulmen_core.errors import PluginError, UserError
+from fulmen_core.model_directory import ModelDirectory, choose_backend
 from fulmen_core.runner import EngineLimits
 from fulmen_core.tokenizer import Tokenizer
 from fulmen_serving.engine.admission import AdmissionLimits
 from fulmen_serving.engine.engine import Engine
 from fulmen_serving.engine.scheduler import check_limits
 from fulmen_serving.metrics import ServingMetrics
-from fulmen_serving.model_directory import ModelDirectory, choose_backend
 from fulmen_serving.service import ChatService, ServedModel
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fulmen_core.cli import context
+from fulmen_core.cli.model_source import model_directory
 from fulmen_core.cli.output import note
 from fulmen_core.errors import UserError
 
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 
 def add_model_options(parser: ArgumentParser, *, max_sequences: int | None) -> None:
     """Add the shared options; `max_sequences` is the default of ``--max-sequences``, None leaves the option out."""
-    parser.add_argument("--model", type=Path, metavar="DIR", help="a checkpoint or an exported artefact")
+    parser.add_argument(
+        "--model", type=Path, metavar="DIR", help="a checkpoint, an artefact, or a known model: smollm2"
+    )
     parser.add_argument("--name", default="", help="what clients call the model; default: the directory's name")
     parser.add_argument("--backend", default="auto", help="a backend's name; default: the best that serves the model")
     parser.add_argument("--policy", type=Path, metavar="FILE", help="the RAISE policy; default: the guard's own")
@@ -49,7 +52,7 @@ def serving_options(args: Namespace, *, max_sequences: int) -> ServingOptions:
     if args.no_guard:
         note("fulmen: warning: serving without a guard: neither what goes in nor what comes out is checked")
     return ServingOptions(
-        model=args.model,
+        model=model_directory(args.model),
         name=args.name,
         backend=args.backend,
         guarded=not args.no_guard,
