@@ -142,8 +142,9 @@ class CpuRunner:
 
     def _forward(self, tokens_N: Tensor, positions_N: Tensor, decode: _Decode | None, chunks: list[_Chunk]) -> Tensor:
         model = self._model
-        cos, sin = rotary(positions_N[None], model.config.head_dim, model.config.rope_theta)
-        x_1ND = model.embed(tokens_N[None])
+        config = model.config
+        cos, sin = rotary(positions_N[None], config.head_dim, config.rope_theta, scaling=config.rope_scaling)
+        x_1ND = model.embedded(tokens_N[None])
         for layer in model.plan:
             block = model.block(layer.index)
             normed_1ND = block.attention_norm(x_1ND)
@@ -166,7 +167,7 @@ class CpuRunner:
                     k_KSh, v_KSh = (part[0] for part in self._kv.written(layer.cache, chunk.slot, chunk.end))
                 k_SKh, v_SKh = k_KSh.transpose(0, 1), v_KSh.transpose(0, 1)
                 o_NHh[rows] = attend(q_NHh[None, rows], k_SKh[None], v_SKh[None], chunk.masks[layer.window])[0]
-            x_1ND = feed_forward(block, x_1ND + block.attention.output(o_NHh[None]))
+            x_1ND = feed_forward(block, block.add_attention(x_1ND, normed_1ND, o_NHh[None]))
         hidden_1ND: Tensor = model.norm(x_1ND)
         return hidden_1ND[0]
 

@@ -6,30 +6,31 @@ config before anything is allocated; no pickle is ever read.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from fulmen_core.errors import CorruptArtefact, UserError
-from fulmen_core.files import atomic_write_json, read_json, sync_directory
+from fulmen_core.files import atomic_write_json, read_json
 from fulmen_core.model.config import ModelConfig
 from fulmen_core.model.config_file import CONFIG_FILE, load_config
-from fulmen_core.model.parameters import parameter_shapes
+from fulmen_core.model.parameters import parameter_shapes, stays_float32
 from fulmen_core.model.safetensors_header import TensorEntry, read_header
+from fulmen_core.model.safetensors_writer import (
+    DTYPE_NAMES,
+    INDEX_FILE,
+    SHARD_BYTES,
+    WEIGHTS_FILE,
+    write_safetensors,
+)
 from fulmen_core.model.transformer import Transformer
 
-__all__ = ["check_tokenizer_fits", "load_config", "load_model", "load_tensors", "save_model"]
+__all__ = ["check_tokenizer_fits", "load_config", "load_model", "load_tensors", "save_model", "save_tensors"]
 
-WEIGHTS_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
-SHARD_BYTES = 5_000_000_000
 _EXTRA_PREFIX = "extra."
-_DTYPES = ("F64", "F32", "F16", "BF16")
 
 
 def save_model(
@@ -39,26 +40,44 @@ def save_model(
     *,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Write `model` into the existing folder `directory`, in the dtype of its weights, each file whole or not at all.
+    """Write `model` into the existing folder `directory`, in the dtype of its weights: see `save_tensors`."""
+    save_tensors(model.config, model.state_dict().__getitem__, directory, extra_tensors, shard_bytes=shard_bytes)
 
-    `extra_tensors` (a reward head, say) are stored beside the weights; `load_model` leaves them out, `load_tensors`
-    returns them under their names. The config is written last: a folder without one is no model. To replace a model
-    as a whole, save into a `fulmen_core.files.atomic_directory`.
+
+def save_tensors(
+    config: ModelConfig,
+    load: Callable[[str], Tensor],
+    directory: Path | str,
+    extra_tensors: Mapping[str, Tensor] | None = None,
+    *,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write a model into the existing folder `directory`, each file whole or not at all, in the dtypes it comes in.
+
+    `load` gives each tensor of `parameter_shapes(config)`; it is asked for one after another, and only the one that is
+    being written need lie in memory. `extra_tensors` (a reward head, say) are stored beside the weights; `load_model`
+    leaves them out, `load_tensors` returns them under their names. The config is written last: a folder without one is
+    no model. To replace a model as a whole, save into a `fulmen_core.files.atomic_directory`.
 
     Raises:
         UserError: the folder is missing or cannot be written.
-        ValueError: an extra tensor has the name of a weight.
+        ValueError: an extra tensor has the name of a weight, or a tensor has not the shape that the config gives it.
     """
     directory = Path(directory)
     if not directory.is_dir():
         raise UserError(f"there is no folder {directory} to save the model in", remedy="create it first")
-    tensors: dict[str, Tensor] = dict(model.state_dict())
+    shapes = parameter_shapes(config)
+    extra: dict[str, Tensor] = {}
     for name, tensor in (extra_tensors or {}).items():
-        if name in tensors:
+        if name in shapes:
             raise ValueError(f"extra tensor '{name}' has the name of a weight")
-        tensors[_EXTRA_PREFIX + name] = tensor
-    _write_weights({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, directory, shard_bytes)
-    config = model.config
+        extra[_EXTRA_PREFIX + name] = tensor
+    dtypes = write_safetensors(
+        directory,
+        shapes | {name: tuple(tensor.shape) for name, tensor in extra.items()},
+        lambda name: extra[name] if name in extra else load(name),
+        shard_bytes=shard_bytes,
+    )
     special = {
         "bos_token_id": config.bos_token_id,
         "eos_token_id": config.eos_token_id,
@@ -67,13 +86,13 @@ def save_model(
     atomic_write_json(
         directory / "generation_config.json", {key: value for key, value in special.items() if value is not None}
     )
-    dtype = str(model.embed.weight.dtype).removeprefix("torch.")
+    dtype = str(dtypes["embed.weight"]).removeprefix("torch.")
     document = {"architectures": ["FulmenForCausalLM"], "dtype": dtype, **config.model_dump()}
     atomic_write_json(directory / CONFIG_FILE, document)
 
 
 def load_model(directory: Path | str, dtype: torch.dtype = torch.float32) -> Transformer:
-    """Load the model in `directory` with weights of `dtype`, on the CPU, in evaluation mode.
+    """Load the model in `directory` on the CPU, in evaluation mode, with weights of `dtype` (routers' biases: float32).
 
     Raises:
         UserError: a folder, file or key is missing or wrong.
@@ -117,51 +136,6 @@ def check_tokenizer_fits(config: ModelConfig, vocab_size: int) -> None:
         )
 
 
-def _write_weights(tensors: Mapping[str, Tensor], directory: Path, shard_bytes: int) -> None:
-    shards: list[dict[str, Tensor]] = [{}]
-    filled = 0
-    for name, tensor in tensors.items():
-        if filled and filled + tensor.nbytes > shard_bytes:
-            shards.append({})
-            filled = 0
-        shards[-1][name] = tensor
-        filled += tensor.nbytes
-    if len(shards) == 1:
-        _write_file(shards[0], directory / WEIGHTS_FILE)
-        (directory / INDEX_FILE).unlink(missing_ok=True)
-        _remove_weights_but({WEIGHTS_FILE}, directory)
-        return
-    (directory / INDEX_FILE).unlink(missing_ok=True)  # an older index must not list a mixture of old and new shards
-    weight_map: dict[str, str] = {}
-    for number, shard in enumerate(shards, start=1):
-        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        _write_file(shard, directory / file)
-        weight_map |= dict.fromkeys(shard, file)
-    size = sum(tensor.nbytes for tensor in tensors.values())
-    atomic_write_json(directory / INDEX_FILE, {"metadata": {"total_size": size}, "weight_map": weight_map})
-    _remove_weights_but(set(weight_map.values()), directory)
-
-
-def _remove_weights_but(kept: set[str], directory: Path) -> None:
-    for path in [directory / WEIGHTS_FILE, *directory.glob("model-*-of-*.safetensors")]:
-        if path.name not in kept:
-            path.unlink(missing_ok=True)
-
-
-def _write_file(tensors: dict[str, Tensor], path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        save_file(tensors, temporary, metadata={"format": "pt"})
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_directory(path.parent)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written", remedy=error.strerror or str(error)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _read_entries(directory: Path) -> dict[str, tuple[Path, TensorEntry]]:
     """The file and the header's entry of each tensor in `directory`, with all headers checked."""
     single, index = directory / WEIGHTS_FILE, directory / INDEX_FILE
@@ -196,7 +170,7 @@ def _check_entries(
         path, entry = entries[name]
         if entry.shape != shape:
             raise CorruptArtefact(f"tensor '{name}' is {entry.shape} and the config says {shape}", where=str(path))
-        if entry.dtype not in _DTYPES:
+        if entry.dtype not in DTYPE_NAMES.values():
             raise CorruptArtefact(f"tensor '{name}' has dtype {entry.dtype}, which no weight has", where=str(path))
     strangers = [name for name in entries if name not in shapes and not name.startswith(_EXTRA_PREFIX)]
     if strangers:
@@ -213,7 +187,8 @@ def _read_tensors(paths: Mapping[str, Path], dtype: torch.dtype | None) -> dict[
                 for name in (name for name, place in paths.items() if place == path):
                     tensor: Tensor = file.get_tensor(name)
                     # A copy, as the tensor is a view of the mapped file, which may be replaced.
-                    tensors[name] = tensor.to(dtype or tensor.dtype, copy=True)
+                    to = torch.float32 if dtype and stays_float32(name) else dtype or tensor.dtype
+                    tensors[name] = tensor.to(to, copy=True)
         except SafetensorError as error:
             raise CorruptArtefact(f"weights file {path} is corrupt: {error}") from error
     return tensors

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from fulmen_core.errors import CorruptArtefact, UserError
 from fulmen_core.files import read_json
-from fulmen_core.model.config import BalanceConfig, ModelConfig
+from fulmen_core.model.config import BalanceConfig, ModelConfig, RopeScaling
 from fulmen_core.suggestions import closest
 
 CONFIG_FILE = "config.json"
@@ -25,8 +25,9 @@ _FIXED: Mapping[str, Any] = {
     "hidden_act": "silu",
     "attention_bias": False,
     "attention_dropout": 0.0,
-    "rope_scaling": None,
 }
+
+_NESTED: Mapping[int | str, type[BaseModel]] = {"balance": BalanceConfig, "rope_scaling": RopeScaling}
 
 
 def load_config(directory: Path | str) -> ModelConfig:
@@ -68,8 +69,8 @@ def _sentence(error: ValidationError, where: str) -> UserError:
     first = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        fields = BalanceConfig.model_fields if len(first["loc"]) > 1 else ModelConfig.model_fields
-        near = closest(str(first["loc"][-1]), fields)
+        owner = _NESTED[first["loc"][0]] if len(first["loc"]) > 1 else ModelConfig
+        near = closest(str(first["loc"][-1]), owner.model_fields)
         return UserError(f"unknown key '{key}'", where=where, remedy=f"did you mean '{near}'?" if near else "remove it")
     if first["type"] == "missing":
         return UserError(f"key '{key}' is missing", where=where)
