@@ -74,11 +74,12 @@ void place_token(Model& m, const Layer& layer, const Cache& cache, int row, cons
     float* k = q + m.queries_width;
     float* v = k + m.kv_width;
     const bool owns = layer.shape.owns_kv;
-    if (m.shape.clip_qkv > 0) clip(q, m.queries_width + (owns ? 2 * m.kv_width : 0), m.shape.clip_qkv);
     const float* cosines = m.cosines + (size_t)position * (h / 2);
     const float* sines = m.sines + (size_t)position * (h / 2);
 
     norm_heads(q, layer.q_norm, m, m.shape.heads);
+    if (owns) norm_heads(k, layer.k_norm, m, m.shape.kv_heads);
+    if (m.shape.clip_qkv > 0) clip(q, m.queries_width + (owns ? 2 * m.kv_width : 0), m.shape.clip_qkv);
     const float scale = 1.0f / std::sqrt((float)h);
     alignas(64) float padded[2][512];
     std::memset(padded, 0, sizeof padded);
@@ -98,7 +99,6 @@ void place_token(Model& m, const Layer& layer, const Cache& cache, int row, cons
         }
     }
     if (!owns) return;
-    norm_heads(k, layer.k_norm, m, m.shape.kv_heads);
     const bool apart = s.chunk_base >= 0;
     for (int head = 0; head < m.shape.kv_heads; head++) {
         if (layer.shape.rotates) rotate(k + head * h, cosines, sines, h / 2);

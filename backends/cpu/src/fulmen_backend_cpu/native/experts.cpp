@@ -31,7 +31,7 @@ void choose(const Model& m, const Layer& layer, const float* logits, int32_t* ch
         total += weights[i];
     }
     for (int i = 0; i < k; i++) {
-        if (m.shape.normalise_weights) weights[i] /= total;
+        if (m.shape.normalise_weights) weights[i] /= total + (m.shape.sigmoid_router ? 1e-20f : 0.0f);
         weights[i] *= m.shape.router_scale;
     }
 }
