@@ -69,6 +69,11 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "fulmen" / "native"
 
 
+def is_built(compiler: Compiler) -> bool:
+    """Whether this machine has the library of `compiler` already."""
+    return _place(compiler, cache_folder()).is_file()
+
+
 def build_library(compiler: Compiler | None = None, folder: Path | None = None) -> Path:
     """Return the compiled library, compiling it first if this machine has not yet.
 
@@ -81,7 +86,7 @@ def build_library(compiler: Compiler | None = None, folder: Path | None = None) 
     """
     compiler = compiler or find_compiler()
     folder = folder or cache_folder()
-    library = folder / f"fulmen-{_key(compiler)}.so"
+    library = _place(compiler, folder)
     if library.is_file():
         return library
     try:
@@ -93,6 +98,10 @@ def build_library(compiler: Compiler | None = None, folder: Path | None = None) 
     except OSError as error:
         raise NativeUnavailable(f"{folder} cannot be written: {error.strerror or error}") from error
     return library
+
+
+def _place(compiler: Compiler, folder: Path) -> Path:
+    return folder / f"fulmen-{_key(compiler)}.so"
 
 
 def _compile(compiler: Compiler, scratch: Path) -> Path:

@@ -19,7 +19,7 @@ from fulmen_backend_cpu.compiler import NativeUnavailable
 from fulmen_backend_cpu.native_library import Format, features, load_library
 from fulmen_backend_cpu.native_weights import WeightPacker, make_layer_shapes, make_shape, unsupported
 from fulmen_backend_cpu.threads import choose_threads
-from fulmen_core.backend import Dtype
+from fulmen_core.backend import Dtype, KVDtype, Quantization
 from fulmen_core.model.checkpoint import load_config, load_model
 from fulmen_core.model.kv import CacheSpec
 from fulmen_core.runner import EngineLimits, SequenceStep
@@ -40,8 +40,8 @@ class NativeRunner:
         limits: what the engine will ask for at most; all memory is reserved here.
         dtype: of products, "float32" or "bfloat16"; of the cache too unless `kv_dtype` says otherwise.
         quantize: "int8" keeps weights in 8 bits with a scale for each output, and rounds activations to 8 bits with a
-            scale for each group of up to 128; "" does not.
-        kv_dtype: of the cache: "float32", "bfloat16", "int8" (a scale for each token and head), or "" for `dtype`.
+            scale for each group of up to 128; None does not.
+        kv_dtype: of the cache: "float32", "bfloat16", "int8" (a scale for each token and head); None takes `dtype`.
 
     Raises:
         UserError, CorruptArtefact: the directory is not a whole model.
@@ -55,8 +55,8 @@ class NativeRunner:
         limits: EngineLimits,
         dtype: Dtype = "float32",
         *,
-        quantize: str = "",
-        kv_dtype: str = "",
+        quantize: Quantization | None = None,
+        kv_dtype: KVDtype | None = None,
     ) -> None:
         config = load_config(model_dir)
         if reason := unsupported(config):

@@ -217,7 +217,7 @@ void attention_phase(Model& m, const Layer& layer, int tokens) {
     Rows normed = m.normed, attended = m.attended;
     normed.format = attended.format = rows_format(m, tokens);
     const Cache& cache = m.caches[layer.shape.cache];
-    product_to_floats(m, layer.qkv, normed, tokens, m.qkv, m.qkv_width);
+    product_to_floats(*m.pool, layer.qkv, normed, tokens, m.qkv, m.qkv_width);
     const int owned = layer.shape.owns_kv ? 2 * m.kv_width : 0;
     const int gate_at = m.queries_width + owned;
     if (layer.shape.owns_kv)
@@ -239,7 +239,7 @@ void attention_phase(Model& m, const Layer& layer, int tokens) {
         }
         attended.put(r, x);
     });
-    product_to_floats(m, layer.out, attended, tokens, m.y, m.shape.width);
+    product_to_floats(*m.pool, layer.out, attended, tokens, m.y, m.shape.width);
 }
 
 }  // namespace fulmen
