@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,15 @@ _FIXED: Mapping[str, Any] = {
 }
 
 _NESTED: Mapping[int | str, type[BaseModel]] = {"balance": BalanceConfig, "rope_scaling": RopeScaling}
+
+
+def is_model(directory: Path) -> bool:
+    """Whether `directory` holds the config of a Fulmen model."""
+    try:
+        document = json.loads((directory / CONFIG_FILE).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(document, dict) and document.get("model_type") == "fulmen"
 
 
 def load_config(directory: Path | str) -> ModelConfig:
