@@ -1,4 +1,4 @@
-"""Models of transformers written as GGUF, as llama.cpp's converter writes them: by the package `gguf`, names included."""
+"""Models of transformers written as GGUF, as llama.cpp's converter writes them: by the package `gguf`."""
 
 from __future__ import annotations
 

@@ -171,7 +171,7 @@ def test_a_model_may_have_spare_rows_but_none_too_few() -> None:
 
 def test_roles_that_a_template_refuses_are_a_fault_of_the_user() -> None:
     messages = [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]
-    with pytest.raises(UserError, match="refuses the conversation .*must alternate"):
+    with pytest.raises(UserError, match=r"refuses the conversation .*must alternate"):
         ours("llama 2").encode_chat(messages)
 
 

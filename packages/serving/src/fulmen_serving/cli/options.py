@@ -27,6 +27,15 @@ def add_model_options(parser: ArgumentParser, *, max_sequences: int | None) -> N
     parser.add_argument(
         "--max-context", type=int, metavar="N", help="tokens of a conversation with its answer; default: the model's"
     )
+    parser.add_argument(
+        "--dtype", choices=["float32", "bfloat16"], default="float32", help="of weights and products (%(default)s)"
+    )
+    parser.add_argument(
+        "--quantize", choices=["int8"], help="keep weights in 8 bits; default: in --dtype, if the backend can"
+    )
+    parser.add_argument(
+        "--kv-dtype", choices=["float32", "bfloat16", "int8"], help="of keys and values; default: --dtype"
+    )
     if max_sequences is not None:
         parser.add_argument(
             "--max-sequences",
@@ -60,4 +69,7 @@ def serving_options(args: Namespace, *, max_sequences: int) -> ServingOptions:
         max_sequences=max_sequences,
         max_context=args.max_context,
         threads=context.settings().threads or 0,
+        dtype=args.dtype,
+        quantize=args.quantize,
+        kv_dtype=args.kv_dtype,
     )
