@@ -83,6 +83,17 @@ def test_the_dtype_is_the_one_asked_for(source: Path, tmp_path: Path) -> None:
     assert {tensor.dtype for tensor in load_tensors(tmp_path / "out").values()} == {torch.bfloat16}
 
 
+def test_a_dense_checkpoint_is_upcycled_on_the_way(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["import", str(source), "--out", str(tmp_path / "out"), "--json", "--upcycle"]
+    assert main([*words, "experts=6", "active=3", "pattern=F"]) == 0
+    assert json.loads(capsys.readouterr().out)["translated"]["layers"] == {"full attention, moe": 4}
+    assert load_model(tmp_path / "out").config.num_experts_per_tok == 3
+    assert main([*words, "expert=6"]) == 2
+    assert "did you mean 'experts'" in last_error(capsys)
+
+
 def test_an_older_model_is_replaced_and_anything_else_is_not(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -25,13 +25,23 @@ def run(argv: Sequence[str]) -> int:
         default="auto",
         help="of the written weights; auto keeps the stored one and expands quantised weights to float32",
     )
+    parser.add_argument(
+        "--upcycle",
+        nargs="+",
+        metavar="KEY=VALUE",
+        default=(),
+        help="make a mixture of experts of a dense checkpoint, e.g. experts=16 active=4",
+    )
     parser.add_argument("--format", metavar="NAME", help="the source's format; default: found out")
     args = parser.parse_args(argv)
+    if args.upcycle and args.out is None:
+        raise UserError("--upcycle needs --out", where="fulmen import", remedy="name the folder to write")
     if args.out is None:
         if args.source not in KNOWN_MODELS:
             raise UserError("there is no --out", where="fulmen import", remedy="name the folder to write")
         args.out = known_directory(args.source, context.settings().cache_dir)
-    result = import_into(checkpoint_of(args.source, args.out), args.out, dtype=args.dtype, format_name=args.format)
+    options = {"dtype": args.dtype, "format_name": args.format, "upcycled": args.upcycle}
+    result = import_into(checkpoint_of(args.source, args.out), args.out, **options)
     if args.json:
         print_json(result)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,9 +13,11 @@ import torch
 
 from fulmen_core.errors import UserError
 from fulmen_core.formats.foreign import ForeignCheckpoint
+from fulmen_core.formats.upcycling import UpcycleConfig, upcycle
 from fulmen_core.formats.writing import check_out, write_model
 from fulmen_core.model.layer_plan import LayerPlan
 from fulmen_core.model.parameters import parameter_shapes, parameters_active, parameters_total, stays_float32
+from fulmen_core.recipes import load_recipe
 from fulmen_core.registry import Registry
 from fulmen_core.tokenizer import Tokenizer
 
@@ -24,7 +27,13 @@ _PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 
 
 def import_checkpoint(
-    source: Path, out: Path, registry: Registry, *, dtype: ImportDtype = "auto", format_name: str | None = None
+    source: Path,
+    out: Path,
+    registry: Registry,
+    *,
+    dtype: ImportDtype = "auto",
+    format_name: str | None = None,
+    upcycled: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Turn the open checkpoint at `source` into the model folder `out`.
 
@@ -34,6 +43,7 @@ def import_checkpoint(
         registry: where formats come from.
         dtype: of the weights in `out`; "auto" keeps the stored one, and expands quantised weights to float32.
         format_name: the format; None finds it out.
+        upcycled: ``key=value`` words of an `UpcycleConfig`, to make a mixture of experts of a dense checkpoint.
 
     Returns:
         What `fulmen import --json` prints.
@@ -45,8 +55,11 @@ def import_checkpoint(
     started = time.monotonic()
     check_out(out)
     check_source(source)
+    wanted = load_recipe(UpcycleConfig, None, upcycled) if upcycled else None
     found = registry.checkpoint_format(format_name) if format_name else registry.checkpoint_format_of(source)
     checkpoint = found.read(source)
+    if wanted is not None:
+        checkpoint = upcycle(checkpoint, wanted)
     if dtype != "auto":
         checkpoint = _converted(checkpoint, getattr(torch, dtype))
     write_model(checkpoint, out)
