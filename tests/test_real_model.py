@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -41,11 +42,11 @@ def folder(gguf_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def generated(folder: Path, prompt: str, *options: str) -> dict[str, object]:
+def generated(folder: Path, prompt: str, *options: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "fulmen_core", "generate", "--model", str(folder), "--prompt", prompt, *options]
     result = subprocess.run([*command, "--greedy", "--json"], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    answer: dict[str, object] = json.loads(result.stdout)
+    answer: dict[str, Any] = json.loads(result.stdout)
     return answer
 
 
@@ -59,14 +60,16 @@ def test_logits_and_greedy_tokens_are_those_of_transformers(gguf_file: Path, fol
         gguf_file.parent, gguf_file=gguf_file.name, dtype=torch.float32
     ).eval()
     answer = generated(folder, PROMPT, "--max-tokens", "20")
-    prompt_BT = torch.tensor([answer["prompt_token_ids"]])
+    prompt, new = answer["prompt_token_ids"], answer["token_ids"]
+    tokens_BT = torch.tensor([[*prompt, *new]])
     model = load_model(folder)
     with torch.inference_mode():
-        expected = reference(prompt_BT).logits
-        ours = model.logits(model(prompt_BT).hidden_BTD)
-        tokens = reference.generate(prompt_BT, max_new_tokens=20, do_sample=False)
-    assert (ours - expected).abs().max() <= 1e-4 * expected.abs().max()
-    assert answer["token_ids"] == tokens[0, prompt_BT.shape[1] :].tolist()
+        expected_BTV = reference(tokens_BT, use_cache=False).logits
+        ours_BTV = model.logits(model(tokens_BT).hidden_BTD)
+    assert (ours_BTV - expected_BTV).abs().max() <= 1e-4 * expected_BTV.abs().max()
+    # Each new token is the one that transformers would take behind those before it: its greedy answer, in one pass.
+    assert len(new) == 20
+    assert expected_BTV[0, len(prompt) - 1 : -1].argmax(-1).tolist() == new
 
 
 def test_the_tokenizer_is_that_of_the_checkpoint(gguf_file: Path, folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -142,11 +143,18 @@ FORMS: dict[str, tuple[Callable[[], Tokenizer], dict[str, str], str]] = {
 }
 
 
+@cache
+def document(form: str) -> str:
+    """The tokenizer.json of a form, trained once: the trainer chooses among rare characters as it likes."""
+    text: str = FORMS[form][0]().to_str()
+    return text
+
+
 def save(form: str, folder: Path) -> Path:
     """Write tokenizer.json and tokenizer_config.json of a form."""
-    make, named, template = FORMS[form]
+    _, named, template = FORMS[form]
     folder.mkdir(parents=True, exist_ok=True)
-    make().save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer.json").write_text(document(form), "utf-8")
     config = {"tokenizer_class": "PreTrainedTokenizerFast", **named, "chat_template": template}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     return folder

@@ -25,8 +25,8 @@ PRE = {"smollm2": "smollm", "qwen": "qwen2", "neox": "gpt-2", "llama 3": "llama-
 
 def metadata_of(form: str) -> dict[str, Any]:
     """What llama.cpp's converter writes about the tokenizer of a form."""
-    make, named, template = forms.FORMS[form]
-    document = json.loads(make().to_str())
+    _, named, template = forms.FORMS[form]
+    document = json.loads(forms.document(form))
     vocab = dict(document["model"]["vocab"])
     added = {token["content"]: token["special"] for token in document["added_tokens"]}
     vocab |= {token["content"]: token["id"] for token in document["added_tokens"]}

@@ -225,7 +225,12 @@ def test_merges_that_spell_a_special_token_are_spelled_out(tmp_path: Path) -> No
     size = len(vocab)
     vocab.update({"<repo": size, "_name>": size + 1})
     document["model"]["ignore_merges"] = True  # a stretch that is a token is taken whole
-    document["pre_tokenizer"] = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
+    document["pre_tokenizer"] = {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": False,
+    }
     (directory / "tokenizer.json").write_text(json.dumps(document))
     tokenizer = Tokenizer.load(directory)
     assert isinstance(tokenizer, ForeignTokenizer)

@@ -19,7 +19,7 @@ from fulmen_core.model.layer_plan import LayerPlan
 from fulmen_core.model.parameters import parameter_shapes, parameters_active, parameters_total, stays_float32
 from fulmen_core.recipes import load_recipe
 from fulmen_core.registry import Registry
-from fulmen_core.tokenizer import Tokenizer
+from fulmen_core.tokenizer.foreign import TOKENIZER_FILE, ForeignTokenizer
 
 ImportDtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -62,10 +62,10 @@ def import_checkpoint(
         checkpoint = upcycle(checkpoint, wanted)
     if dtype != "auto":
         checkpoint = _converted(checkpoint, getattr(torch, dtype))
+    tokenizer = _tokenizer_of(checkpoint, source)
     write_model(checkpoint, out)
     config = checkpoint.config
     layers = LayerPlan.of(config)
-    tokenizer = Tokenizer.load(out) if checkpoint.tokenizer_files else None
     return {
         "source": str(source),
         "format": found.name,
@@ -89,6 +89,15 @@ def import_checkpoint(
         },
         "seconds": round(time.monotonic() - started, 1),
     }
+
+
+def _tokenizer_of(checkpoint: ForeignCheckpoint, source: Path) -> ForeignTokenizer | None:
+    """Load the tokenizer before anything is written, so that one which is of no use is refused in time."""
+    if TOKENIZER_FILE not in checkpoint.tokenizer_files:
+        return None
+    tokenizer = ForeignTokenizer(checkpoint.tokenizer_files, str(source))
+    tokenizer.check_model_vocab(checkpoint.config.vocab_size, str(source))
+    return tokenizer
 
 
 def check_source(source: Path) -> None:
