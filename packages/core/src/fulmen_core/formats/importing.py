@@ -62,7 +62,7 @@ def import_checkpoint(
     write_model(checkpoint, out)
     config = checkpoint.config
     layers = LayerPlan.of(config)
-    tokenizer = Tokenizer.load(out) if checkpoint.tokenizer_files else None
+    tokenizer = Tokenizer.load(out) if "tokenizer.json" in checkpoint.tokenizer_files else None
     return {
         "source": str(source),
         "format": found.name,
