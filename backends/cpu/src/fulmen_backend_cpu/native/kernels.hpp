@@ -50,7 +50,13 @@ struct Operands {
     const float* panel_scales;  // int8: [P * 16]
     float* out;                 // [R][stride]
     int stride;
+    const uint8_t* ahead;  // what the next calls will read, or null: fetched while this one computes
+    int ahead_lines;       // cache lines of it for each step of 64 bytes a panel
 };
+
+inline void fetch_ahead(const Operands& o, int step) {
+    for (int i = 0; i < o.ahead_lines; i++) __builtin_prefetch(o.ahead + ((size_t)step * o.ahead_lines + i) * 64, 0, 2);
+}
 
 template <int R, int P, bool ADD>
 inline void finish(f32x16 (&sums)[R][P], const Operands& o) {
@@ -127,6 +133,7 @@ struct Bf16Weights {
             const uint8_t* w = o.panels + b * o.block_bytes;
             const uint8_t* x = o.rows + (size_t)b * o.inputs * 2;
             for (int k = 0; k < o.inputs; k += 2) {
+                if (R > 2) fetch_ahead(o, k / 2);
                 __m512bh weights[P];
 #pragma GCC unroll 8
                 for (int p = 0; p < P; p++) weights[p] = (__m512bh)_mm512_loadu_si512(w + p * o.panel_bytes + (size_t)k * 32);
@@ -193,6 +200,7 @@ struct I8Weights {
             const uint8_t* w = o.panels + (size_t)g * o.group * LANES;
             const uint8_t* x = o.rows + (size_t)g * o.group;
             for (int k = 0; k < o.group; k += 4) {
+                if (R > 2) fetch_ahead(o, (g * o.group + k) / 4);
                 __m512i weights[P];
 #pragma GCC unroll 8
                 for (int p = 0; p < P; p++) weights[p] = _mm512_loadu_si512(w + p * o.panel_bytes + (size_t)k * LANES);
@@ -209,9 +217,10 @@ struct I8Weights {
 #pragma GCC unroll 8
                 for (int r = 0; r < R; r++) {
                     const f32x16 scale = panel_scale * o.row_scales[(size_t)r * o.groups + g];
-                    const f32x16 part = (f32x16)_mm512_cvtepi32_ps(whole[r][p]) * scale;
                     float* to = o.out + (size_t)r * o.stride + p * LANES;
-                    store(to, g ? load_f32(to) + part : part);
+                    const __m512 before = g ? (__m512)load_f32(to) : _mm512_setzero_ps();
+                    // An FMA by name: the compiler would round differently for other numbers of rows.
+                    store(to, (f32x16)_mm512_fmadd_ps(_mm512_cvtepi32_ps(whole[r][p]), (__m512)scale, before));
                 }
             }
         }

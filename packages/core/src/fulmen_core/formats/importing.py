@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +16,6 @@ from fulmen_core.formats.upcycling import UpcycleConfig, upcycle
 from fulmen_core.formats.writing import check_out, write_model
 from fulmen_core.model.layer_plan import LayerPlan
 from fulmen_core.model.parameters import parameter_shapes, parameters_active, parameters_total, stays_float32
-from fulmen_core.recipes import load_recipe
 from fulmen_core.registry import Registry
 from fulmen_core.tokenizer.foreign import TOKENIZER_FILE, ForeignTokenizer
 
@@ -33,7 +31,7 @@ def import_checkpoint(
     *,
     dtype: ImportDtype = "auto",
     format_name: str | None = None,
-    upcycled: Sequence[str] = (),
+    upcycling: UpcycleConfig | None = None,
 ) -> dict[str, Any]:
     """Turn the open checkpoint at `source` into the model folder `out`.
 
@@ -43,7 +41,7 @@ def import_checkpoint(
         registry: where formats come from.
         dtype: of the weights in `out`; "auto" keeps the stored one, and expands quantised weights to float32.
         format_name: the format; None finds it out.
-        upcycled: ``key=value`` words of an `UpcycleConfig`, to make a mixture of experts of a dense checkpoint.
+        upcycling: what mixture of experts to make of a dense checkpoint; None leaves it as it is.
 
     Returns:
         What `fulmen import --json` prints.
@@ -55,11 +53,10 @@ def import_checkpoint(
     started = time.monotonic()
     check_out(out)
     check_source(source)
-    wanted = load_recipe(UpcycleConfig, None, upcycled) if upcycled else None
     found = registry.checkpoint_format(format_name) if format_name else registry.checkpoint_format_of(source)
     checkpoint = found.read(source)
-    if wanted is not None:
-        checkpoint = upcycle(checkpoint, wanted)
+    if upcycling is not None:
+        checkpoint = upcycle(checkpoint, upcycling)
     if dtype != "auto":
         checkpoint = _converted(checkpoint, getattr(torch, dtype))
     tokenizer = _tokenizer_of(checkpoint, source)
@@ -87,6 +84,9 @@ def import_checkpoint(
             "tokens": tokenizer.vocab_size if tokenizer else None,
             "chat_template": bool(tokenizer and tokenizer.chat_template),
         },
+        "upcycled": None
+        if upcycling is None
+        else {**upcycling.model_dump(), "keeps_function": upcycling.keeps_function},
         "seconds": round(time.monotonic() - started, 1),
     }
 

@@ -16,6 +16,7 @@ from fulmen_core.errors import UserError
 from fulmen_core.files import atomic_write_json
 from fulmen_core.model.config import ModelConfig
 from fulmen_core.model.config_file import CONFIG_FILE, load_config
+from fulmen_core.model.initialisation import SkipInitialisation
 from fulmen_core.model.parameters import parameter_shapes, stays_float32
 from fulmen_core.model.safetensors_reader import StoredTensors
 from fulmen_core.model.safetensors_writer import SHARD_BYTES, write_safetensors
@@ -97,7 +98,7 @@ def load_model(directory: Path | str, dtype: torch.dtype = torch.float32) -> Tra
     stored = StoredTensors(directory)
     stored.check(shapes.items())
     stored.refuse(name for name in stored.entries if name not in shapes and not name.startswith(_EXTRA_PREFIX))
-    with torch.device("meta"):
+    with torch.device("meta"), SkipInitialisation():
         model = Transformer(config)
     # Copies, as the tensors are views of mapped files, which may be replaced.
     dtypes = {name: torch.float32 if stays_float32(name) else dtype for name in shapes}
