@@ -12,7 +12,7 @@ namespace {
 constexpr uint64_t FIELD = (1u << 20) - 1;
 constexpr int64_t SPIN_NS = 150'000;         // a waiting worker burns this much before it sleeps: longer than any serial part
 constexpr int64_t STALL_NS = 400'000;        // waited this long for others' last chunks: somebody is not scheduled
-constexpr int64_t LEFT_OUT_NS = 5'000'000;   // first penalty; a time slice is 1 to 4 ms
+constexpr int64_t LEFT_OUT_NS = 2'000'000;   // first penalty: about a time slice
 constexpr int64_t LONGEST_NS = 640'000'000;
 
 int64_t now_ns() {
