@@ -54,7 +54,7 @@ void multiply_with(const Matrix& w, int first_panel, int panels, const Rows& x, 
         for (int r = 0; r < rows; r += step) {
             const size_t at = (size_t)(r / step) * lines * w.panel_bytes();
             o.ahead_lines = !skinny && at < WIDE * w.panel_bytes() ? lines : 0;
-            o.ahead = skinny ? next : next + at;
+            o.ahead = next + at;
             const int count = rows - r < step ? rows - r : step;
             o.rows = x.row(first_row + r);
             if (x.format == Format::I8) {
