@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fulmen_backend_cpu import compiler as compiler_module
+from fulmen_backend_cpu import plugin
 from fulmen_backend_cpu.backend import CpuBackend
 from fulmen_backend_cpu.compiler import Compiler, NativeUnavailable, build_library, find_compiler
 from fulmen_backend_cpu.native_library import Format, load_library
@@ -281,6 +282,14 @@ def test_without_a_compiler_the_torch_runner_serves_and_says_why(
             CpuBackend().load_runner(model_dir, EngineLimits(1, 64, 32), quantize="int8")
     finally:
         load_library.cache_clear()
+
+
+def test_the_probe_says_what_serving_will_run_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "compiled" in plugin.probe().versions["native kernels"]
+    monkeypatch.setattr(compiler_module.shutil, "which", lambda name: None)
+    assert plugin.probe().versions["native kernels"] == (
+        "no, serving on PyTorch: there is no C++ compiler (g++ or clang++)"
+    )
 
 
 def test_the_native_runner_is_the_default(model_dir: Path) -> None:

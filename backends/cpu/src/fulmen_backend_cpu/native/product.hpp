@@ -49,11 +49,11 @@ void multiply_with(const Matrix& w, int first_panel, int panels, const Rows& x, 
         o.out = block;
         o.stride = width * LANES;
         // Spread the next panels over the calls of these: with one call four lines a step, with four or more one.
-        const uint8_t* next = p + width < panels || first_panel + p + width < w.panels ? w.panel(first_panel + p + width) : nullptr;
-        const int calls = (rows + step - 1) / step, lines = next ? std::max(1, WIDE / calls) : 0;
+        const uint8_t* next = w.panel(first_panel + p + width);
+        const int lines = std::max(1, WIDE * step / rows);
         for (int r = 0; r < rows; r += step) {
-            const size_t at = (size_t)(r / step) * lines * (w.panel_bytes() / 64) * 64;
-            o.ahead_lines = at < WIDE * w.panel_bytes() ? lines : 0;
+            const size_t at = (size_t)(r / step) * lines * w.panel_bytes();
+            o.ahead_lines = !skinny && at < WIDE * w.panel_bytes() ? lines : 0;
             o.ahead = next + at;
             const int count = rows - r < step ? rows - r : step;
             o.rows = x.row(first_row + r);
