@@ -8,6 +8,7 @@ Legend: B batch, T time, D model width, K kv heads, h head width, N = B*T tokens
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -45,6 +46,7 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig, layer: LayerSpec) -> None:
         super().__init__()
         self.layer = layer
+        self.attend: Callable[[Tensor, Tensor, Tensor, Mask], Tensor] = attend
         self.attention_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.attention = Attention(config, layer)
         self.attention_post_norm = RMSNorm(config.hidden_size, config.rms_norm_eps) if config.post_norms else None
@@ -63,7 +65,7 @@ class Block(nn.Module):
         normed_BTD = self.attention_norm(x_BTD)
         k_BTKh, v_BTKh = shared_kv or self.attention.project_kv(normed_BTD, cos, sin)
         q_BTHh = self.attention.project_q(normed_BTD, cos, sin)
-        x_BTD = self.add_attention(x_BTD, normed_BTD, attend(q_BTHh, k_BTKh, v_BTKh, mask))
+        x_BTD = self.add_attention(x_BTD, normed_BTD, self.attend(q_BTHh, k_BTKh, v_BTKh, mask))
         y_BTD, routing = self._feed_forward(x_BTD)
         return BlockOutput(y_BTD, k_BTKh, v_BTKh, routing)
 

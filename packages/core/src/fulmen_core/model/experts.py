@@ -33,6 +33,7 @@ class Experts(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.implementation: Implementation = "grouped"
+        self.grouped: Callable[[Tensor, Tensor, Tensor, Routing], Tensor] = grouped
         experts, width, inner = config.num_experts, config.hidden_size, config.moe_intermediate_size
         self.gate_up_EGD = nn.Parameter(torch.empty(experts, 2 * inner, width))
         self.down_EFD = nn.Parameter(torch.empty(experts, inner, width))
@@ -40,7 +41,7 @@ class Experts(nn.Module):
     def forward(self, x_ND: Tensor, routing: Routing) -> Tensor:
         """Mix the selected experts' outputs: [N, D] in the dtype of the products (autocast's, or the input's)."""
         formulations: dict[str, Callable[[Tensor, Tensor, Tensor, Routing], Tensor]] = {
-            "grouped": grouped,
+            "grouped": self.grouped,
             "dense": dense,
         }
         return formulations[self.implementation](x_ND, self.gate_up_EGD, self.down_EFD, routing)

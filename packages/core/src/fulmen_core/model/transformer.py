@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from fulmen_core.model.attention import Attention
 from fulmen_core.model.block import Block, BlockOutput
 from fulmen_core.model.config import ModelConfig
 from fulmen_core.model.experts import Experts, Implementation
@@ -19,6 +20,7 @@ from fulmen_core.model.initialisation import initialise
 from fulmen_core.model.layer_plan import LayerPlan
 from fulmen_core.model.masks import build_mask
 from fulmen_core.model.norm import RMSNorm
+from fulmen_core.model.operations import Operations
 from fulmen_core.model.rope import rotary
 from fulmen_core.model.router import RouterStatistics
 
@@ -40,6 +42,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.plan = LayerPlan.of(config)
+        self.build_mask = build_mask
         self.embed = nn.Embedding(config.vocab_size, config.hidden_size)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in self.plan)
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
@@ -75,7 +78,7 @@ class Transformer(nn.Module):
             positions_BT, self.config.head_dim, self.config.rope_theta, angle_dtype, self.config.rope_scaling
         )
         windows = dict.fromkeys(layer.window for layer in self.plan)
-        masks = {window: build_mask(tokens, window, segments_BT, tokens_BT.device) for window in windows}
+        masks = {window: self.build_mask(tokens, window, segments_BT, tokens_BT.device) for window in windows}
 
         logits: list[Tensor] = []
         selected: list[Tensor] = []
@@ -127,6 +130,19 @@ class Transformer(nn.Module):
         for module in self.modules():
             if isinstance(module, Experts):
                 module.implementation = name
+
+    def use(self, operations: Operations) -> None:
+        """Compute with `operations` from now on: same results, other speed."""
+        self.build_mask = operations.build_mask
+        for module in self.modules():
+            if isinstance(module, RMSNorm):
+                module.function = operations.rms_norm
+            elif isinstance(module, Attention):
+                module.norm_and_rotate = operations.norm_and_rotate
+            elif isinstance(module, Block):
+                module.attend = operations.attend
+            elif isinstance(module, Experts):
+                module.grouped = operations.grouped
 
     def block(self, index: int) -> Block:
         """The block of layer `index`."""
