@@ -19,6 +19,13 @@ using namespace fulmen;
         }                          \
     } while (0)
 
+// Asked when the library is tried out.
+extern "C" __attribute__((visibility("default"))) int fulmen_features() {
+    float lanes[LANES];
+    put(lanes, exponential(splat(1.0f)));
+    return lanes[0] > 2.7f;
+}
+
 EXPORT fulmen_norm_forward(int bf16, const float* x, const float* weight, void* y, float* rstd, int64_t rows, int64_t width, float eps,
                            int threads) {
     TYPED((norm_forward<float, T>(x, weight, (T*)y, rstd, rows, (int)width, eps, threads)));

@@ -1,0 +1,152 @@
+"""The selected experts as one differentiable function over the compiled kernels.
+
+Legend: N tokens, D model width, E experts, K experts a token, F expert width, G = 2F, M = N*K (token, selection)
+pairs, R rows sorted by expert, each expert's rounded up to a multiple; filler rows are zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, MutableMapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from fulmen_backend_cpu.training_kernels import LANES, TrainingKernels, load_kernels
+from fulmen_core.model.experts import grouped
+from fulmen_core.model.precision import product_dtype
+from fulmen_core.model.router import Routing
+
+_CASTS: MutableMapping[Tensor, tuple[int, Tensor]] = WeakTensorKeyDictionary()
+
+
+def cast_once(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """`weight` in `dtype`, made anew when the weight was written to: once a step, not once a micro-batch."""
+    if weight.dtype == dtype:
+        return weight.detach()
+    version, cast = _CASTS.get(weight, (-1, weight))
+    if version != weight._version or cast.dtype != dtype:
+        cast = weight.detach().to(dtype)
+        _CASTS[weight] = (weight._version, cast)
+    return cast
+
+
+def row_multiple(dtype: torch.dtype, pairs: int, experts: int) -> int:
+    """What each expert's rows are rounded up to: oneDNN compiles a kernel for every new number of 16-bit rows."""
+    if dtype.itemsize != 2:
+        return 1
+    return 64 if pairs >= 256 * experts else 32 if pairs >= 64 * experts else 8 if pairs >= 8 * experts else 1
+
+
+def native_grouped(x_ND: Tensor, gate_up_EGD: Tensor, down_EFD: Tensor, routing: Routing) -> Tensor:
+    """`fulmen_core.model.experts.grouped`, except that the result is float32 where autocast is on."""
+    dtype = product_dtype(x_ND)
+    inner, width = down_EFD.shape[1:]
+    if dtype not in (torch.bfloat16, torch.float32) or width % LANES or inner % LANES or x_ND.dtype is torch.float64:
+        return grouped(x_ND, gate_up_EGD, down_EFD, routing)
+    return _apply(x_ND, gate_up_EGD, down_EFD, routing.selected_NK, routing.weights_NK, dtype)
+
+
+class _Experts(torch.autograd.Function):
+    """Rows are weighted between the two products, so that the outputs need not be kept for the weights' gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x_ND: Tensor,
+        gate_up_EGD: Tensor,
+        down_EFD: Tensor,
+        selected_NK: Tensor,
+        weights_NK: Tensor,
+        dtype: torch.dtype,
+    ) -> Tensor:
+        kernels = load_kernels()
+        experts, inner, width = down_EFD.shape
+        tokens, top_k = selected_NK.shape
+        x_ND, weights_NK = x_ND.contiguous(), weights_NK.float().contiguous()
+        multiple = row_multiple(dtype, tokens * top_k, experts)
+        ends_E, row_M, pair_R = kernels.sort_pairs(selected_NK, experts, multiple)
+        x_RD = _gather(kernels, x_ND, pair_R, top_k, dtype)
+        gate_up_RG = F.grouped_mm(x_RD, cast_once(gate_up_EGD, dtype).transpose(1, 2), offs=ends_E)
+        hidden_RF = x_RD.new_empty(len(x_RD), inner)
+        low = int(dtype is torch.bfloat16)
+        kernels.call("swiglu_forward", low, gate_up_RG, pair_R, weights_NK, hidden_RF, len(x_RD), inner)
+        y_RD = F.grouped_mm(hidden_RF, cast_once(down_EFD, dtype), offs=ends_E)
+        ctx.save_for_backward(x_ND, gate_up_EGD, down_EFD, weights_NK, ends_E, row_M, pair_R, x_RD, gate_up_RG)
+        ctx.top_k = top_k
+        return _combine(kernels, y_RD, row_M, top_k, torch.float32)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor | None, ...]:
+        kernels = load_kernels()
+        x_ND, gate_up_EGD, down_EFD, weights_NK, ends_E, row_M, pair_R, x_RD, gate_up_RG = ctx.saved_tensors
+        dtype, rows, inner, top_k = x_RD.dtype, len(x_RD), down_EFD.shape[1], ctx.top_k
+        grad_RD = _gather(kernels, grad_ND.contiguous(), pair_R, top_k, dtype)
+        grad_hidden_RF = F.grouped_mm(grad_RD, cast_once(down_EFD, dtype).transpose(1, 2), offs=ends_E)
+        grad_gate_up_RG, hidden_RF = torch.empty_like(gate_up_RG), torch.empty_like(grad_hidden_RF)
+        grad_weights_NK = torch.empty_like(weights_NK)
+        kernels.call(
+            "swiglu_backward",
+            int(dtype is torch.bfloat16),
+            grad_hidden_RF,
+            gate_up_RG,
+            pair_R,
+            weights_NK,
+            grad_gate_up_RG,
+            hidden_RF,
+            grad_weights_NK,
+            rows,
+            inner,
+        )
+        grad_down_EFD = F.grouped_mm(hidden_RF.t(), grad_RD, offs=ends_E)
+        grad_gate_up_EGD = F.grouped_mm(grad_gate_up_RG.t(), x_RD, offs=ends_E)
+        grad_x_RD = F.grouped_mm(grad_gate_up_RG, cast_once(gate_up_EGD, dtype), offs=ends_E)
+        return (
+            _combine(kernels, grad_x_RD, row_M, top_k, x_ND.dtype),
+            grad_gate_up_EGD.to(gate_up_EGD.dtype),
+            grad_down_EFD.to(down_EFD.dtype),
+            None,
+            grad_weights_NK,
+            None,
+        )
+
+
+_apply: Callable[..., Tensor] = _Experts.apply
+
+
+def _gather(kernels: TrainingKernels, x_ND: Tensor, pair_R: Tensor, top_k: int, dtype: torch.dtype) -> Tensor:
+    rows, width = len(pair_R), x_ND.shape[1]
+    x_RD = x_ND.new_empty(rows, width, dtype=dtype)
+    kernels.call(
+        "gather",
+        int(x_ND.dtype is torch.bfloat16),
+        int(dtype is torch.bfloat16),
+        x_ND,
+        pair_R,
+        top_k,
+        x_RD,
+        rows,
+        width,
+    )
+    return x_RD
+
+
+def _combine(kernels: TrainingKernels, y_RD: Tensor, row_M: Tensor, top_k: int, dtype: torch.dtype) -> Tensor:
+    tokens, width = len(row_M) // top_k, y_RD.shape[1]
+    y_ND = y_RD.new_empty(tokens, width, dtype=dtype)
+    kernels.call(
+        "combine",
+        int(y_RD.dtype is torch.bfloat16),
+        int(dtype is torch.bfloat16),
+        y_RD,
+        row_M,
+        top_k,
+        y_ND,
+        tokens,
+        width,
+    )
+    return y_ND
