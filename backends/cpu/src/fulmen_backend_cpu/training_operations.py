@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fulmen_backend_cpu.training_attention import native_attend
+from fulmen_backend_cpu.training_cross_entropy import native_cross_entropy
 from fulmen_backend_cpu.training_experts import native_grouped
 from fulmen_backend_cpu.training_kernels import load_kernels
 from fulmen_backend_cpu.training_norm import native_norm_and_rotate, native_rms_norm
@@ -23,4 +24,5 @@ def native_operations() -> Operations:
         rms_norm=native_rms_norm,
         norm_and_rotate=native_norm_and_rotate,
         grouped=native_grouped,
+        cross_entropy=native_cross_entropy,
     )

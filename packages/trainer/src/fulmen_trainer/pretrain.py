@@ -227,6 +227,7 @@ class PretrainModule:
                 self.model.head_weight_VD,
                 ids_BT1[:, 1:].flatten(),
                 weights_BT.flatten(),
+                self.model.operations.cross_entropy,
             )
         if output.router is None:
             torch.autograd.backward(loss)

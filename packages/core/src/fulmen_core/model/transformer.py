@@ -18,7 +18,6 @@ from fulmen_core.model.config import ModelConfig
 from fulmen_core.model.experts import Experts, Implementation
 from fulmen_core.model.initialisation import initialise
 from fulmen_core.model.layer_plan import LayerPlan
-from fulmen_core.model.masks import build_mask
 from fulmen_core.model.norm import RMSNorm
 from fulmen_core.model.operations import Operations
 from fulmen_core.model.rope import rotary
@@ -42,7 +41,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.plan = LayerPlan.of(config)
-        self.build_mask = build_mask
+        self.operations = Operations()
         self.embed = nn.Embedding(config.vocab_size, config.hidden_size)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in self.plan)
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
@@ -78,7 +77,7 @@ class Transformer(nn.Module):
             positions_BT, self.config.head_dim, self.config.rope_theta, angle_dtype, self.config.rope_scaling
         )
         windows = dict.fromkeys(layer.window for layer in self.plan)
-        masks = {window: self.build_mask(tokens, window, segments_BT, tokens_BT.device) for window in windows}
+        masks = {window: self.operations.build_mask(tokens, window, segments_BT, tokens_BT.device) for window in windows}
 
         logits: list[Tensor] = []
         selected: list[Tensor] = []
@@ -133,7 +132,7 @@ class Transformer(nn.Module):
 
     def use(self, operations: Operations) -> None:
         """Compute with `operations` from now on: same results, other speed."""
-        self.build_mask = operations.build_mask
+        self.operations = operations
         for module in self.modules():
             if isinstance(module, RMSNorm):
                 module.function = operations.rms_norm
