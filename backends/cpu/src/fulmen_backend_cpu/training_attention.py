@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -30,7 +29,7 @@ _KEPT_TOKENS = 1024  # rows of up to so many tokens keep a full layer's weights;
 def native_attend(q_BTHh: Tensor, k_BTKh: Tensor, v_BTKh: Tensor, mask: Mask) -> Tensor:
     """`fulmen_core.model.attention.attend` for a mask of `first_keys`."""
     low = q_BTHh.dtype in (torch.bfloat16, torch.float32) and q_BTHh.dtype == k_BTKh.dtype == v_BTKh.dtype
-    if not isinstance(mask, FirstKeys) or not low:
+    if not isinstance(mask, FirstKeys) or not low or q_BTHh.shape[3] % LANES:
         return attend(q_BTHh, k_BTKh, v_BTKh, mask)
     return _apply(q_BTHh, k_BTKh, v_BTKh, mask.first_BT, mask.window)
 
@@ -79,6 +78,10 @@ class _Attend(torch.autograd.Function):
 _apply: Callable[..., Tensor] = _Attend.apply
 
 
+def _low(x: Tensor) -> int:
+    return int(x.dtype is torch.bfloat16)
+
+
 def _soften(
     kernels: TrainingKernels, scores: Tensor, shape: _Shape, first_BT: Tensor, blocks: int, query: int, key: int
 ) -> None:
@@ -87,7 +90,7 @@ def _soften(
     stride = shape.tokens if len(first_BT) > 1 else 0
     kernels.call(
         "softmax_forward",
-        int(scores.dtype is torch.bfloat16),
+        _low(scores),
         *(scores, first_BT, stride, shape.kv_heads, blocks, rows // shape.group, shape.group),
         *(query, key, shape.tokens, keys, items * rows, shape.scale),
     )
@@ -95,23 +98,37 @@ def _soften(
 
 def _soften_backward(kernels: TrainingKernels, weights: Tensor, grads: Tensor, scale: float) -> None:
     items, rows, keys = weights.shape
-    low = int(weights.dtype is torch.bfloat16)
-    kernels.call("softmax_backward", low, weights, grads, items * rows, keys, scale)
+    kernels.call("softmax_backward", _low(weights), weights, grads, items * rows, keys, scale)
 
 
-def _rows(x_BTHh: Tensor, kv_heads: int, tokens: int) -> Tensor:
-    """Heads by the kv head that they read, [B*K, tokens*G, h] with a token's heads adjacent; zeros behind T."""
-    batch, time, heads, width = x_BTHh.shape
-    if tokens > time:
-        x_BTHh = F.pad(x_BTHh, (0, 0, 0, 0, 0, tokens - time))
-    x_BKTGh = torch.unflatten(x_BTHh, 2, (kv_heads, -1)).transpose(1, 2)
-    return x_BKTGh.reshape(batch * kv_heads, tokens * heads // kv_heads, width)
+def _adjacent(x_BTHh: Tensor) -> Tensor:
+    """`x_BTHh` with tokens at one distance and heads side by side, copied if it is laid out otherwise."""
+    _, tokens, _, width = x_BTHh.shape
+    stride = x_BTHh.stride()
+    return x_BTHh if stride[2:] == (width, 1) and stride[0] == tokens * stride[1] else x_BTHh.contiguous()
+
+
+def _rows(x_BTHh: Tensor, kv_heads: int, queries: int) -> Tensor:
+    """Heads by the kv head that they read, [B*K, queries*G, h] with a token's heads adjacent; zeros behind T."""
+    x_BTHh = _adjacent(x_BTHh)
+    batch, tokens, heads, width = x_BTHh.shape
+    group = heads // kv_heads
+    rows = x_BTHh.new_empty(batch * kv_heads, queries * group, width)
+    load_kernels().call(
+        "pack_heads", _low(rows), x_BTHh, batch, tokens, kv_heads, group, width, x_BTHh.stride(1), queries, rows
+    )
+    return rows
 
 
 def _heads(rows: Tensor, shape: _Shape, group: int) -> Tensor:
     """The inverse of `_rows`, filler dropped: [B, T, K*group, h]."""
-    x_BKTGh = rows.reshape(shape.batch, shape.kv_heads, -1, group, shape.width)
-    return x_BKTGh[:, :, : shape.tokens].transpose(1, 2).flatten(2, 3)
+    queries = rows.numel() // (shape.batch * shape.kv_heads * group * shape.width)
+    x_BTHh = rows.new_empty(shape.batch, shape.tokens, shape.kv_heads * group, shape.width)
+    load_kernels().call(
+        *("unpack_heads", _low(rows), rows, shape.batch, shape.tokens, shape.kv_heads, group, shape.width),
+        *(queries, x_BTHh),
+    )
+    return x_BTHh
 
 
 class _Windows(NamedTuple):
@@ -128,19 +145,23 @@ class _Windows(NamedTuple):
 
     def cut(self, x_BTKh: Tensor) -> Tensor:
         """The keys (or values) of all blocks [X, S, h]; zeros before the first and behind the last token."""
-        filler = (0, 0, self.keys - self.block, self.blocks * self.block - x_BTKh.shape[1])
-        x_BKPh = F.pad(x_BTKh.transpose(1, 2), filler)
-        return x_BKPh.unfold(2, self.keys, self.block).transpose(3, 4).reshape(-1, self.keys, x_BTKh.shape[3])
+        x_BTKh = _adjacent(x_BTKh)
+        batch, tokens, kv_heads, width = x_BTKh.shape
+        cut_XSh = x_BTKh.new_empty(batch * kv_heads * self.blocks, self.keys, width)
+        load_kernels().call(
+            *("cut_windows", _low(cut_XSh), x_BTKh, batch, tokens, kv_heads, width, x_BTKh.stride(1)),
+            *(self.blocks, self.block, self.keys, cut_XSh),
+        )
+        return cut_XSh
 
-    def add(self, grads_XSh: Tensor, shape: _Shape) -> Tensor:
+    def fold(self, grads_XSh: Tensor, shape: _Shape) -> Tensor:
         """The inverse of `cut` for gradients, [B, T, K, h]: what several blocks say of a key is added in float32."""
-        parts = self.keys // self.block
-        grads = grads_XSh.view(shape.batch * shape.kv_heads, self.blocks, parts, self.block, shape.width)
-        total = grads.new_zeros(len(grads), self.blocks + parts - 1, self.block, shape.width, dtype=torch.float32)
-        for part in range(parts):
-            total[:, part : part + self.blocks] += grads[:, :, part]
-        rows = total[:, parts - 1 :].to(grads.dtype).flatten(1, 2)
-        return _heads(rows, shape, 1)
+        total = grads_XSh.new_empty(shape.batch, shape.tokens, shape.kv_heads, shape.width)
+        load_kernels().call(
+            *("fold_windows", _low(total), grads_XSh, shape.batch, shape.tokens, shape.kv_heads, shape.width),
+            *(self.blocks, self.block, self.keys, total),
+        )
+        return total
 
 
 def _window_forward(
@@ -165,7 +186,7 @@ def _window_backward(
     _soften_backward(load_kernels(), weights_XRS, grads_XRS, shape.scale)
     grad_q = _heads(torch.bmm(grads_XRS, sizes.cut(k_BTKh)), shape, shape.group)
     grad_k_XSh = torch.bmm(grads_XRS.transpose(1, 2), q_XRh)
-    return grad_q, sizes.add(grad_k_XSh, shape), sizes.add(grad_v_XSh, shape)
+    return grad_q, sizes.fold(grad_k_XSh, shape), sizes.fold(grad_v_XSh, shape)
 
 
 def _full_blocks(tokens: int) -> list[tuple[int, int]]:

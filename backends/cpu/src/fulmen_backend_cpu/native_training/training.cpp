@@ -2,6 +2,7 @@
 // `bf16` says what `void*` elements are: bfloat16, or float.
 
 #include "experts.hpp"
+#include "layout.hpp"
 #include "norm.hpp"
 #include "softmax.hpp"
 
@@ -58,6 +59,30 @@ EXPORT fulmen_softmax_forward(int bf16, void* scores, const int32_t* first, int6
 
 EXPORT fulmen_softmax_backward(int bf16, const void* weights, void* grads, int64_t rows, int64_t keys, float scale, int threads) {
     TYPED((softmax_backward<T>((const T*)weights, (T*)grads, rows, keys, scale, threads)));
+}
+
+EXPORT fulmen_pack_heads(int bf16, const void* x, int64_t batch, int64_t tokens, int64_t kv_heads, int64_t group, int64_t width,
+                         int64_t stride, int64_t queries, void* out, int threads) {
+    const Heads s{batch, tokens, kv_heads, group, width, stride};
+    TYPED((pack_heads<T>((const T*)x, s, queries, (T*)out, threads)));
+}
+
+EXPORT fulmen_unpack_heads(int bf16, const void* x, int64_t batch, int64_t tokens, int64_t kv_heads, int64_t group, int64_t width,
+                           int64_t queries, void* out, int threads) {
+    const Heads s{batch, tokens, kv_heads, group, width, 0};
+    TYPED((unpack_heads<T>((const T*)x, s, queries, (T*)out, threads)));
+}
+
+EXPORT fulmen_cut_windows(int bf16, const void* x, int64_t batch, int64_t tokens, int64_t kv_heads, int64_t width, int64_t stride,
+                          int64_t blocks, int64_t block, int64_t keys, void* out, int threads) {
+    const Heads s{batch, tokens, kv_heads, 1, width, stride};
+    TYPED((cut_windows<T>((const T*)x, s, blocks, block, keys, (T*)out, threads)));
+}
+
+EXPORT fulmen_fold_windows(int bf16, const void* grads, int64_t batch, int64_t tokens, int64_t kv_heads, int64_t width, int64_t blocks,
+                           int64_t block, int64_t keys, void* out, int threads) {
+    const Heads s{batch, tokens, kv_heads, 1, width, 0};
+    TYPED((fold_windows<T>((const T*)grads, s, blocks, block, keys, (T*)out, threads)));
 }
 
 EXPORT fulmen_cross_entropy(int bf16, void* logits, const int64_t* targets, const float* weights, float* losses, int64_t tokens,
