@@ -6,33 +6,18 @@ pairs, R rows sorted by expert, each expert's rounded up to a multiple; filler r
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from fulmen_backend_cpu.training_kernels import LANES, TrainingKernels, load_kernels
 from fulmen_core.model.experts import grouped
 from fulmen_core.model.precision import product_dtype
 from fulmen_core.model.router import Routing
-
-_CASTS: MutableMapping[Tensor, tuple[int, Tensor]] = WeakTensorKeyDictionary()
-
-
-def cast_once(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """`weight` in `dtype`, made anew when the weight was written to: once a step, not once a micro-batch."""
-    if weight.dtype == dtype:
-        return weight.detach()
-    version, cast = _CASTS.get(weight, (-1, weight))
-    if version != weight._version or cast.dtype != dtype:
-        cast = weight.detach().to(dtype)
-        _CASTS[weight] = (weight._version, cast)
-    return cast
-
 
 def row_multiple(dtype: torch.dtype, pairs: int, experts: int) -> int:
     """What each expert's rows are rounded up to: oneDNN compiles a kernel for every new number of 16-bit rows."""
@@ -70,23 +55,24 @@ class _Experts(torch.autograd.Function):
         multiple = row_multiple(dtype, tokens * top_k, experts)
         ends_E, row_M, pair_R = kernels.sort_pairs(selected_NK, experts, multiple)
         x_RD = _gather(kernels, x_ND, pair_R, top_k, dtype)
-        gate_up_RG = F.grouped_mm(x_RD, cast_once(gate_up_EGD, dtype).transpose(1, 2), offs=ends_E)
+        gate_up_cast_EGD, down_cast_EFD = gate_up_EGD.to(dtype), down_EFD.to(dtype)
+        gate_up_RG = F.grouped_mm(x_RD, gate_up_cast_EGD.transpose(1, 2), offs=ends_E)
         hidden_RF = x_RD.new_empty(len(x_RD), inner)
         low = int(dtype is torch.bfloat16)
         kernels.call("swiglu_forward", low, gate_up_RG, pair_R, weights_NK, hidden_RF, len(x_RD), inner)
-        y_RD = F.grouped_mm(hidden_RF, cast_once(down_EFD, dtype), offs=ends_E)
-        ctx.save_for_backward(x_ND, gate_up_EGD, down_EFD, weights_NK, ends_E, row_M, pair_R, x_RD, gate_up_RG)
-        ctx.top_k = top_k
+        y_RD = F.grouped_mm(hidden_RF, down_cast_EFD, offs=ends_E)
+        ctx.save_for_backward(gate_up_cast_EGD, down_cast_EFD, weights_NK, ends_E, row_M, pair_R, x_RD, gate_up_RG)
+        ctx.top_k, ctx.x_dtype, ctx.weight_dtype = top_k, x_ND.dtype, down_EFD.dtype
         return _combine(kernels, y_RD, row_M, top_k, torch.float32)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor | None, ...]:
         kernels = load_kernels()
-        x_ND, gate_up_EGD, down_EFD, weights_NK, ends_E, row_M, pair_R, x_RD, gate_up_RG = ctx.saved_tensors
+        gate_up_EGD, down_EFD, weights_NK, ends_E, row_M, pair_R, x_RD, gate_up_RG = ctx.saved_tensors
         dtype, rows, inner, top_k = x_RD.dtype, len(x_RD), down_EFD.shape[1], ctx.top_k
         grad_RD = _gather(kernels, grad_ND.contiguous(), pair_R, top_k, dtype)
-        grad_hidden_RF = F.grouped_mm(grad_RD, cast_once(down_EFD, dtype).transpose(1, 2), offs=ends_E)
+        grad_hidden_RF = F.grouped_mm(grad_RD, down_EFD.transpose(1, 2), offs=ends_E)
         grad_gate_up_RG, hidden_RF = torch.empty_like(gate_up_RG), torch.empty_like(grad_hidden_RF)
         grad_weights_NK = torch.empty_like(weights_NK)
         kernels.call(
@@ -104,11 +90,11 @@ class _Experts(torch.autograd.Function):
         )
         grad_down_EFD = F.grouped_mm(hidden_RF.t(), grad_RD, offs=ends_E)
         grad_gate_up_EGD = F.grouped_mm(grad_gate_up_RG.t(), x_RD, offs=ends_E)
-        grad_x_RD = F.grouped_mm(grad_gate_up_RG, cast_once(gate_up_EGD, dtype), offs=ends_E)
+        grad_x_RD = F.grouped_mm(grad_gate_up_RG, gate_up_EGD, offs=ends_E)
         return (
-            _combine(kernels, grad_x_RD, row_M, top_k, x_ND.dtype),
-            grad_gate_up_EGD.to(gate_up_EGD.dtype),
-            grad_down_EFD.to(down_EFD.dtype),
+            _combine(kernels, grad_x_RD, row_M, top_k, ctx.x_dtype),
+            grad_gate_up_EGD.to(ctx.weight_dtype),
+            grad_down_EFD.to(ctx.weight_dtype),
             None,
             grad_weights_NK,
             None,

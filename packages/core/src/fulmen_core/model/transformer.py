@@ -5,7 +5,7 @@ Legend: B batch, T time, D model width, V vocabulary, N = B*T tokens.
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,9 @@ from fulmen_core.model.norm import RMSNorm
 from fulmen_core.model.operations import Operations
 from fulmen_core.model.rope import rotary
 from fulmen_core.model.router import RouterStatistics
+
+
+Recompute = Literal["none", "experts", "blocks"]
 
 
 class TransformerOutput(NamedTuple):
@@ -55,7 +58,7 @@ class Transformer(nn.Module):
         positions_BT: Tensor | None = None,
         segments_BT: Tensor | None = None,
         valid_BT: Tensor | None = None,
-        recompute: bool = False,
+        recompute: Recompute = "none",
     ) -> TransformerOutput:
         """Run whole rows of tokens.
 
@@ -64,7 +67,8 @@ class Transformer(nn.Module):
             positions_BT: int64 rotary positions; 0..T-1 if None. Restart them where a document starts.
             segments_BT: int document ids, equal ids adjacent; attention never crosses them. None: one document a row.
             valid_BT: bool, False for tokens that the router's statistics leave out. None: negative segment ids are.
-            recompute: keep only the blocks' inputs and outputs, and run each block again in the backward pass.
+            recompute: what is computed again in the backward pass instead of being kept: "experts", all between their
+                inputs and outputs, or "blocks", all between the blocks.
         """
         tokens = tokens_BT.shape[1]
         x_BTD = self.embedded(tokens_BT)
@@ -83,10 +87,10 @@ class Transformer(nn.Module):
         selected: list[Tensor] = []
         shared_kv: tuple[Tensor, Tensor] | None = None
         for layer, block in zip(self.plan, self.blocks, strict=True):
-            arguments = (x_BTD, cos, sin, masks[layer.window], None if layer.owns_kv else shared_kv)
+            arguments = (x_BTD, cos, sin, masks[layer.window], None if layer.owns_kv else shared_kv, recompute == "experts")
             output: BlockOutput = (
                 checkpoint(block, *arguments, use_reentrant=False, preserve_rng_state=False)
-                if recompute
+                if recompute == "blocks"
                 else block(*arguments)
             )
             x_BTD = output.x_BTD
