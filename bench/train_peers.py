@@ -1,4 +1,4 @@
-"""One training step of each contestant: Fulmen through its public path, and transformers' Qwen3-MoE of the same dimensions."""
+"""One training step of each contestant: Fulmen through its public path, and a Qwen3-MoE of the same dimensions."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Batch:
 
     @classmethod
     def random(cls, vocabulary: int, rows: int, tokens: int, seed: int = 0) -> Batch:
-        """Documents of random lengths; tokens distributed as words are (Zipf), so that experts are not loaded evenly."""
+        """Documents of random lengths; tokens as frequent as words (Zipf), so that experts are not loaded evenly."""
         generator = np.random.default_rng(seed)
         share_V = 1 / np.arange(1, vocabulary + 1)
         ids = generator.choice(vocabulary, size=(rows, tokens + 1), p=share_V / share_V.sum())
@@ -59,14 +59,12 @@ class Batch:
 def fulmen(
     config: ModelConfig, rows: int, tokens: int, *, optimizer: str = "adamw", compile_model: bool = False
 ) -> Contestant:
-    """A step as `fulmen_trainer.pretrain` makes it: prepared by the CPU backend, chunked loss, balance losses, clipping."""
+    """A step as `fulmen_trainer.pretrain` makes it: the CPU backend's model, chunked loss, balance losses, clipping."""
     torch.manual_seed(0)
     model = Transformer(config)
     program = Registry.discover().backend("cpu").prepare_training(model, TrainPlan(compile=compile_model))
     products = torch.bfloat16 if program.choices["dtype"] == "bfloat16" else torch.float32
-    updates = build_optimizer(
-        model, OptimizerConfig.model_validate({"name": optimizer, "lr": 1e-3}), products=products
-    )
+    updates = build_optimizer(model, OptimizerConfig.model_validate({"name": optimizer, "lr": 1e-3}), products=products)
     batch = Batch.random(config.vocab_size, rows, tokens)
     weights_N = torch.full((rows * tokens,), 1 / (rows * tokens))
 
@@ -92,8 +90,8 @@ def fulmen(
     return Contestant(step, {**program.choices, "optimizer": optimizer})
 
 
-#: What transformers is tried with: experts, products, compiled or not. `batched_mm` is left out: it copies the weights of
-#: every (token, expert) pair, 10 GB and more in a step of 4,096 tokens.
+#: What transformers is tried with: experts, products, compiled or not. `batched_mm` is left out: it copies the weights
+#: of every (token, expert) pair, gigabytes a layer in a step of 4,096 tokens.
 TRANSFORMERS_SETTINGS = tuple(
     {"experts": experts, "dtype": dtype, "compile": compiled}
     for compiled in ("no", "yes")
@@ -109,7 +107,7 @@ def transformers_missing() -> str | None:
 
 
 def transformers(config: ModelConfig, rows: int, tokens: int, settings: Mapping[str, str]) -> Contestant:
-    """Qwen3-MoE's step: full attention (SDPA) in every layer over whole rows, no balance loss, fused AdamW, clipping."""
+    """Qwen3-MoE's step: full attention (SDPA) in every layer over whole rows, no balance loss, fused AdamW."""
     from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
     torch.manual_seed(0)

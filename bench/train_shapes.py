@@ -70,9 +70,7 @@ def shapes() -> dict[str, Shape]:
 
 def dense_of(shape: Shape) -> ModelConfig:
     """The dense model with the same active parameters: every layer one FFN as wide as the selected experts together."""
-    return shape.config.model_copy(
-        update={"num_experts": 0, "num_experts_per_tok": 0, "moe_intermediate_size": 0}
-    )
+    return shape.config.model_copy(update={"num_experts": 0, "num_experts_per_tok": 0, "moe_intermediate_size": 0})
 
 
 def active_matrices(config: ModelConfig) -> int:
@@ -93,9 +91,9 @@ def active_matrices(config: ModelConfig) -> int:
 def step_flops(config: ModelConfig, rows: int, tokens: int) -> float:
     """Floating-point operations that one training step needs: nothing that is computed twice or masked counts.
 
-    Per token 6 for each active matrix parameter (2 forward, 4 backward), and for attention 12 * heads * head_dim for each
-    key that a query sees: 4 forward (scores, mixing), 8 backward. Keys are those of the causal mask and the window;
-    boundaries of documents are not taken off.
+    Per token 6 for each active matrix parameter (2 forward, 4 backward), and for attention 12 * heads * head_dim for
+    each key that a query sees: 4 forward (scores, mixing), 8 backward. Keys are those of the causal mask and the window; what
+    documents hide is not taken off.
     """
     keys = 0.0
     for layer in LayerPlan.of(config):

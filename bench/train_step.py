@@ -3,9 +3,10 @@
     python bench/train_step.py --threads 2                  # 12M, 34M and 128M
     python bench/train_step.py --shapes 34M-fine --json
 
-Every figure is the median over rounds. A round measures, one after the other, the peak of matrix products, a step of Fulmen with
-fused AdamW, one with Muon, one of the dense model with the same active parameters, and one of transformers' Qwen3-MoE of the
-same dimensions with whichever of its settings was fastest before; ratios are taken within the round, as processors drift.
+Every figure is the median over rounds. A round measures, one after the other, the peak of matrix products, a step of
+Fulmen with fused AdamW, one with Muon, one of the dense model with the same active parameters, and one of transformers'
+Qwen3-MoE of the same dimensions with whichever of its settings was fastest before. Ratios are taken within the round,
+as processors drift.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2, help="cores to use; the process is pinned to them")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--warmup", type=int, default=3, help="steps before measuring: kernels are compiled in them")
-    parser.add_argument("--compile", action="store_true", help="measure Fulmen under torch.compile instead of its kernels")
+    parser.add_argument(
+        "--compile", action="store_true", help="measure Fulmen under torch.compile instead of its kernels"
+    )
     parser.add_argument("--compile-transformers", action="store_true", help="try transformers compiled too: minutes")
     parser.add_argument("--no-transformers", action="store_true")
     parser.add_argument("--json", action="store_true")

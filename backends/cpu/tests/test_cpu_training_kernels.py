@@ -155,9 +155,7 @@ def test_heads_of_a_projection_are_normalised_and_rotated(dtype: torch.dtype, no
     )
 
 
-@given(
-    tokens=st.integers(1, 90), top_k=st.integers(1, 4), used=st.integers(1, 8), seed=st.integers(0, 2**31)
-)
+@given(tokens=st.integers(1, 90), top_k=st.integers(1, 4), used=st.integers(1, 8), seed=st.integers(0, 2**31))
 @settings(max_examples=20, deadline=None)
 @pytest.mark.parametrize("dtype", LOW, ids=str)
 def test_experts_also_those_that_got_no_token(

@@ -109,9 +109,7 @@ def _compile(compiler: Compiler, scratch: Path, folder: Path, flags: tuple[str, 
     sources = sorted(folder.glob("*.cpp"))
     objects = [scratch / f"{source.stem}.o" for source in sources]
     running = [
-        subprocess.Popen(
-            [compiler.path, *flags, "-c", str(source), "-o", str(made)], stderr=subprocess.PIPE, text=True
-        )
+        subprocess.Popen([compiler.path, *flags, "-c", str(source), "-o", str(made)], stderr=subprocess.PIPE, text=True)
         for source, made in zip(sources, objects, strict=True)
     ]
     complaints = [_outcome(process) for process in running]

@@ -1,4 +1,4 @@
-"""Training on the CPU: what "auto" becomes, and compilation with a way back.
+"""Training on the CPU: what "auto" becomes, compiled kernels, and compilation by torch with a way back.
 
 Decisions are functions of the processor and the model's config alone, never of a timing: a resumed run must decide
 alike, or its weights would differ in the last bits.

@@ -85,7 +85,7 @@ def _low(x: Tensor) -> int:
 def _soften(
     kernels: TrainingKernels, scores: Tensor, shape: _Shape, first_BT: Tensor, blocks: int, query: int, key: int
 ) -> None:
-    """The scores of blocks of queries, [B*K*n, b*G, S], to weights in place; `query` and `key` are the first block's."""
+    """Scores of blocks of queries, [B*K*n, b*G, S], to weights in place; `query` and `key` are the first block's."""
     items, rows, keys = scores.shape
     stride = shape.tokens if len(first_BT) > 1 else 0
     kernels.call(
@@ -132,7 +132,10 @@ def _heads(rows: Tensor, shape: _Shape, group: int) -> Tensor:
 
 
 class _Windows(NamedTuple):
-    """Sizes of a window layer's blocks: `blocks` of `block` queries over the `keys` (a multiple of it) up to their last."""
+    """Sizes of a window layer's blocks: `blocks` of `block` queries, each over the `keys` up to its last query.
+
+    `keys` is a multiple of `block`.
+    """
 
     block: int
     keys: int

@@ -19,6 +19,7 @@ from fulmen_core.model.experts import grouped
 from fulmen_core.model.precision import product_dtype
 from fulmen_core.model.router import Routing
 
+
 def row_multiple(dtype: torch.dtype, pairs: int, experts: int) -> int:
     """What each expert's rows are rounded up to: oneDNN compiles a kernel for every new number of 16-bit rows."""
     if dtype.itemsize != 2:
@@ -49,7 +50,7 @@ class _Experts(torch.autograd.Function):
         dtype: torch.dtype,
     ) -> Tensor:
         kernels = load_kernels()
-        experts, inner, width = down_EFD.shape
+        experts, inner = down_EFD.shape[:2]
         tokens, top_k = selected_NK.shape
         x_ND, weights_NK = x_ND.contiguous(), weights_NK.float().contiguous()
         multiple = row_multiple(dtype, tokens * top_k, experts)

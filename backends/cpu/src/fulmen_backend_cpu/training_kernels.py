@@ -70,7 +70,7 @@ class TrainingKernels:
         self._sort_pairs.restype = c_int64
         self._sort_pairs.argtypes = [c_void_p, c_int64, c_int64, c_int64, c_void_p, c_void_p, c_void_p]
 
-    def call(self, name: str, *arguments: Tensor | None | float) -> None:
+    def call(self, name: str, *arguments: Tensor | float | None) -> None:
         """Run one kernel. Tensors must be laid out as it expects: nothing is checked here."""
         raw = [argument.data_ptr() if isinstance(argument, Tensor) else argument for argument in arguments]
         self._functions[name](*raw, torch.get_num_threads())
@@ -78,7 +78,7 @@ class TrainingKernels:
     def sort_pairs(self, selected_NK: Tensor, experts: int, multiple: int) -> tuple[Tensor, Tensor, Tensor]:
         """Rows for (token, selection) pairs, sorted by expert, each expert's rounded up to `multiple`.
 
-        Returns int32 ``ends_E`` (of each expert's rows), ``row_M`` (of each pair), ``pair_R`` (of each row, -1: filler).
+        Returns int32 ``ends_E`` (of each expert's rows), ``row_M`` (of each pair), ``pair_R`` (of a row; -1: filler).
         """
         selected_NK = selected_NK.contiguous()
         pairs = selected_NK.numel()

@@ -23,7 +23,12 @@ _LOW = (torch.bfloat16, torch.float32)
 def native_rms_norm(x_D: Tensor, weight_D: Tensor, eps: float) -> Tensor:
     """`fulmen_core.model.norm.rms_norm` of a float32 stream, in the dtype of the products that read it."""
     dtype = product_dtype(x_D)
-    if x_D.dtype is not torch.float32 or weight_D.dtype is not torch.float32 or dtype not in _LOW or len(weight_D) % LANES:
+    if (
+        x_D.dtype is not torch.float32
+        or weight_D.dtype is not torch.float32
+        or dtype not in _LOW
+        or len(weight_D) % LANES
+    ):
         return rms_norm(x_D, weight_D, eps)
     return _apply_norm(x_D, weight_D, eps, dtype)
 

@@ -23,7 +23,6 @@ from fulmen_core.model.operations import Operations
 from fulmen_core.model.rope import rotary
 from fulmen_core.model.router import RouterStatistics
 
-
 Recompute = Literal["none", "experts", "blocks"]
 
 
@@ -81,13 +80,22 @@ class Transformer(nn.Module):
             positions_BT, self.config.head_dim, self.config.rope_theta, angle_dtype, self.config.rope_scaling
         )
         windows = dict.fromkeys(layer.window for layer in self.plan)
-        masks = {window: self.operations.build_mask(tokens, window, segments_BT, tokens_BT.device) for window in windows}
+        masks = {
+            window: self.operations.build_mask(tokens, window, segments_BT, tokens_BT.device) for window in windows
+        }
 
         logits: list[Tensor] = []
         selected: list[Tensor] = []
         shared_kv: tuple[Tensor, Tensor] | None = None
         for layer, block in zip(self.plan, self.blocks, strict=True):
-            arguments = (x_BTD, cos, sin, masks[layer.window], None if layer.owns_kv else shared_kv, recompute == "experts")
+            arguments = (
+                x_BTD,
+                cos,
+                sin,
+                masks[layer.window],
+                None if layer.owns_kv else shared_kv,
+                recompute == "experts",
+            )
             output: BlockOutput = (
                 checkpoint(block, *arguments, use_reentrant=False, preserve_rng_state=False)
                 if recompute == "blocks"
