@@ -92,8 +92,8 @@ def step_flops(config: ModelConfig, rows: int, tokens: int) -> float:
     """Floating-point operations that one training step needs: nothing that is computed twice or masked counts.
 
     Per token 6 for each active matrix parameter (2 forward, 4 backward), and for attention 12 * heads * head_dim for
-    each key that a query sees: 4 forward (scores, mixing), 8 backward. Keys are those of the causal mask and the window;
-    what documents hide is not taken off.
+    each key that a query sees: 4 forward (scores, mixing), 8 backward. Keys are those of the causal mask and the
+    window; what documents hide is not taken off.
     """
     keys = 0.0
     for layer in LayerPlan.of(config):

@@ -69,11 +69,16 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "fulmen" / "native"
 
 
+def is_built(compiler: Compiler) -> bool:
+    """Whether this machine has the library of `compiler` already."""
+    return _place(compiler, cache_folder(), SOURCES, _all_flags()).is_file()
+
+
 def build_library(
     compiler: Compiler | None = None,
     folder: Path | None = None,
     sources: Path = SOURCES,
-    flags: tuple[str, ...] = (),
+    extra_flags: tuple[str, ...] = (),
 ) -> Path:
     """Return the compiled library, compiling it first if this machine has not yet.
 
@@ -81,15 +86,15 @@ def build_library(
         compiler: None takes the first on the path.
         folder: where to keep it; None is `cache_folder()`.
         sources: the folder of the sources; they may include the headers of the kernels' own.
-        flags: further ones.
+        extra_flags: beyond those of all kernels.
 
     Raises:
         NativeUnavailable: there is no compiler, it fails, or what it makes does not run here.
     """
     compiler = compiler or find_compiler()
     folder = folder or cache_folder()
-    flags = (*_FLAGS, *_target_flags(), *flags)
-    library = folder / f"fulmen-{_key(compiler, sources, flags)}.so"
+    flags = _all_flags() + extra_flags
+    library = _place(compiler, folder, sources, flags)
     if library.is_file():
         return library
     try:
@@ -101,6 +106,14 @@ def build_library(
     except OSError as error:
         raise NativeUnavailable(f"{folder} cannot be written: {error.strerror or error}") from error
     return library
+
+
+def _place(compiler: Compiler, folder: Path, sources: Path, flags: tuple[str, ...]) -> Path:
+    return folder / f"fulmen-{_key(compiler, sources, flags)}.so"
+
+
+def _all_flags() -> tuple[str, ...]:
+    return (*_FLAGS, *_target_flags())
 
 
 def _compile(compiler: Compiler, scratch: Path, folder: Path, flags: tuple[str, ...]) -> Path:

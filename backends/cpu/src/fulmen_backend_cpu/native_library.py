@@ -72,9 +72,7 @@ class Shape(ctypes.Structure):
 class LayerShape(ctypes.Structure):
     """`fulmen::LayerShape`."""
 
-    _fields_ = [
-        (name, c_int32) for name in ("window", "cache", "owns_kv", "rotates", "mixture", "dense_width")
-    ]
+    _fields_ = [(name, c_int32) for name in ("window", "cache", "owns_kv", "rotates", "mixture", "dense_width")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +125,7 @@ def open_library(path: Path) -> ctypes.CDLL:
         "fulmen_set_vector": (c_int, [c_void_p, c_int, c_int, c_void_p, c_int64]),
         "fulmen_set_embedding": (c_int, [c_void_p, c_void_p, c_int, c_int64]),
         "fulmen_step": (c_int, [c_void_p, c_int, *[c_void_p] * 5]),
+        "fulmen_product": (c_int64, [*[c_int] * 5, *[c_void_p] * 3, c_int]),
         "fulmen_poison": (None, [c_void_p, c_int]),
     }
     for name, (result, arguments) in signatures.items():

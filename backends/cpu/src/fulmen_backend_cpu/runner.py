@@ -66,18 +66,22 @@ class CpuRunner:
         model_dir: a model directory.
         limits: what the engine will ask for at most; all cache memory is reserved here.
         dtype: of weights and cache, "float32" or "bfloat16".
+        reason: why it is this runner and not the native one, for `choices`.
 
     Raises:
         UserError, CorruptArtefact: the directory is not a whole model.
     """
 
-    def __init__(self, model_dir: Path, limits: EngineLimits, dtype: Dtype = "float32") -> None:
+    def __init__(
+        self, model_dir: Path, limits: EngineLimits, dtype: Dtype = "float32", reason: str = "asked for"
+    ) -> None:
         torch_dtype: torch.dtype = getattr(torch, dtype)
         self._model = load_model(model_dir, torch_dtype).requires_grad_(False)
         config = self._model.config
         self.cache = CacheSpec.of(config)
         self.limits = replace(limits, max_context=min(limits.max_context, config.max_position_embeddings))
         self.vocab_size = config.vocab_size
+        self.choices = {"runner": "torch", "runner_reason": reason, "weights": dtype, "kv_dtype": dtype}
         self._kv = KVCache(config, self.limits, torch_dtype)
 
     def kv_bytes(self) -> int:

@@ -49,7 +49,7 @@ def load_kernels() -> TrainingKernels:
     Raises:
         NativeUnavailable: they cannot be compiled or loaded; the message says why.
     """
-    path = build_library(sources=SOURCES, flags=("-fopenmp",))
+    path = build_library(sources=SOURCES, extra_flags=("-fopenmp",))
     try:
         return TrainingKernels(ctypes.CDLL(str(path)))
     except OSError as error:

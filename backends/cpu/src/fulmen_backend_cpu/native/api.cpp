@@ -1,4 +1,5 @@
 // What Python calls: plain C functions over opaque handles. `fulmen_backend_cpu.native_library` declares them.
+#include <chrono>
 #include <cstdio>
 #include <exception>
 
@@ -137,6 +138,45 @@ int fulmen_set_embedding(void* handle, const void* data, int format, int64_t byt
 int fulmen_step(void* handle, int count, const int32_t* slots, const int32_t* starts, const int32_t* counts, const int32_t* tokens,
                 float* logits) {
     return guarded([&] { step(*static_cast<Handle*>(handle)->model, count, slots, starts, counts, tokens, logits); });
+}
+
+// out [rows][outputs] = x [rows][inputs] times weights [outputs][inputs], all floats, computed in `format` as a step does:
+// for tests and benchmarks. Returns the fastest of `repeats` products in nanoseconds, packing left out; -1 on failure.
+int64_t fulmen_product(int threads, int format, int rows, int outputs, int inputs, const float* x, const float* weights, float* out,
+                       int repeats) {
+    int64_t best = INT64_MAX;
+    use_amx = fulmen_features() & 8;
+    const int failed = guarded([&] {
+        Pool pool(threads);
+        Arena arena;
+        Matrix w = Matrix::shaped((Format)format, outputs, inputs);
+        w.data = arena.take(w.bytes());
+        w.scales = arena.array<float>((size_t)w.panels * LANES);
+        std::vector<int32_t> map(w.panels * LANES, -1);
+        for (int i = 0; i < outputs; i++) map[i] = i;
+        const Source source{weights, Format::F32, inputs, 1};
+        for (int panel = 0; panel < w.panels; panel++) pack_panel(w, panel, source, map.data());
+        Rows r;
+        r.format = activations_for(w.format);
+        if (use_amx && r.format == Format::I8 && rows >= AMX_STEP) r.format = Format::BF16;
+        r.inputs = inputs;
+        r.padded_inputs = w.padded_inputs;
+        r.group = group_of(r.padded_inputs);
+        r.data = arena.take((rows + 32) * (size_t)r.padded_inputs * 4);
+        r.scales = arena.array<float>((size_t)rows * r.groups());
+        r.offsets = arena.array<int32_t>((size_t)rows * r.groups());
+        std::vector<float> padded(r.padded_inputs);
+        for (int i = 0; i < rows; i++) {
+            std::memcpy(padded.data(), x + (size_t)i * inputs, sizeof(float) * inputs);
+            r.put(i, padded.data());
+        }
+        for (int i = 0; i < repeats; i++) {
+            const auto begun = std::chrono::steady_clock::now();
+            product_to_floats(pool, w, r, rows, out, outputs);
+            best = std::min<int64_t>(best, std::chrono::nanoseconds(std::chrono::steady_clock::now() - begun).count());
+        }
+    });
+    return failed ? -1 : best;
 }
 
 // Fill a slot's caches with NaN, as an earlier user might have left them: for tests.

@@ -74,11 +74,12 @@ void place_token(Model& m, const Layer& layer, const Cache& cache, int row, cons
     float* k = q + m.queries_width;
     float* v = k + m.kv_width;
     const bool owns = layer.shape.owns_kv;
-    if (m.shape.clip_qkv > 0) clip(q, m.queries_width + (owns ? 2 * m.kv_width : 0), m.shape.clip_qkv);
     const float* cosines = m.cosines + (size_t)position * (h / 2);
     const float* sines = m.sines + (size_t)position * (h / 2);
 
     norm_heads(q, layer.q_norm, m, m.shape.heads);
+    if (owns) norm_heads(k, layer.k_norm, m, m.shape.kv_heads);
+    if (m.shape.clip_qkv > 0) clip(q, m.queries_width + (owns ? 2 * m.kv_width : 0), m.shape.clip_qkv);
     const float scale = 1.0f / std::sqrt((float)h);
     alignas(64) float padded[2][512];
     std::memset(padded, 0, sizeof padded);
@@ -98,7 +99,6 @@ void place_token(Model& m, const Layer& layer, const Cache& cache, int row, cons
         }
     }
     if (!owns) return;
-    norm_heads(k, layer.k_norm, m, m.shape.kv_heads);
     const bool apart = s.chunk_base >= 0;
     for (int head = 0; head < m.shape.kv_heads; head++) {
         if (layer.shape.rotates) rotate(k + head * h, cosines, sines, h / 2);
@@ -217,7 +217,7 @@ void attention_phase(Model& m, const Layer& layer, int tokens) {
     Rows normed = m.normed, attended = m.attended;
     normed.format = attended.format = rows_format(m, tokens);
     const Cache& cache = m.caches[layer.shape.cache];
-    product_to_floats(m, layer.qkv, normed, tokens, m.qkv, m.qkv_width);
+    product_to_floats(*m.pool, layer.qkv, normed, tokens, m.qkv, m.qkv_width);
     const int owned = layer.shape.owns_kv ? 2 * m.kv_width : 0;
     const int gate_at = m.queries_width + owned;
     if (layer.shape.owns_kv)
@@ -239,7 +239,7 @@ void attention_phase(Model& m, const Layer& layer, int tokens) {
         }
         attended.put(r, x);
     });
-    product_to_floats(m, layer.out, attended, tokens, m.y, m.shape.width);
+    product_to_floats(*m.pool, layer.out, attended, tokens, m.y, m.shape.width);
 }
 
 }  // namespace fulmen

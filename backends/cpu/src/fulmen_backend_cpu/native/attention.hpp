@@ -153,7 +153,7 @@ class Attention {
         if (use_amx && rows_format_ == Format::BF16 && rows >= AMX_FROM_ROWS && panels % 2 == 0 && o.inputs % 32 == 0)
             return product_amx<ADD>(o, rows, panels);
 #endif
-        const int step = detail::rows_per_call(rows);
+        const int step = detail::rows_per_call(rows, MAX_ROWS);
         for (int p = 0; p < panels;) {
             const int width = panels - p >= WIDE ? WIDE : panels - p >= 2 && WIDE >= 2 ? 2 : 1;
             for (int r = 0; r < rows; r += step) {

@@ -31,7 +31,7 @@ void choose(const Model& m, const Layer& layer, const float* logits, int32_t* ch
         total += weights[i];
     }
     for (int i = 0; i < k; i++) {
-        if (m.shape.normalise_weights) weights[i] /= total;
+        if (m.shape.normalise_weights) weights[i] /= total + (m.shape.sigmoid_router ? 1e-20f : 0.0f);
         weights[i] *= m.shape.router_scale;
     }
 }
@@ -86,7 +86,7 @@ void route(Model& m, const Layer& layer, int tokens) {
     Rows exact = m.normed;
     exact.format = Format::F32;
     exact.data = (uint8_t*)m.normed_floats;
-    product_to_floats(m, layer.router, exact, tokens, m.router_logits, m.shape.experts);
+    product_to_floats(*m.pool, layer.router, exact, tokens, m.router_logits, m.shape.experts);
     const int k = m.shape.experts_per_token;
     for_rows(m, tokens, [&](int r, int) {
         float scores[1024];

@@ -64,6 +64,7 @@ inline void finish(f32x16 (&sums)[R][P], const Operands& o) {
 }
 
 struct F32Weights {
+    static constexpr int MOST_ROWS = MAX_ROWS;
     template <int R, int P, bool ADD>
     static void multiply(const Operands& o) {
         f32x16 sums[R][P] = {};
@@ -88,6 +89,7 @@ struct F32Weights {
 
 // bfloat16 weights, float32 rows: where the processor multiplies no bfloat16, and where rows must stay exact (router).
 struct Bf16WeightsF32Rows {
+    static constexpr int MOST_ROWS = MAX_ROWS;
     template <int R, int P, bool ADD>
     static void multiply(const Operands& o) {
         f32x16 sums[R][P] = {};
@@ -112,6 +114,7 @@ struct Bf16WeightsF32Rows {
 };
 
 struct Bf16Weights {
+    static constexpr int MOST_ROWS = MAX_ROWS;
     template <int R, int P, bool ADD>
     static void multiply(const Operands& o) {
 #if defined(__AVX512BF16__)
@@ -149,6 +152,7 @@ struct Bf16Weights {
 };
 
 struct I8WeightsF32Rows {
+    static constexpr int MOST_ROWS = MAX_ROWS;
     template <int R, int P, bool ADD>
     static void multiply(const Operands& o) {
         f32x16 sums[R][P] = {};
@@ -173,10 +177,13 @@ struct I8WeightsF32Rows {
 };
 
 struct I8Weights {
+    static constexpr int MOST_ROWS = 4;  // gcc 12 spills the sums of five rows and more: half the speed
+
+    // Whole sums fill the registers; at the end of each group they are scaled and added to `out`, in the first cache.
     template <int R, int P, bool ADD>
     static void multiply(const Operands& o) {
 #if defined(__AVX512VNNI__)
-        f32x16 sums[R][P] = {};
+        static_assert(!ADD, "no product of int8 adds to its result");
         for (int g = 0; g < o.groups; g++) {
             __m512i whole[R][P];
 #pragma GCC unroll 8
@@ -197,17 +204,17 @@ struct I8Weights {
                 }
             }
 #pragma GCC unroll 8
-            for (int r = 0; r < R; r++) {
-                const float scale = o.row_scales[(size_t)r * o.groups + g];
+            for (int p = 0; p < P; p++) {
+                const f32x16 panel_scale = load_f32(o.panel_scales + p * LANES);
 #pragma GCC unroll 8
-                for (int p = 0; p < P; p++) sums[r][p] += (f32x16)_mm512_cvtepi32_ps(whole[r][p]) * scale;
+                for (int r = 0; r < R; r++) {
+                    const f32x16 scale = panel_scale * o.row_scales[(size_t)r * o.groups + g];
+                    const f32x16 part = (f32x16)_mm512_cvtepi32_ps(whole[r][p]) * scale;
+                    float* to = o.out + (size_t)r * o.stride + p * LANES;
+                    store(to, g ? load_f32(to) + part : part);
+                }
             }
         }
-#pragma GCC unroll 8
-        for (int p = 0; p < P; p++)
-#pragma GCC unroll 8
-            for (int r = 0; r < R; r++) sums[r][p] *= load_f32(o.panel_scales + p * LANES);
-        finish<R, P, ADD>(sums, o);
 #else
         (void)o;
         __builtin_trap();

@@ -66,6 +66,7 @@ struct Source {
 inline void pack_panel(Matrix& m, int panel, const Source& source, const int32_t* rows) {
     const int step = step_of(m.format);
     uint8_t* out = m.data + m.panel_bytes() * panel;
+    std::memset(out, m.format == Format::I8 ? 128 : 0, m.panel_bytes());
     for (int lane = 0; lane < LANES; lane++) {
         const int row = rows[panel * LANES + lane];
         float scale = 0, inverse = 0;
@@ -76,8 +77,8 @@ inline void pack_panel(Matrix& m, int panel, const Source& source, const int32_t
             inverse = most > 0 ? 127.0f / most : 0;
             m.scales[panel * LANES + lane] = scale;
         }
-        for (int k = 0; k < m.padded_inputs; k++) {
-            const float value = row >= 0 && k < m.inputs ? source.at(row, k) : 0.0f;
+        for (int k = 0; k < (row >= 0 ? m.inputs : 0); k++) {
+            const float value = source.at(row, k);
             const size_t at = ((size_t)(k / step) * LANES + lane) * step + k % step;
             if (m.format == Format::F32) ((float*)out)[at] = value;
             if (m.format == Format::BF16) ((uint16_t*)out)[at] = to_bf16(value);

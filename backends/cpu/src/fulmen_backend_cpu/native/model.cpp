@@ -107,7 +107,7 @@ Model::Model(const Shape& s, const LayerShape* layer_shapes, std::shared_ptr<Poo
 Format rows_format(const Model& m, int tokens) {
     const Format format = activations_for(m.shape.weights);
     // Expanding int8 weights for the matrix units pays when many rows share them.
-    if (use_amx && format == Format::I8 && tokens >= 32) return Format::BF16;
+    if (use_amx && format == Format::I8 && tokens >= AMX_STEP) return Format::BF16;
     return format;
 }
 

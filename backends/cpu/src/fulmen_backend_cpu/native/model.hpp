@@ -173,9 +173,9 @@ struct Division {
 };
 
 // out[row][output] = x W, clipped to W's outputs.
-inline void product_to_floats(Model& m, const Matrix& w, const Rows& x, int rows, float* out, int stride) {
-    const Division division(w.panels, rows, m.pool->threads());
-    m.pool->run(division.tasks(), [&](int index, int) {
+inline void product_to_floats(Pool& pool, const Matrix& w, const Rows& x, int rows, float* out, int stride) {
+    const Division division(w.panels, rows, pool.threads());
+    pool.run(division.tasks(), [&](int index, int) {
         division.task(index, [&](int panel, int panels, int first_row, int count) {
             multiply(w, panel, panels, x, first_row, count, [&](int r, int n, int column, int columns, const float* block, int block_stride) {
                 const int valid = std::min(columns, w.outputs - column);

@@ -13,6 +13,7 @@ namespace fulmen {
 inline bool use_amx = false;
 
 constexpr int AMX_FROM_ROWS = 16;  // with fewer, tiles are mostly filler
+constexpr int AMX_STEP = 32;       // int8 weights are expanded for them in steps of this many tokens
 
 #if defined(__AVX512F__)
 constexpr int SKINNY = 8;  // panels of a call with one or two rows: enough sums to hide the latency of one
@@ -23,15 +24,15 @@ constexpr int SKINNY = 4;
 namespace detail {
 
 // The rows of a call: as even as can be, so that no call has a single row left.
-inline int rows_per_call(int rows) {
-    const int calls = (rows + MAX_ROWS - 1) / MAX_ROWS;
+inline int rows_per_call(int rows, int most) {
+    const int calls = (rows + most - 1) / most;
     return (rows + calls - 1) / calls;
 }
 
 template <class Kernel, class Epilogue>
 void multiply_with(const Matrix& w, int first_panel, int panels, const Rows& x, int first_row, int rows, const Epilogue& epilogue) {
     alignas(64) float block[MAX_ROWS * SKINNY * LANES];
-    const int step = rows_per_call(rows);
+    const int step = rows_per_call(rows, Kernel::MOST_ROWS);
     for (int p = 0; p < panels;) {
         const bool skinny = step <= 2 && panels - p >= SKINNY;
         const int width = skinny ? SKINNY : WIDE;

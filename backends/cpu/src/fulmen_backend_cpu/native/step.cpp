@@ -66,7 +66,7 @@ void step(Model& m, int count, const int32_t* slots, const int32_t* starts, cons
         add(m, last, before->ffn_post_norm);
         norm_into(m, normed, last, m.norm, i);
     });
-    product_to_floats(m, m.head, normed, count, logits, m.shape.vocab);
+    product_to_floats(*m.pool, m.head, normed, count, logits, m.shape.vocab);
 }
 
 }  // namespace fulmen

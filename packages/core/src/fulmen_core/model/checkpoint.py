@@ -10,22 +10,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from fulmen_core.errors import CorruptArtefact, UserError
-from fulmen_core.files import atomic_write_json, read_json
+from fulmen_core.errors import UserError
+from fulmen_core.files import atomic_write_json
 from fulmen_core.model.config import ModelConfig
 from fulmen_core.model.config_file import CONFIG_FILE, load_config
+from fulmen_core.model.initialisation import SkipInitialisation
 from fulmen_core.model.parameters import parameter_shapes, stays_float32
-from fulmen_core.model.safetensors_header import TensorEntry, read_header
-from fulmen_core.model.safetensors_writer import (
-    DTYPE_NAMES,
-    INDEX_FILE,
-    SHARD_BYTES,
-    WEIGHTS_FILE,
-    write_safetensors,
-)
+from fulmen_core.model.safetensors_reader import StoredTensors
+from fulmen_core.model.safetensors_writer import SHARD_BYTES, write_safetensors
 from fulmen_core.model.transformer import Transformer
 
 __all__ = ["check_tokenizer_fits", "load_config", "load_model", "load_tensors", "save_model", "save_tensors"]
@@ -101,12 +95,14 @@ def load_model(directory: Path | str, dtype: torch.dtype = torch.float32) -> Tra
     directory = Path(directory)
     config = load_config(directory)
     shapes = parameter_shapes(config)
-    entries = _read_entries(directory)
-    _check_entries(entries, shapes, directory)
-    with torch.device("meta"):
+    stored = StoredTensors(directory)
+    stored.check(shapes.items())
+    stored.refuse(name for name in stored.entries if name not in shapes and not name.startswith(_EXTRA_PREFIX))
+    with torch.device("meta"), SkipInitialisation():
         model = Transformer(config)
-    tensors = _read_tensors({name: entries[name][0] for name in shapes}, dtype)
-    model.load_state_dict(tensors, assign=True)
+    # Copies, as the tensors are views of mapped files, which may be replaced.
+    dtypes = {name: torch.float32 if stays_float32(name) else dtype for name in shapes}
+    model.load_state_dict({name: stored.load(name).to(dtypes[name], copy=True) for name in shapes}, assign=True)
     model.requires_grad_(True)
     return model.eval()
 
@@ -118,9 +114,8 @@ def load_tensors(directory: Path | str) -> dict[str, Tensor]:
         UserError: there are no weights.
         CorruptArtefact: a file is truncated or its header lies.
     """
-    entries = _read_entries(Path(directory))
-    tensors = _read_tensors({name: path for name, (path, _) in entries.items()}, None)
-    return {name.removeprefix(_EXTRA_PREFIX): tensor for name, tensor in tensors.items()}
+    stored = StoredTensors(Path(directory))
+    return {name.removeprefix(_EXTRA_PREFIX): stored.load(name).clone() for name in stored.entries}
 
 
 def check_tokenizer_fits(config: ModelConfig, vocab_size: int) -> None:
@@ -134,61 +129,3 @@ def check_tokenizer_fits(config: ModelConfig, vocab_size: int) -> None:
             f"the tokenizer has {vocab_size} ids and the model {config.vocab_size}",
             remedy="use the tokenizer that the model was trained with",
         )
-
-
-def _read_entries(directory: Path) -> dict[str, tuple[Path, TensorEntry]]:
-    """The file and the header's entry of each tensor in `directory`, with all headers checked."""
-    single, index = directory / WEIGHTS_FILE, directory / INDEX_FILE
-    if single.is_file():
-        return {name: (single, entry) for name, entry in read_header(single).tensors.items()}
-    if not index.is_file():
-        raise UserError(f"folder {directory} holds no weights", remedy=f"expected {WEIGHTS_FILE} or {INDEX_FILE}")
-    document = read_json(index, "weight index")
-    weight_map = document.get("weight_map") if isinstance(document, dict) else None
-    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
-        raise CorruptArtefact("the weight index has no valid weight_map", where=str(index))
-    entries: dict[str, tuple[Path, TensorEntry]] = {}
-    for file in sorted(set(weight_map.values())):
-        if Path(file).name != file:
-            raise CorruptArtefact(f"the weight index points outside its folder, to '{file}'", where=str(index))
-        if not (directory / file).is_file():
-            raise CorruptArtefact(f"shard {file} is missing", where=str(directory), remedy="copy all shards")
-        for name, entry in read_header(directory / file).tensors.items():
-            entries[name] = (directory / file, entry)
-    misplaced = [name for name, file in weight_map.items() if name not in entries or entries[name][0].name != file]
-    if misplaced or len(entries) != len(weight_map):
-        raise CorruptArtefact("the weight index and the shards list different tensors", where=str(directory))
-    return entries
-
-
-def _check_entries(
-    entries: Mapping[str, tuple[Path, TensorEntry]], shapes: Mapping[str, tuple[int, ...]], directory: Path
-) -> None:
-    for name, shape in shapes.items():
-        if name not in entries:
-            raise CorruptArtefact(f"tensor '{name}' is missing from the weights", where=str(directory))
-        path, entry = entries[name]
-        if entry.shape != shape:
-            raise CorruptArtefact(f"tensor '{name}' is {entry.shape} and the config says {shape}", where=str(path))
-        if entry.dtype not in DTYPE_NAMES.values():
-            raise CorruptArtefact(f"tensor '{name}' has dtype {entry.dtype}, which no weight has", where=str(path))
-    strangers = [name for name in entries if name not in shapes and not name.startswith(_EXTRA_PREFIX)]
-    if strangers:
-        raise CorruptArtefact(
-            f"the weights hold '{strangers[0]}', which the config does not describe", where=str(directory)
-        )
-
-
-def _read_tensors(paths: Mapping[str, Path], dtype: torch.dtype | None) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = {}
-    for path in sorted(set(paths.values())):
-        try:
-            with safe_open(path, framework="pt") as file:
-                for name in (name for name, place in paths.items() if place == path):
-                    tensor: Tensor = file.get_tensor(name)
-                    # A copy, as the tensor is a view of the mapped file, which may be replaced.
-                    to = torch.float32 if dtype and stays_float32(name) else dtype or tensor.dtype
-                    tensors[name] = tensor.to(to, copy=True)
-        except SafetensorError as error:
-            raise CorruptArtefact(f"weights file {path} is corrupt: {error}") from error
-    return tensors

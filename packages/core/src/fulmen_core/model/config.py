@@ -79,7 +79,7 @@ class ModelConfig(BaseModel):
 
     intermediate_size: int = Field(gt=0)  # of dense FFNs
     num_dense_layers: int = Field(0, ge=0)  # leading layers with a dense FFN
-    num_experts: int = Field(0, ge=0)  # 0: every layer is dense
+    num_experts: int = Field(0, ge=0, le=65_536)  # 0: every layer is dense; bounded: some formats list every expert
     num_experts_per_tok: int = Field(0, ge=0)
     moe_intermediate_size: int = Field(0, ge=0)
     num_shared_experts: int = Field(0, ge=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,15 @@ _FIXED: Mapping[str, Any] = {
 _NESTED: Mapping[int | str, type[BaseModel]] = {"balance": BalanceConfig, "rope_scaling": RopeScaling}
 
 
+def is_model(directory: Path) -> bool:
+    """Whether `directory` holds the config of a Fulmen model."""
+    try:
+        document = json.loads((directory / CONFIG_FILE).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(document, dict) and document.get("model_type") == "fulmen"
+
+
 def load_config(directory: Path | str) -> ModelConfig:
     """Read the config of the model in `directory`.
 
@@ -46,6 +56,13 @@ def load_config(directory: Path | str) -> ModelConfig:
     document = read_json(path, "model config")
     if not isinstance(document, dict):
         raise CorruptArtefact("the model config is not a JSON object", where=str(path))
+    kind = document.get("model_type", "fulmen")
+    if kind != "fulmen":
+        raise UserError(
+            f"model_type {kind!r} is another project's",
+            where=str(path),
+            remedy=f"`fulmen import {directory} --out MODEL` makes a Fulmen model of it",
+        )
     for key, value in _FIXED.items():
         if key in document and document[key] != value:
             raise UserError(f"{key} {document[key]!r} is not supported", where=str(path), remedy=f"only {value!r} is")
