@@ -47,7 +47,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--shapes", nargs="+", choices=sorted(shapes()), default=["12M", "34M", "128M"])
     parser.add_argument("--threads", type=int, default=2, help="cores to use; the process is pinned to them")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--warmup", type=int, default=3, help="steps before measuring: kernels are compiled in them")
+    parser.add_argument("--warmup", type=int, default=12, help="steps of Fulmen before measuring")
+    parser.add_argument("--warmup-transformers", type=int, default=2, help="the same of each setting that is tried")
     parser.add_argument(
         "--compile", action="store_true", help="measure Fulmen under torch.compile instead of its kernels"
     )
@@ -123,7 +124,7 @@ def contestants_parameters(shape: Shape) -> list[torch.Tensor]:
 
 
 def warm_up(contestant: Contestant, steps: int) -> None:
-    """Let kernels be compiled, buffers be found and routers leave their start."""
+    """Let routers leave their start, and oneDNN compile its kernels: one for each number of rows that experts get."""
     for _ in range(steps):
         contestant.step()
 
@@ -161,7 +162,7 @@ def best_transformers(shape: Shape, options: argparse.Namespace) -> tuple[Contes
         label = " ".join((settings["experts"], settings["dtype"], "compiled" * (settings["compile"] == "yes"))).strip()
         try:
             contestant = transformers(shape.config, shape.rows, shape.tokens, settings)
-            warm_up(contestant, options.warmup)
+            warm_up(contestant, options.warmup_transformers)
             seconds = min(one_round({"it": contestant})["it"] for _ in range(2))
         except Exception as error:  # what torch.compile throws has no common type
             tried[label] = f"{type(error).__name__}: {error}".splitlines()[0]

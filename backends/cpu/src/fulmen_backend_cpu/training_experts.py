@@ -20,8 +20,8 @@ from fulmen_core.model.precision import product_dtype
 from fulmen_core.model.router import Routing
 
 
-def row_multiple(dtype: torch.dtype, pairs: int, experts: int) -> int:
-    """What each expert's rows are rounded up to: oneDNN compiles a kernel for every new number of 16-bit rows."""
+def row_unit(dtype: torch.dtype, pairs: int, experts: int) -> int:
+    """What each expert's rows are rounded up to at least: oneDNN compiles a kernel for every new number of 16-bit rows."""
     if dtype.itemsize != 2:
         return 1
     return 64 if pairs >= 256 * experts else 32 if pairs >= 64 * experts else 8 if pairs >= 8 * experts else 1
@@ -53,8 +53,8 @@ class _Experts(torch.autograd.Function):
         experts, inner = down_EFD.shape[:2]
         tokens, top_k = selected_NK.shape
         x_ND, weights_NK = x_ND.contiguous(), weights_NK.float().contiguous()
-        multiple = row_multiple(dtype, tokens * top_k, experts)
-        ends_E, row_M, pair_R = kernels.sort_pairs(selected_NK, experts, multiple)
+        unit = row_unit(dtype, tokens * top_k, experts)
+        ends_E, row_M, pair_R = kernels.sort_pairs(selected_NK, experts, unit)
         x_RD = _gather(kernels, x_ND, pair_R, top_k, dtype)
         gate_up_cast_EGD, down_cast_EFD = gate_up_EGD.to(dtype), down_EFD.to(dtype)
         gate_up_RG = F.grouped_mm(x_RD, gate_up_cast_EGD.transpose(1, 2), offs=ends_E)

@@ -75,16 +75,18 @@ class TrainingKernels:
         raw = [argument.data_ptr() if isinstance(argument, Tensor) else argument for argument in arguments]
         self._functions[name](*raw, torch.get_num_threads())
 
-    def sort_pairs(self, selected_NK: Tensor, experts: int, multiple: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows for (token, selection) pairs, sorted by expert, each expert's rounded up to `multiple`.
+    def sort_pairs(self, selected_NK: Tensor, experts: int, unit: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows for (token, selection) pairs, sorted by expert, each expert's rounded up to a multiple of `unit`.
+
+        Above 16 units the unit doubles with the number of rows, so that few different numbers occur.
 
         Returns int32 ``ends_E`` (of each expert's rows), ``row_M`` (of each pair), ``pair_R`` (of a row; -1: filler).
         """
         selected_NK = selected_NK.contiguous()
         pairs = selected_NK.numel()
         ends_E, row_M = torch.empty(experts, dtype=torch.int32), torch.empty(pairs, dtype=torch.int32)
-        pair_R = torch.empty(pairs + experts * (multiple - 1), dtype=torch.int32)
+        pair_R = torch.empty(pairs + pairs // 8 + experts * unit, dtype=torch.int32)
         rows = self._sort_pairs(
-            selected_NK.data_ptr(), pairs, experts, multiple, ends_E.data_ptr(), row_M.data_ptr(), pair_R.data_ptr()
+            selected_NK.data_ptr(), pairs, experts, unit, ends_E.data_ptr(), row_M.data_ptr(), pair_R.data_ptr()
         )
         return ends_E, row_M, pair_R[:rows]

@@ -7,8 +7,17 @@
 
 namespace fulmen {
 
-// Give every pair a row: experts in order, their pairs in order, each expert's rows rounded up to `multiple`. Returns R.
-inline int64_t sort_pairs(const int64_t* selected_M, int64_t pairs, int experts, int multiple, int32_t* ends_E, int32_t* row_M,
+// `count` rounded up to a multiple of `unit`, which doubles with every doubling of the count above 16 units: few different
+// sizes, and filler of a sixteenth at most.
+inline int64_t rounded_rows(int64_t count, int64_t unit) {
+    if (unit == 1) return count;
+    while (count > 16 * unit) unit *= 2;
+    return (count + unit - 1) / unit * unit;
+}
+
+// Give every pair a row: experts in order, their pairs in order, each expert's rows rounded up. Returns R, which
+// is below pairs * 9/8 + experts * unit.
+inline int64_t sort_pairs(const int64_t* selected_M, int64_t pairs, int experts, int unit, int32_t* ends_E, int32_t* row_M,
                           int32_t* pair_R) {
     std::vector<int64_t> next(experts, 0);
     for (int64_t m = 0; m < pairs; m++) next[selected_M[m]]++;
@@ -16,7 +25,7 @@ inline int64_t sort_pairs(const int64_t* selected_M, int64_t pairs, int experts,
     for (int e = 0; e < experts; e++) {
         const int64_t count = next[e];
         next[e] = end;
-        end += (count + multiple - 1) / multiple * multiple;
+        end += rounded_rows(count, unit);
         for (int64_t r = next[e] + count; r < end; r++) pair_R[r] = -1;
         ends_E[e] = (int32_t)end;
     }
