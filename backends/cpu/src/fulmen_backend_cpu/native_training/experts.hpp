@@ -8,7 +8,7 @@
 namespace fulmen {
 
 // `count` rounded up to a multiple of `unit`, which doubles with every doubling of the count above 16 units: few different
-// sizes, and filler of a sixteenth at most.
+// sizes, and filler of an eighth at most.
 inline int64_t rounded_rows(int64_t count, int64_t unit) {
     if (unit == 1) return count;
     while (count > 16 * unit) unit *= 2;
