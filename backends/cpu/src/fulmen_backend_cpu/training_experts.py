@@ -21,7 +21,7 @@ from fulmen_core.model.router import Routing
 
 
 def row_unit(dtype: torch.dtype, pairs: int, experts: int) -> int:
-    """The unit that an expert's rows are rounded up to: oneDNN compiles a kernel for every new number of 16-bit rows."""
+    """The unit that an expert's rows are rounded up to: oneDNN compiles a kernel for each new number of 16-bit rows."""
     if dtype.itemsize != 2:
         return 1
     return 64 if pairs >= 256 * experts else 32 if pairs >= 64 * experts else 8 if pairs >= 8 * experts else 1
