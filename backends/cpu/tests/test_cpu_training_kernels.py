@@ -176,6 +176,28 @@ def test_experts_also_those_that_got_no_token(
     agree(function(native_grouped), function(grouped), inputs, dtype)
 
 
+def test_experts_on_two_threads_are_those_on_one() -> None:
+    x, gate_up, down = torch.randn(300, 32), torch.randn(8, 32, 32) / 5, torch.randn(8, 16, 32) / 4
+    selected_NK = torch.stack([torch.randperm(7)[:3] for _ in range(300)])  # the last expert gets no token
+    leaves = [tensor.bfloat16().requires_grad_() for tensor in (x, gate_up, down)]
+    found = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        y = native_grouped(*leaves, Routing(x.new_zeros(300, 8), selected_NK, torch.full((300, 3), 0.5)))
+        found.append([y, *torch.autograd.grad(y.square().sum(), leaves)])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=0.02, atol=0.02 * float(a.abs().max()))
+
+
+def test_a_fault_on_a_thread_is_raised_where_the_threads_were_started() -> None:
+    def part() -> None:
+        raise ArithmeticError
+
+    torch.set_num_threads(2)
+    with pytest.raises(ArithmeticError):
+        load_kernels().on_each_thread(part)
+
+
 @pytest.mark.parametrize("dtype", LOW, ids=str)
 def test_cross_entropy(dtype: torch.dtype) -> None:
     logits, targets, weights = 3 * torch.randn(50, 64).to(dtype), torch.randint(64, (50,)), torch.rand(50)

@@ -6,6 +6,7 @@ Their library is apart from the serving kernels', as it shares torch's OpenMP th
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from ctypes import c_float, c_int, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
@@ -39,6 +40,7 @@ _SIGNATURES = {
     "swiglu_forward": "ippppll",
     "swiglu_backward": "ipppppppll",
 }
+_PART = ctypes.CFUNCTYPE(None)
 _TYPES = {"p": c_void_p, "l": c_int64, "i": c_int, "f": c_float}
 
 
@@ -66,6 +68,9 @@ class TrainingKernels:
             function.restype = None
             function.argtypes = [*(_TYPES[letter] for letter in letters), c_int]
             self._functions[name] = function
+        self._on_each_thread = library.fulmen_on_each_thread
+        self._on_each_thread.restype = None
+        self._on_each_thread.argtypes = [_PART, c_int]
         self._sort_pairs = library.fulmen_sort_pairs
         self._sort_pairs.restype = c_int64
         self._sort_pairs.argtypes = [c_void_p, c_int64, c_int64, c_int64, c_void_p, c_void_p, c_void_p]
@@ -74,6 +79,24 @@ class TrainingKernels:
         """Run one kernel. Tensors must be laid out as it expects: nothing is checked here."""
         raw = [argument.data_ptr() if isinstance(argument, Tensor) else argument for argument in arguments]
         self._functions[name](*raw, torch.get_num_threads())
+
+    def on_each_thread(self, part: Callable[[], None]) -> None:
+        """Run `part` once on each of torch's threads at once; torch's operations inside it use that thread alone.
+
+        Raises:
+            Exception: the first that a part raised.
+        """
+        faults: list[Exception] = []
+
+        def guarded() -> None:
+            try:
+                part()
+            except Exception as error:  # ctypes would print and forget it
+                faults.append(error)
+
+        self._on_each_thread(_PART(guarded), torch.get_num_threads())
+        if faults:
+            raise faults[0]
 
     def sort_pairs(self, selected_NK: Tensor, experts: int, unit: int) -> tuple[Tensor, Tensor, Tensor]:
         """Rows for (token, selection) pairs, sorted by expert, each expert's rounded up to a multiple of `unit`.

@@ -27,6 +27,12 @@ extern "C" __attribute__((visibility("default"))) int fulmen_features() {
     return lanes[0] > 2.7f;
 }
 
+// Call `part` on each of torch's threads; what it calls of torch then runs on that thread alone.
+EXPORT fulmen_on_each_thread(void (*part)(), int threads) {
+#pragma omp parallel for schedule(static, 1) num_threads(threads)
+    for (int i = 0; i < threads; i++) part();
+}
+
 EXPORT fulmen_norm_forward(int bf16, const float* x, const float* weight, void* y, float* rstd, int64_t rows, int64_t width, float eps,
                            int threads) {
     TYPED((norm_forward<float, T>(x, weight, (T*)y, rstd, rows, (int)width, eps, threads)));
