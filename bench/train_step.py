@@ -3,10 +3,10 @@
     python bench/train_step.py --threads 2                  # 12M, 34M and 128M
     python bench/train_step.py --shapes 34M-fine --json
 
-Every figure is the median over rounds. A round measures, one after the other, the peak of matrix products, a step of
-Fulmen with fused AdamW, one with Muon, one of the dense model with the same active parameters, and one of transformers'
-Qwen3-MoE of the same dimensions with whichever of its settings was fastest before. Ratios are taken within the round,
-as processors drift.
+Fulmen (fused AdamW) meets one other at a time: the dense model with the same active parameters, itself with Muon, and
+transformers' Qwen3-MoE of the same dimensions in whichever of its settings was fastest before. In a round the peak of
+matrix products and a step of both are measured one after the other, and ratios are taken within the round, as
+processors drift; every figure is the median over rounds.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,10 @@ import torch
 from train_peers import TRANSFORMERS_SETTINGS, Contestant, fulmen, transformers, transformers_missing
 from train_shapes import Shape, active_matrices, dense_of, shapes, step_flops
 
+from fulmen_core.model.transformer import Transformer
+
 PEAK_SIZES = (512, 1024, 2048)
+PEAK_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,72 +76,83 @@ def measure(shape: Shape, options: argparse.Namespace) -> dict[str, Any]:
     ours = fulmen(shape.config, rows, tokens, compile_model=options.compile)
     ours.step()
     first_seconds = time.perf_counter() - began
-    warm_up(ours, options.warmup)
+    warmed(lambda: ours, options.warmup)
     memory = peak_memory(ours)
-    contestants = {
-        "fulmen": ours,
-        "muon": fulmen(shape.config, rows, tokens, optimizer="muon"),
-        "dense": fulmen(dense_of(shape), rows, tokens),
-    }
-    for name in ("muon", "dense"):
-        warm_up(contestants[name], options.warmup)
+    dense = rounds(ours, warmed(lambda: fulmen(dense_of(shape), rows, tokens), options.warmup), options.rounds)
+    muon = rounds(ours, warmed(lambda: fulmen(shape.config, rows, tokens, optimizer="muon"), 2), options.rounds)
     tried: dict[str, float | str] = {}
+    peer: Contestant | None = None
     reason = "left out" if options.no_transformers else transformers_missing()
     if reason is None:
-        contestants["transformers"], tried = best_transformers(shape, options)
-    rounds = [one_round(contestants) for _ in range(options.rounds)]
-
-    def median(of: Callable[[dict[str, float]], float]) -> float:
-        return statistics.median(of(seconds) for seconds in rounds)
+        peer, tried = best_transformers(shape, options)
+    beside = rounds(ours, peer, options.rounds) if peer else []
+    together = dense + muon + beside
 
     flops = step_flops(shape.config, rows, tokens)
-    peak = "bfloat16" if ours.settings["dtype"] == "bfloat16" else "float32"
-    peer = "transformers" in contestants
     return {
         "shape": shape.name,
-        "parameters": sum(p.numel() for p in contestants_parameters(shape)),
+        "parameters": sum(parameter.numel() for parameter in parameters_of(shape)),
         "active_parameters": active_matrices(shape.config),
         "step_tokens": shape.step_tokens,
         "threads": options.threads,
-        "tokens_per_s": shape.step_tokens / median(lambda s: s["fulmen"]),
-        "gflops": flops / median(lambda s: s["fulmen"]) / 1e9,
-        "gemm_peak_gflops": {dtype: median(lambda s, d=dtype: s[d]) for dtype in ("float32", "bfloat16")},  # type: ignore[misc]
-        "share_of_gemm_peak": median(lambda s: flops / s["fulmen"] / 1e9 / s[peak]),
-        "ratio_vs_transformers": median(lambda s: s["transformers"] / s["fulmen"]) if peer else None,
+        "tokens_per_s": shape.step_tokens / median(together, lambda r: r.ours),
+        "gflops": flops / median(together, lambda r: r.ours) / 1e9,
+        "gemm_peak_gflops": {name: median(together, lambda r, name=name: r.peaks[name]) for name in PEAK_DTYPES},  # type: ignore[misc]
+        "share_of_gemm_peak": median(together, lambda r: flops / r.ours / 1e9 / r.peaks[ours.settings["dtype"]]),
+        "ratio_vs_transformers": median(beside, lambda r: r.other / r.ours) if peer else None,
         "ratio_reason": reason,
-        "transformers_tokens_per_s": shape.step_tokens / median(lambda s: s["transformers"]) if peer else None,
-        "transformers_settings": dict(contestants["transformers"].settings) if peer else None,
+        "transformers_tokens_per_s": shape.step_tokens / median(beside, lambda r: r.other) if peer else None,
+        "transformers_settings": dict(peer.settings) if peer else None,
         "transformers_tried_tokens_per_s": tried,
-        "moe_over_dense_step": median(lambda s: s["fulmen"] / s["dense"]),
-        "muon_over_adamw_step": median(lambda s: s["muon"] / s["fulmen"]),
+        "moe_over_dense_step": median(dense, lambda r: r.ours / r.other),
+        "muon_over_adamw_step": median(muon, lambda r: r.other / r.ours),
         "settings": dict(ours.settings),
         "first_step_seconds": first_seconds,
         "peak_memory_bytes": memory,
     }
 
 
-def contestants_parameters(shape: Shape) -> list[torch.Tensor]:
+def parameters_of(shape: Shape) -> list[torch.Tensor]:
     """The parameters of the shape's model, without memory."""
-    from fulmen_core.model.transformer import Transformer
-
     with torch.device("meta"):
         return list(Transformer(shape.config).parameters())
 
 
-def warm_up(contestant: Contestant, steps: int) -> None:
-    """Let routers leave their start, and oneDNN compile its kernels: one for each number of rows that experts get."""
+@dataclass(frozen=True, slots=True)
+class Round:
+    """GFLOP/s of the best product by dtype, and seconds of a step of Fulmen and of another, one after the other."""
+
+    peaks: dict[str, float]
+    ours: float
+    other: float
+
+
+def rounds(ours: Contestant, other: Contestant, count: int) -> list[Round]:
+    """Several rounds of both."""
+    return [
+        Round({name: gemm_peak(dtype) for name, dtype in PEAK_DTYPES.items()}, seconds(ours), seconds(other))
+        for _ in range(count)
+    ]
+
+
+def median(measured: Sequence[Round], of: Callable[[Round], float]) -> float:
+    """The median of a figure of each round."""
+    return statistics.median(of(one) for one in measured)
+
+
+def seconds(contestant: Contestant) -> float:
+    """Wall seconds of one step."""
+    began = time.perf_counter()
+    contestant.step()
+    return time.perf_counter() - began
+
+
+def warmed(make: Callable[[], Contestant], steps: int) -> Contestant:
+    """Made, and run until oneDNN has compiled its kernels: one for each number of rows that experts get."""
+    contestant = make()
     for _ in range(steps):
         contestant.step()
-
-
-def one_round(contestants: dict[str, Contestant]) -> dict[str, float]:
-    """Seconds of a step by contestant, and GFLOP/s of the best product by dtype."""
-    measured = {"float32": gemm_peak(torch.float32), "bfloat16": gemm_peak(torch.bfloat16)}
-    for name, contestant in contestants.items():
-        began = time.perf_counter()
-        contestant.step()
-        measured[name] = time.perf_counter() - began
-    return measured
+    return contestant
 
 
 def gemm_peak(dtype: torch.dtype) -> float:
@@ -161,16 +177,17 @@ def best_transformers(shape: Shape, options: argparse.Namespace) -> tuple[Contes
             continue
         label = " ".join((settings["experts"], settings["dtype"], "compiled" * (settings["compile"] == "yes"))).strip()
         try:
-            contestant = transformers(shape.config, shape.rows, shape.tokens, settings)
-            warm_up(contestant, options.warmup_transformers)
-            seconds = min(one_round({"it": contestant})["it"] for _ in range(2))
+            make = partial(transformers, shape.config, shape.rows, shape.tokens, settings)
+            contestant = warmed(make, options.warmup_transformers)
+            best_seconds = min(seconds(contestant) for _ in range(2))
         except Exception as error:  # what torch.compile throws has no common type
             tried[label] = f"{type(error).__name__}: {error}".splitlines()[0]
             continue
-        tried[label] = shape.step_tokens / seconds
-        if best is None or seconds < best[0]:
-            best = seconds, contestant
-        gc.collect()
+        tried[label] = shape.step_tokens / best_seconds
+        if best is None or best_seconds < best[0]:
+            best = best_seconds, contestant
+        del contestant
+        gc.collect()  # a model that lost must not weigh on the next
     if best is None:
         raise SystemExit(f"transformers ran with no setting: {tried}")
     return best[1], tried
