@@ -18,14 +18,16 @@ from hypothesis import strategies as st
 from fulmen_backend_cpu.runner import CpuRunner
 from fulmen_core.generation import generate
 from fulmen_core.model.checkpoint import load_model, save_model
-from fulmen_core.model.config import BalanceConfig, ModelConfig
+from fulmen_core.model.config import BalanceConfig, ModelConfig, RopeScaling
 from fulmen_core.model.kv import CacheSpec
+from fulmen_core.model.router import Router
 from fulmen_core.model.transformer import Transformer
 from fulmen_core.runner import EngineLimits, SequenceStep
 from fulmen_core.sampling import SamplingParams
 
 CONTEXT = 40
 VOCABULARY = 61
+YARN = RopeScaling(rope_type="yarn", factor=4.0, original_max_position_embeddings=16)
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +63,16 @@ def configs(draw: st.DrawFn) -> ModelConfig:
         norm_topk_prob=draw(st.booleans()),
         qk_norm=draw(st.booleans()),
         tie_word_embeddings=draw(st.booleans()),
+        router_score=draw(st.sampled_from(["softmax", "sigmoid"])),
+        router_bias=draw(st.booleans()),
+        router_scale=draw(st.sampled_from([1.0, 2.5])),
+        rope_scaling=draw(st.sampled_from([None, RopeScaling(rope_type="linear", factor=2.0), YARN])),
+        rope_layers=draw(st.sampled_from(["all", "window"])),
+        qk_norm_span=draw(st.sampled_from(["head", "projection"])),
+        clip_qkv=draw(st.sampled_from([None, 0.5])),
+        attention_gate=draw(st.booleans()),
+        post_norms=draw(st.booleans()),
+        embedding_scale=draw(st.sampled_from([1.0, 24**0.5])),
         initializer_range=0.3,  # wide enough that attention and routing are far from uniform
         balance=BalanceConfig(expert_groups=2, partitions=2),
     )
@@ -68,7 +80,11 @@ def configs(draw: st.DrawFn) -> ModelConfig:
 
 def saved(config: ModelConfig, directory: Path, seed: int) -> Path:
     torch.manual_seed(seed)
-    save_model(Transformer(config), directory)
+    model = Transformer(config)
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.ndim == 1:  # norms begin as ones and biases as zeros, which would hide one that is left out
+            tensor.data += 0.2 * torch.randn_like(tensor)
+    save_model(model, directory)
     return directory
 
 
@@ -79,11 +95,18 @@ def reference_logits(model: Transformer, tokens: list[int]) -> np.ndarray:
     logits: np.ndarray = model.logits(output.hidden_BTD)[0].double().numpy()
     k = model.config.num_experts_per_tok
     if output.router is not None and k < model.config.num_experts:
-        for logits_NE in output.router.logits:
-            best_NK = logits_NE.softmax(-1).topk(k + 1).values
+        for logits_NE, bias_E in zip(output.router.logits, biases(model), strict=True):
+            scores_NE = logits_NE.softmax(-1) if model.config.router_score == "softmax" else logits_NE.sigmoid()
+            best_NK = (scores_NE + bias_E).topk(k + 1).values
             tossed = (best_NK[:, -2] - best_NK[:, -1] < 1e-5).nonzero().flatten().tolist()
             logits[min(tossed, default=len(tokens)) :] = np.nan
     return logits
+
+
+def biases(model: Transformer) -> list[torch.Tensor | float]:
+    """What each router adds to its scores, in layer order."""
+    routers = [module for module in model.modules() if isinstance(module, Router)]
+    return [0.0 if router.bias is None else router.bias for router in routers]
 
 
 def poison(runner: CpuRunner, slot: int) -> None:

@@ -18,6 +18,8 @@ from fulmen_core.backend import TrainPlan
 from fulmen_core.errors import CapabilityError, CorruptArtefact, UserError
 from fulmen_core.files import hash_file, hash_tree
 from fulmen_core.model.checkpoint import load_model, save_model
+from fulmen_core.model.config import RopeScaling
+from fulmen_core.model.transformer import Transformer
 from fulmen_core.registry import Registry
 from fulmen_core.runner import EngineLimits
 
@@ -74,6 +76,31 @@ def test_weights_lie_beside_the_graph_where_no_limit_applies(lightning: Exported
     graph = onnx.load(lightning.artefact / "model.onnx", load_external_data=False).graph
     inline = [tensor for tensor in graph.initializer if tensor.data_location != onnx.TensorProto.EXTERNAL]
     assert sum(len(tensor.raw_data) for tensor in inline) < 10_000
+
+
+@pytest.mark.parametrize(
+    ("choice", "value"),
+    [
+        ("router_score", "sigmoid"),
+        ("router_bias", True),
+        ("router_scale", 2.0),
+        ("rope_scaling", RopeScaling(rope_type="linear", factor=2.0)),
+        ("rope_layers", "window"),
+        ("qk_norm_span", "projection"),
+        ("clip_qkv", 4.0),
+        ("attention_gate", True),
+        ("post_norms", True),
+        ("embedding_scale", 3.0),
+    ],
+)
+def test_a_choice_that_the_graph_would_change_is_refused_by_name(
+    lightning: Exported, tmp_path: Path, choice: str, value: object
+) -> None:
+    (tmp_path / "model").mkdir()
+    save_model(Transformer(lightning.config.model_copy(update={choice: value})), tmp_path / "model")
+    with pytest.raises(CapabilityError, match=f"cannot express {choice} = "):
+        OnnxExporter().export(tmp_path / "model", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def truncate(path: Path) -> None:

@@ -13,11 +13,15 @@ from fulmen_core.model.config import BalanceConfig
 from fulmen_core.model.router import RouterStatistics
 
 TokenSet = Literal["routed", "resident", "aggregate"]
+Score = Literal["softmax", "sigmoid"]
 
 
-def by_loops(logits_NE: Tensor, selected_NK: Tensor, valid: list[bool], cells: int, token_set: TokenSet) -> float:
+def by_loops(
+    logits_NE: Tensor, selected_NK: Tensor, valid: list[bool], cells: int, token_set: TokenSet, score: Score
+) -> float:
     """One loss per unit alpha, from the formulas; `cells` = 1 is L_ST."""
-    probabilities = logits_NE.softmax(-1).tolist()
+    weigh = torch.exp if score == "softmax" else torch.sigmoid
+    probabilities = [[p / sum(row) for p in row] for row in weigh(logits_NE).tolist()]
     selected = [set(row) for row in selected_NK.tolist()]
     top_k, experts = selected_NK.shape[1], logits_NE.shape[1]
     batch = [x for x in range(len(selected)) if valid[x]]
@@ -50,11 +54,12 @@ def statistics(layers: list[Tensor], top_k: int, valid: Tensor | None = None) ->
     top_k=st.integers(1, 4),
     shape=st.sampled_from([(1, 1, 4), (2, 1, 3), (2, 2, 2), (4, 2, 1)]),
     token_set=st.sampled_from(["routed", "resident", "aggregate"]),
+    score=st.sampled_from(["softmax", "sigmoid"]),
     seed=st.integers(0, 2**31),
 )
 @settings(max_examples=50, deadline=None)
 def test_losses_equal_loops_over_the_formulas(
-    tokens: int, layers: int, top_k: int, shape: tuple[int, int, int], token_set: TokenSet, seed: int
+    tokens: int, layers: int, top_k: int, shape: tuple[int, int, int], token_set: TokenSet, score: Score, seed: int
 ) -> None:
     groups, partitions, width = shape
     generator = torch.Generator().manual_seed(seed)
@@ -69,10 +74,11 @@ def test_losses_equal_loops_over_the_formulas(
         expert_groups=groups, partitions=partitions, token_set=token_set,
     )  # fmt: skip
 
-    ours = balance_losses(statistics(logits, top_k, valid_N), config, top_k)
+    ours = balance_losses(statistics(logits, top_k, valid_N)._replace(score=score), config, top_k)
 
     def mean(cells: int, reading: TokenSet) -> float:
-        rows = [by_loops(layer, layer.topk(top_k).indices, valid_N.tolist(), cells, reading) for layer in logits]
+        valid = valid_N.tolist()
+        rows = [by_loops(layer, layer.topk(top_k).indices, valid, cells, reading, score) for layer in logits]
         return sum(rows) / layers
 
     z = sum((layer[valid_N].logsumexp(-1) ** 2).mean().item() for layer in logits) / layers

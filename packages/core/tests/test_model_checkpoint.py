@@ -10,11 +10,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from fulmen_core.errors import CorruptArtefact, UserError
-from fulmen_core.model.checkpoint import check_tokenizer_fits, load_config, load_model, load_tensors, save_model
+from fulmen_core.model.checkpoint import (
+    check_tokenizer_fits,
+    load_config,
+    load_model,
+    load_tensors,
+    save_model,
+    save_tensors,
+)
 from fulmen_core.model.presets import load_preset
 from fulmen_core.model.safetensors_header import read_header
+from fulmen_core.model.safetensors_writer import write_safetensors
 from fulmen_core.model.transformer import Transformer
 
 TINY = {
@@ -49,6 +58,42 @@ def test_weights_come_back_bit_for_bit(tmp_path: Path, dtype: torch.dtype, shard
         assert again.state_dict()[name].dtype == dtype
     assert all(parameter.requires_grad for parameter in again.parameters())
     assert (len(list(tmp_path.glob("*.safetensors"))) > 1) == (shard_bytes == 5_000)
+
+
+def test_a_routers_bias_keeps_its_precision_in_a_model_of_less(tmp_path: Path) -> None:
+    model = tiny(router_bias=True).to(torch.bfloat16)
+    bias = model.block(1).ffn.router.bias
+    bias += torch.randn(8)
+    save_model(model, tmp_path)
+    for dtype in (torch.bfloat16, torch.float32, torch.float64):
+        again = load_model(tmp_path, dtype).block(1).ffn.router
+        assert torch.equal(again.bias, bias)
+        assert again.weight.dtype == dtype
+
+
+def test_tensors_of_mixed_precision_are_written_where_readers_that_map_the_file_find_them(tmp_path: Path) -> None:
+    shapes = {"a": (3,), "b": (5,), "c": (2, 2), "d": (1,)}
+    dtypes = [torch.bfloat16, torch.float32, torch.float64, torch.float16]
+    tensors = {name: torch.randn(shape).to(dtype) for (name, shape), dtype in zip(shapes.items(), dtypes, strict=True)}
+    write_safetensors(tmp_path, shapes, tensors.__getitem__)
+    again = load_tensors(tmp_path)
+    assert all(torch.equal(again[name], tensor) for name, tensor in tensors.items())
+    for path in tmp_path.glob("*.safetensors"):  # transformers' reader, which no header of ours shall surprise
+        assert all(torch.equal(tensors[name], tensor) for name, tensor in load_file(path).items())
+
+
+def test_a_model_whose_tensors_fail_on_the_way_leaves_the_older_one_whole(saved: Path) -> None:
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+    model = tiny()
+
+    def load(name: str) -> torch.Tensor:
+        if name == "norm.weight":
+            raise OSError("the disk went away")
+        return model.state_dict()[name]
+
+    with pytest.raises(UserError, match="cannot be written"):
+        save_tensors(model.config, load, saved, shard_bytes=5_000)
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
 
 
 def test_a_loaded_model_computes_what_the_saved_one_does(saved: Path) -> None:
@@ -106,6 +151,11 @@ def test_what_hugging_faces_tools_add_to_a_config_is_tolerated(saved: Path) -> N
             lambda c: c["balance"].update(switch_alfa=1),
             "unknown key 'balance.switch_alfa'.*did you mean 'switch_alpha'",
         ),
+        (
+            lambda c: c.update(rope_scaling={"rope_type": "linear", "faktor": 2.0}),
+            "did you mean 'factor'|'rope_scaling.factor' is missing",
+        ),
+        (lambda c: c.update(rope_scaling={"rope_type": "yarn", "factor": 2.0}), "yarn.*needs original_max_position"),
         (lambda c: c.pop("hidden_size"), "key 'hidden_size' is missing"),
         (lambda c: c.update(hidden_size="wide"), "hidden_size: .*integer"),
         (lambda c: c.update(num_key_value_heads=3), "not a multiple of num_key_value_heads 3"),

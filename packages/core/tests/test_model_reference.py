@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fulmen_core.model.config import BalanceConfig, ModelConfig
+from fulmen_core.model.config import BalanceConfig, ModelConfig, RopeScaling
 from fulmen_core.model.transformer import Transformer
 
 SMALL: dict[str, Any] = {
@@ -43,6 +43,33 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "norm_topk_prob": False,
     },
     "dense, three full layers on one K/V": {"num_experts": 0, "layer_pattern": "F", "kv_share": 3},
+    "AFMoE's choices": {
+        "kv_share": 1,
+        "rope_layers": "window",
+        "attention_gate": True,
+        "post_norms": True,
+        "embedding_scale": 4.0,
+        "router_score": "sigmoid",
+        "router_bias": True,
+        "router_scale": 1.7,
+        "num_shared_experts": 1,
+    },
+    "OLMoE's choices": {"layer_pattern": "F", "kv_share": 1, "qk_norm_span": "projection", "clip_qkv": 0.8},
+    "clipped without norms, biased softmax": {"qk_norm": False, "clip_qkv": 0.7, "router_bias": True},
+    "sigmoid scores as they are": {"router_score": "sigmoid", "norm_topk_prob": False, "router_scale": 0.5},
+    "linear positions": {"rope_scaling": RopeScaling(rope_type="linear", factor=3.0)},
+    "Llama 3 positions": {
+        "head_dim": 10,
+        "rope_theta": 1e4,
+        "rope_scaling": RopeScaling(rope_type="llama3", factor=8.0, original_max_position_embeddings=20),
+    },
+    "yarn positions": {
+        "head_dim": 10,
+        "rope_theta": 1e4,
+        "rope_scaling": RopeScaling(
+            rope_type="yarn", factor=4.0, original_max_position_embeddings=64, beta_fast=8.0, beta_slow=0.5
+        ),
+    },
 }
 
 
@@ -50,14 +77,42 @@ def rms(x: Tensor, weight: Tensor) -> Tensor:
     return x / torch.sqrt((x * x).mean() + 1e-6) * weight
 
 
-def rotated(x: Tensor, position: int, theta: float) -> Tensor:
+def rotated(x: Tensor, position: int, config: ModelConfig) -> Tensor:
     half = len(x) // 2
     out: list[Tensor] = [x[0]] * len(x)
     for j in range(half):
-        angle = position * theta ** (-j / half)
-        out[j] = x[j] * math.cos(angle) - x[j + half] * math.sin(angle)
-        out[j + half] = x[j + half] * math.cos(angle) + x[j] * math.sin(angle)
+        speed, size = speed_and_size(j, config)
+        cos, sin = size * math.cos(position * speed), size * math.sin(position * speed)
+        out[j] = x[j] * cos - x[j + half] * sin
+        out[j + half] = x[j + half] * cos + x[j] * sin
     return torch.stack(out)
+
+
+def speed_and_size(j: int, config: ModelConfig) -> tuple[float, float]:
+    """Angle a token of pair j, and what cosine and sine are multiplied by."""
+    theta, width, scaling = config.rope_theta, config.head_dim, config.rope_scaling
+    speed = theta ** (-2 * j / width)
+    if scaling is None:
+        return speed, 1.0
+    if scaling.rope_type == "linear":
+        return speed / scaling.factor, 1.0
+    context = scaling.original_max_position_embeddings
+    assert context is not None
+    if scaling.rope_type == "llama3":
+        wavelength = 2 * math.pi / speed
+        if wavelength > context / scaling.low_freq_factor:
+            return speed / scaling.factor, 1.0
+        if wavelength < context / scaling.high_freq_factor:
+            return speed, 1.0
+        smooth = (context / wavelength - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+        return (1 - smooth) * speed / scaling.factor + smooth * speed, 1.0
+
+    def pair(turns: float) -> float:
+        return width * math.log(context / (turns * 2 * math.pi)) / (2 * math.log(theta))
+
+    low, high = max(math.floor(pair(scaling.beta_fast)), 0), min(math.ceil(pair(scaling.beta_slow)), width - 1)
+    ramp = min(max((j - low) / (high - low), 0.0), 1.0)
+    return speed / scaling.factor * ramp + speed * (1 - ramp), 0.1 * math.log(scaling.factor) + 1
 
 
 def swiglu(x: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
@@ -69,9 +124,9 @@ def reference(
     model: Transformer, config: ModelConfig, tokens: list[int], positions: list[int], ids: list[int]
 ) -> Tensor:
     """Logits [T, V] of one row."""
-    weights = dict(model.named_parameters())
+    weights = dict(model.named_parameters()) | dict(model.named_buffers())
     h, heads, kv_heads = config.head_dim, config.num_attention_heads, config.num_key_value_heads
-    xs = [weights["embed.weight"][token] for token in tokens]
+    xs = [config.embedding_scale * weights["embed.weight"][token] for token in tokens]
     fulls: list[int] = []  # the full layers so far
     kept: dict[int, tuple[list[list[Tensor]], list[list[Tensor]]]] = {}
     for layer in range(config.num_hidden_layers):
@@ -84,15 +139,25 @@ def reference(
             fulls.append(layer)
         normed = [rms(x, w["attention_norm.weight"]) for x in xs]
 
+        rotates = config.rope_layers == "all" or not full
+
         def split(
-            x: Tensor, matrix: Tensor, norm: str | None, position: int, w: Mapping[str, Tensor] = w
+            x: Tensor,
+            matrix: Tensor,
+            norm: str | None,
+            position: int,
+            w: Mapping[str, Tensor] = w,
+            rotates: bool = rotates,
         ) -> list[Tensor]:
-            parts = list(torch.split(matrix @ x, h))
-            if norm is None:
-                return parts
-            if config.qk_norm:
+            rows = matrix @ x
+            if norm is not None and config.qk_norm and config.qk_norm_span == "projection":
+                rows = rms(rows, w[norm])
+            parts = list(torch.split(rows, h))
+            if norm is not None and config.qk_norm and config.qk_norm_span == "head":
                 parts = [rms(part, w[norm]) for part in parts]
-            return [rotated(part, position, config.rope_theta) for part in parts]
+            if config.clip_qkv is not None:
+                parts = [part.clip(-config.clip_qkv, config.clip_qkv) for part in parts]
+            return parts if norm is None or not rotates else [rotated(part, position, config) for part in parts]
 
         if source == layer:
             k_matrix, v_matrix = torch.split(w["attention.kv_proj.weight"], kv_heads * h)
@@ -112,8 +177,15 @@ def reference(
                 heads_out.append(
                     sum((a * vs[s][kv] for a, s in zip(share, seen, strict=True)), torch.zeros(h).double())
                 )
-            attended.append(xs[t] + w["attention.o_proj.weight"] @ torch.cat(heads_out))
-        xs = [x + feed_forward(rms(x, w["ffn_norm.weight"]), w, config) for x in attended]
+            mixed = torch.cat(heads_out)
+            if config.attention_gate:
+                mixed = mixed * torch.sigmoid(w["attention.gate_proj.weight"] @ x)
+            result = w["attention.o_proj.weight"] @ mixed
+            attended.append(xs[t] + (rms(result, w["attention_post_norm.weight"]) if config.post_norms else result))
+        xs = []
+        for x in attended:
+            result = feed_forward(rms(x, w["ffn_norm.weight"]), w, config)
+            xs.append(x + (rms(result, w["ffn_post_norm.weight"]) if config.post_norms else result))
     final = [rms(x, weights["norm.weight"]) for x in xs]
     head = weights["embed.weight"] if config.tie_word_embeddings else weights["head.weight"]
     return torch.stack([head @ x for x in final])
@@ -126,14 +198,18 @@ def feed_forward(x: Tensor, w: Mapping[str, Tensor], config: ModelConfig) -> Ten
 
     if "ffn.router.weight" not in w:
         return dense("ffn")
-    scores = torch.exp(w["ffn.router.weight"] @ x)
-    probabilities = scores / scores.sum()
-    chosen = sorted(range(config.num_experts), key=lambda e: -probabilities[e].item())[: config.num_experts_per_tok]
-    total = sum(probabilities[e] for e in chosen) if config.norm_topk_prob else 1.0
+    logits = w["ffn.router.weight"] @ x
+    scores = torch.exp(logits) / torch.exp(logits).sum()
+    if config.router_score == "sigmoid":
+        scores = 1 / (1 + torch.exp(-logits))
+    bias = w["ffn.router.bias"].tolist() if config.router_bias else [0.0] * config.num_experts
+    ranked = sorted(range(config.num_experts), key=lambda e: -(scores[e].item() + bias[e]))
+    chosen = ranked[: config.num_experts_per_tok]
+    total = sum(scores[e] for e in chosen) if config.norm_topk_prob else 1.0
     y = torch.zeros_like(x)
     for e in chosen:
         gate, up = w["ffn.experts.gate_up_EGD"][e].chunk(2)
-        y = y + probabilities[e] / total * swiglu(x, gate, up, w["ffn.experts.down_EFD"][e].T)
+        y = y + config.router_scale * scores[e] / total * swiglu(x, gate, up, w["ffn.experts.down_EFD"][e].T)
     return y + dense("ffn.shared") if config.num_shared_experts else y
 
 
@@ -143,6 +219,10 @@ def case(request: pytest.FixtureRequest) -> tuple[Transformer, Tensor, Tensor, T
     torch.manual_seed(11)
     config = ModelConfig(**SMALL | VARIANTS[request.param])
     model = Transformer(config).double()
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *model.buffers()):  # norms and biases would hide a mistake where they begin
+            if tensor.ndim == 1:
+                tensor += 0.3 * torch.randn_like(tensor)
     tokens_BT = torch.randint(0, config.vocab_size, (2, 9))
     positions_BT = torch.arange(9).repeat(2, 1)
     segments_BT = torch.zeros(2, 9, dtype=torch.int64)
@@ -203,3 +283,22 @@ def test_a_borrowing_layer_owns_no_key_or_value_weights_and_its_owner_learns_fro
 def _detach_shared_kv(_: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     k, v = arguments[-1]
     return (*arguments[:-1], (k.detach(), v.detach()))
+
+
+def test_a_bias_ranks_experts_and_is_neither_trained_nor_rounded() -> None:
+    config = ModelConfig(**SMALL | {"router_score": "sigmoid", "router_bias": True})
+    model = Transformer(config)
+    router = model.block(0).ffn.router
+    router.bias += torch.rand(6) / 3
+    bias = router.bias.clone()
+    assert not [name for name, _ in model.named_parameters() if name.endswith("bias")]
+
+    model.to(torch.bfloat16)
+    model(torch.randint(0, 29, (1, 12))).hidden_BTD.sum().backward()
+
+    assert router.weight.dtype == torch.bfloat16
+    assert router.bias.dtype == torch.float32
+    assert torch.equal(router.bias, bias)
+    router.bias += torch.tensor([0, 0, 0, 9.0, 0, 0])
+    selected_NK = router(torch.randn(40, 16, dtype=torch.bfloat16)).selected_NK
+    assert (selected_NK[:, 0] == 3).all()

@@ -13,9 +13,9 @@ from fulmen_core.backend import Capabilities
 from fulmen_core.descriptors import Availability, BackendInfo, GuardInfo
 from fulmen_core.errors import CapabilityError, PluginError, UserError
 from fulmen_core.hooks import hookimpl
+from fulmen_core.model_directory import ModelDirectory, choose_backend
 from fulmen_core.registry import Registry
 from fulmen_serving.loading import ServingOptions, load_service
-from fulmen_serving.model_directory import ModelDirectory, choose_backend
 from fulmen_serving.service import AnswerOptions
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fulmen_core.backend import Capabilities, Dtype, TrainPlan, TrainProgram
+from fulmen_core.backend import Capabilities, Dtype, KVDtype, Quantization, TrainPlan, TrainProgram
 from fulmen_core.errors import CapabilityError
 from fulmen_core.runner import EngineLimits, Runner
 
 if TYPE_CHECKING:
     from torch import nn
+
+logger = logging.getLogger(__name__)
 
 
 class CpuBackend:
@@ -19,13 +22,18 @@ class CpuBackend:
     name = "cpu"
 
     def capabilities(self) -> Capabilities:
-        """Training, and serving of checkpoints, in float32 and bfloat16; no CPU we know is fast in float16."""
+        """Training, and serving of checkpoints, in float32 and bfloat16; no CPU we know is fast in float16.
+
+        Int8 weights and int8 caches need the native kernels, thus a C++ compiler.
+        """
         return Capabilities(
             train=True,
             serve=True,
             formats=("checkpoint",),
             train_dtypes=("float32", "bfloat16"),
             serve_dtypes=("float32", "bfloat16"),
+            quantizations=("int8",),
+            kv_dtypes=("float32", "bfloat16", "int8"),
         )
 
     def prepare_training(self, model: nn.Module, plan: TrainPlan) -> TrainProgram:
@@ -36,23 +44,49 @@ class CpuBackend:
         """
         from fulmen_backend_cpu.training import CpuTrainProgram
 
-        self._require(plan.dtype, ("auto", *self.capabilities().train_dtypes), "train")
+        self._require(plan.dtype, ("auto", *self.capabilities().train_dtypes), "train in")
         return CpuTrainProgram(model, plan)
 
-    def load_runner(self, model: Path, limits: EngineLimits, dtype: Dtype = "float32") -> Runner:
-        """Load a model directory for serving.
+    def load_runner(
+        self,
+        model: Path,
+        limits: EngineLimits,
+        dtype: Dtype = "float32",
+        *,
+        quantize: Quantization | None = None,
+        kv_dtype: KVDtype | None = None,
+    ) -> Runner:
+        """Load a model directory for serving: on the native kernels, or on PyTorch where those cannot be had.
+
+        The runner's `choices` say which it became and why.
 
         Raises:
-            CapabilityError: the CPU does not serve in `dtype`.
+            CapabilityError: the CPU does not serve in `dtype`; or int8 is asked for, and the native kernels cannot be
+                had.
             CorruptArtefact: the directory is not a whole model.
         """
+        from fulmen_backend_cpu.compiler import NativeUnavailable
+        from fulmen_backend_cpu.native_runner import NativeRunner
         from fulmen_backend_cpu.runner import CpuRunner
 
-        self._require(dtype, self.capabilities().serve_dtypes, "serve")
-        return CpuRunner(model, limits, dtype)
-
-    def _require(self, dtype: str, known: tuple[str, ...], verb: str) -> None:
-        if dtype not in known:
+        can = self.capabilities()
+        self._require(dtype, can.serve_dtypes, "serve in")
+        if quantize is not None:
+            self._require(quantize, can.quantizations, "quantise to")
+        if kv_dtype is not None:
+            self._require(kv_dtype, can.kv_dtypes, "keep keys and values in")
+        try:
+            return NativeRunner(model, limits, dtype, quantize=quantize, kv_dtype=kv_dtype)
+        except NativeUnavailable as error:
+            reason = str(error)
+        if quantize is not None or kv_dtype not in (None, dtype):
+            what = f"int8 weights or a cache in {kv_dtype or dtype}"
             raise CapabilityError(
-                f"the cpu backend does not {verb} in {dtype}", remedy=f"use one of {', '.join(known)}"
+                f"{what} need the native kernels, and {reason}", remedy="install g++, or leave the option out"
             )
+        logger.warning("serving on PyTorch, several times slower than the native kernels: %s", reason)
+        return CpuRunner(model, limits, dtype, reason)
+
+    def _require(self, wanted: str, known: tuple[str, ...], verb: str) -> None:
+        if wanted not in known:
+            raise CapabilityError(f"the cpu backend does not {verb} {wanted}", remedy=f"use one of {', '.join(known)}")

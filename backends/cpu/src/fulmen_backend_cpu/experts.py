@@ -26,7 +26,7 @@ def feed_forward(block: Block, x_1ND: Tensor) -> Tensor:
     y_ND = _mix(ffn.experts, x_ND, ffn.router(x_ND))
     if ffn.shared is not None:
         y_ND = y_ND + ffn.shared(x_ND)
-    return x_1ND + y_ND
+    return block.add_feed_forward(x_1ND, y_ND[None])
 
 
 def _mix(experts: Experts, x_ND: Tensor, routing: Routing) -> Tensor:

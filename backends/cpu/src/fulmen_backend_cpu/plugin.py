@@ -14,7 +14,18 @@ def probe() -> Availability:
         found = version("torch")
     except PackageNotFoundError:
         return Availability(ok=False, reason="PyTorch is not installed: pip install 'fulmen-backend-cpu'")
-    return Availability(ok=True, devices=("cpu",), versions={"torch": found})
+    return Availability(ok=True, devices=("cpu",), versions={"torch": found, "native kernels": _native()})
+
+
+def _native() -> str:
+    """What the serving runner will be compiled with, or why it will be PyTorch's; compiles nothing."""
+    from fulmen_backend_cpu.compiler import NativeUnavailable, find_compiler, is_built
+
+    try:
+        compiler = find_compiler()
+    except NativeUnavailable as error:
+        return f"no, serving on PyTorch: {error}"
+    return f"by {compiler.version}, {'compiled' if is_built(compiler) else 'compiled at first use'}"
 
 
 @hookimpl

@@ -66,18 +66,22 @@ class CpuRunner:
         model_dir: a model directory.
         limits: what the engine will ask for at most; all cache memory is reserved here.
         dtype: of weights and cache, "float32" or "bfloat16".
+        reason: why it is this runner and not the native one, for `choices`.
 
     Raises:
         UserError, CorruptArtefact: the directory is not a whole model.
     """
 
-    def __init__(self, model_dir: Path, limits: EngineLimits, dtype: Dtype = "float32") -> None:
+    def __init__(
+        self, model_dir: Path, limits: EngineLimits, dtype: Dtype = "float32", reason: str = "asked for"
+    ) -> None:
         torch_dtype: torch.dtype = getattr(torch, dtype)
         self._model = load_model(model_dir, torch_dtype).requires_grad_(False)
         config = self._model.config
         self.cache = CacheSpec.of(config)
         self.limits = replace(limits, max_context=min(limits.max_context, config.max_position_embeddings))
         self.vocab_size = config.vocab_size
+        self.choices = {"runner": "torch", "runner_reason": reason, "weights": dtype, "kv_dtype": dtype}
         self._kv = KVCache(config, self.limits, torch_dtype)
 
     def kv_bytes(self) -> int:
@@ -142,8 +146,9 @@ class CpuRunner:
 
     def _forward(self, tokens_N: Tensor, positions_N: Tensor, decode: _Decode | None, chunks: list[_Chunk]) -> Tensor:
         model = self._model
-        cos, sin = rotary(positions_N[None], model.config.head_dim, model.config.rope_theta)
-        x_1ND = model.embed(tokens_N[None])
+        config = model.config
+        cos, sin = rotary(positions_N[None], config.head_dim, config.rope_theta, scaling=config.rope_scaling)
+        x_1ND = model.embedded(tokens_N[None])
         for layer in model.plan:
             block = model.block(layer.index)
             normed_1ND = block.attention_norm(x_1ND)
@@ -166,7 +171,7 @@ class CpuRunner:
                     k_KSh, v_KSh = (part[0] for part in self._kv.written(layer.cache, chunk.slot, chunk.end))
                 k_SKh, v_SKh = k_KSh.transpose(0, 1), v_KSh.transpose(0, 1)
                 o_NHh[rows] = attend(q_NHh[None, rows], k_SKh[None], v_SKh[None], chunk.masks[layer.window])[0]
-            x_1ND = feed_forward(block, x_1ND + block.attention.output(o_NHh[None]))
+            x_1ND = feed_forward(block, block.add_attention(x_1ND, normed_1ND, o_NHh[None]))
         hidden_1ND: Tensor = model.norm(x_1ND)
         return hidden_1ND[0]
 

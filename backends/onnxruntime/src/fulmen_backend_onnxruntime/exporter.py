@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from fulmen_backend_onnxruntime.genai_config import genai_config
-from fulmen_backend_onnxruntime.graph import Graph
+from fulmen_backend_onnxruntime.graph import Graph, check_expressible
 from fulmen_backend_onnxruntime.manifest import (
     FORMAT,
     GRAPH_FILE,
@@ -30,7 +30,7 @@ from fulmen_backend_onnxruntime.manifest import (
 from fulmen_backend_onnxruntime.parity import compare
 from fulmen_core.artefacts import MANIFEST_FILE, check_replaceable
 from fulmen_core.files import atomic_directory, atomic_write_json, hash_file, hash_tree
-from fulmen_core.model.checkpoint import load_model
+from fulmen_core.model.checkpoint import load_config, load_model
 from fulmen_core.model.transformer import Transformer
 
 #: RMSNormalization is an operator from here on: half the nodes of opset 20.
@@ -50,9 +50,11 @@ class OnnxExporter:
 
         Raises:
             UserError: `out` holds something that is no artefact; `model` is no model directory.
+            CapabilityError: the model makes a choice that the graph cannot express.
             CorruptArtefact: the model's weights are damaged.
         """
         check_replaceable(out)
+        check_expressible(load_config(model))
         network = load_model(model)
         with atomic_directory(out) as work:
             inputs, outputs = _write_graph(network, work / GRAPH_FILE)

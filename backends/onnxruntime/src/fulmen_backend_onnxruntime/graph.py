@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fulmen_core.errors import CapabilityError
 from fulmen_core.model.block import Block
 from fulmen_core.model.config import ModelConfig
 from fulmen_core.model.feed_forward import MixtureFeedForward
@@ -36,6 +37,35 @@ _DOMAIN = "com.microsoft"
 _NEW_TOKENS = 16  # which operand of GroupQueryAttention `query_seqlens` is
 
 
+#: The only value of each choice that the operators below can express; another would be exported as something else.
+_FIXED = {
+    "router_score": "softmax",
+    "router_bias": False,
+    "router_scale": 1.0,
+    "rope_scaling": None,
+    "rope_layers": "all",
+    "qk_norm_span": "head",
+    "clip_qkv": None,
+    "attention_gate": False,
+    "post_norms": False,
+    "embedding_scale": 1.0,
+}
+
+
+def check_expressible(config: ModelConfig) -> None:
+    """Refuse a model whose function this graph would change.
+
+    Raises:
+        CapabilityError: the config makes a choice that the graph has no operators for.
+    """
+    for name, value in _FIXED.items():
+        if getattr(config, name) != value:
+            raise CapabilityError(
+                f"the onnx exporter cannot express {name} = {getattr(config, name)!r}",
+                remedy="serve the checkpoint itself with the cpu backend",
+            )
+
+
 class Graph(nn.Module):
     """One step of every sequence of a batch, over caches that are inputs and outputs."""
 
@@ -45,6 +75,7 @@ class Graph(nn.Module):
     def __init__(self, model: Transformer) -> None:
         super().__init__()
         config = model.config
+        check_expressible(config)
         self.embed, self.norm, self.head_VD = model.embed, model.norm, model.head_weight_VD
         self.layers = nn.ModuleList(_Layer(config, model.block(layer.index)) for layer in model.plan)
         cos, sin = rotary(torch.arange(config.max_position_embeddings), config.head_dim, config.rope_theta)

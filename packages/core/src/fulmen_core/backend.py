@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 Dtype = Literal["float32", "bfloat16", "float16"]
+Quantization = Literal["int8"]  # of weights, on loading
+KVDtype = Literal["float32", "bfloat16", "float16", "int8"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,8 @@ class Capabilities:
     formats: tuple[str, ...] = ()  # artefact formats `load_runner` accepts: "checkpoint", "onnx", ...
     train_dtypes: tuple[Dtype, ...] = ()
     serve_dtypes: tuple[Dtype, ...] = ()
+    quantizations: tuple[Quantization, ...] = ()  # of weights, by `load_runner`
+    kv_dtypes: tuple[KVDtype, ...] = ()  # that may be chosen apart from the serving dtype
     max_devices: int = 1
 
 
@@ -62,8 +66,27 @@ class Backend(Protocol):
         """Prepare a model for training under `plan`; the parameters stay the model's own."""
         ...
 
-    def load_runner(self, model: Path, limits: EngineLimits, dtype: Dtype = "float32") -> Runner:
-        """Load a model directory (or exported artefact directory) for serving."""
+    def load_runner(
+        self,
+        model: Path,
+        limits: EngineLimits,
+        dtype: Dtype = "float32",
+        *,
+        quantize: Quantization | None = None,
+        kv_dtype: KVDtype | None = None,
+    ) -> Runner:
+        """Load a model directory (or exported artefact directory) for serving.
+
+        Args:
+            model: the directory.
+            limits: what the engine will ask for at most.
+            dtype: of weights and products.
+            quantize: how weights are quantised on loading, one of `Capabilities.quantizations`; None: not.
+            kv_dtype: of keys and values, one of `Capabilities.kv_dtypes`; None: that of `dtype`.
+
+        Raises:
+            CapabilityError: it cannot serve so.
+        """
         ...
 
 

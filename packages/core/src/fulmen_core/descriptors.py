@@ -51,6 +51,20 @@ class ExporterInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckpointFormatInfo:
+    """A checkpoint format of another project.
+
+    `matches` resolves to ``matches(path: Path) -> bool``, cheap and without torch; `load` to
+    ``read(path: Path) -> fulmen_core.formats.foreign.ForeignCheckpoint``.
+    """
+
+    name: str
+    summary: str
+    matches: Loader
+    load: Loader
+
+
+@dataclass(frozen=True, slots=True)
 class GuardInfo:
     """A whole guard. `load` resolves to ``make(policy: Path | None, registry) -> fulmen_core.guard.Guard``."""
 

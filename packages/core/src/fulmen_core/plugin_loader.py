@@ -29,6 +29,7 @@ from fulmen_core.suggestions import closest
 DESCRIPTORS: dict[str, type[Any]] = {
     "fulmen_backends": descriptors.BackendInfo,
     "fulmen_exporters": descriptors.ExporterInfo,
+    "fulmen_checkpoint_formats": descriptors.CheckpointFormatInfo,
     "fulmen_guards": descriptors.GuardInfo,
     "fulmen_raise_detectors": descriptors.DetectorInfo,
     "fulmen_data_sources": descriptors.SourceInfo,

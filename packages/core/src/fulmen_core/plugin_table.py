@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 NOUNS = {
     "fulmen_backends": "backend",
     "fulmen_exporters": "exporter",
+    "fulmen_checkpoint_formats": "checkpoint format",
     "fulmen_guards": "guard",
     "fulmen_raise_detectors": "detector",
     "fulmen_data_sources": "data source",
@@ -32,6 +33,7 @@ NOUNS = {
 FIRST_OF_ITS_KIND = {
     "fulmen_backends": "pip install fulmen-backend-cpu",
     "fulmen_exporters": "pip install 'fulmen-backend-onnxruntime[cpu]'",
+    "fulmen_checkpoint_formats": "pip install --force-reinstall --no-deps fulmen-core",
     "fulmen_guards": "pip install fulmen-safety",
     "fulmen_raise_detectors": "pip install fulmen-raise-pii fulmen-raise-attack",
     "fulmen_data_sources": "pip install fulmen-trainer",

@@ -30,6 +30,7 @@ from fulmen_core.plugin_table import FIRST_OF_ITS_KIND, Found, Plugin, PluginTab
 
 if TYPE_CHECKING:
     from fulmen_core.backend import Backend, Exporter
+    from fulmen_core.formats.foreign import ForeignCheckpoint
     from fulmen_core.guard import Guard
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,14 @@ class BackendChoice:
 
     chosen: PluginRecord
     rejected: tuple[PluginRecord, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointFormat:
+    """A checkpoint format: its name, and how a file or folder in it is read."""
+
+    name: str
+    read: Callable[[Path], ForeignCheckpoint]
 
 
 class Registry:
@@ -177,6 +186,37 @@ class Registry:
         standing = self._probe(found)
         if standing.state != "active":
             raise unusable(found.noun, found.info.name, found.plugin, standing)
+
+    # -- checkpoint formats --------------------------------------------------------------------------------------------
+
+    def checkpoint_format(self, name: str) -> CheckpointFormat:
+        """Return the checkpoint format called `name`. Raises `PluginError` as `exporter` does."""
+        return self._format(self._table.find("fulmen_checkpoint_formats", name))
+
+    def checkpoint_format_of(self, path: Path) -> CheckpointFormat:
+        """Return the first format, by name, that `path` is in.
+
+        Raises:
+            UserError: it is in none; names those that there are.
+            PluginError: a plugin's test of the path is broken.
+        """
+        found, _ = self._table.find_all("fulmen_checkpoint_formats")
+        for one in sorted(found, key=lambda one: str(one.info.name)):
+            if self._run(one, lambda one=one: resolve(one.info.matches)(path)):
+                return self._format(one)
+        if not found:
+            raise PluginError(
+                "no checkpoint format is installed", remedy=FIRST_OF_ITS_KIND["fulmen_checkpoint_formats"]
+            )
+        known = "; ".join(f"{one.info.name}: {one.info.summary}" for one in found)
+        raise UserError(f"{path} is in no checkpoint format that is known", remedy=f"known are {known}")
+
+    def _format(self, found: Found) -> CheckpointFormat:
+        def read(path: Path) -> ForeignCheckpoint:
+            checkpoint: ForeignCheckpoint = self._run(found, lambda: resolve(found.info.load)(path))
+            return checkpoint
+
+        return CheckpointFormat(found.info.name, read)
 
     # -- RAISE ---------------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, field_validator
@@ -18,6 +20,10 @@ class Settings(BaseSettings):
     )
     plugins_strict: bool = Field(False, description="stop at the first fault of any plugin")
     threads: int | None = Field(None, ge=1, description="threads of the numeric libraries; default: theirs")
+    cache_dir: Path = Field(
+        default_factory=lambda: Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fulmen",
+        description="where downloaded models are kept; default: fulmen in the user's cache folder",
+    )
     debug: bool = Field(False, description="show tracebacks and debug logs")
 
     @field_validator("plugins_disabled", mode="before")

@@ -5,16 +5,17 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from fulmen_core.backend import Dtype, KVDtype, Quantization
 from fulmen_core.errors import PluginError, UserError
+from fulmen_core.model_directory import ModelDirectory, choose_backend
 from fulmen_core.runner import EngineLimits
 from fulmen_core.tokenizer import Tokenizer
 from fulmen_serving.engine.admission import AdmissionLimits
 from fulmen_serving.engine.engine import Engine
 from fulmen_serving.engine.scheduler import check_limits
 from fulmen_serving.metrics import ServingMetrics
-from fulmen_serving.model_directory import ModelDirectory, choose_backend
 from fulmen_serving.service import ChatService, ServedModel
 
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ class ServingOptions:
         max_context: tokens of a conversation with its answer; None is the model's own, at most `DEFAULT_CONTEXT`.
         admission: how much may wait.
         threads: of a backend's runtime that has a pool of its own; 0 is its choice.
+        dtype: of weights and products.
+        quantize: how weights are quantised on loading; None: not.
+        kv_dtype: of keys and values; None: `dtype`.
     """
 
     model: Path
@@ -51,6 +55,9 @@ class ServingOptions:
     max_context: int | None = None
     admission: AdmissionLimits = field(default_factory=AdmissionLimits)
     threads: int = 0
+    dtype: Dtype = "float32"
+    quantize: Quantization | None = None
+    kv_dtype: KVDtype | None = None
 
 
 def load_guard(registry: Registry, policy: Path | None) -> Guard:
@@ -84,7 +91,7 @@ def load_service(options: ServingOptions, registry: Registry) -> ChatService:
     limits = _limits(options, directory)
     guard = load_guard(registry, options.policy) if options.guarded else None
     backend = choose_backend(registry, options.backend, directory.format)
-    runner = backend.load_runner(options.model, limits)
+    runner = backend.load_runner(options.model, limits, options.dtype, **_chosen(options))
     try:
         metrics = ServingMetrics()
         engine = Engine(runner, options.admission, metrics)
@@ -109,6 +116,12 @@ def load_service(options: ServingOptions, registry: Registry) -> ChatService:
         metrics,
         lambda record: registry.announce("fulmen_request_done", record=record),
     )
+
+
+def _chosen(options: ServingOptions) -> dict[str, Any]:
+    """What was chosen beyond the dtype: a backend that knows no such choice is not bothered with none."""
+    chosen = {"quantize": options.quantize, "kv_dtype": options.kv_dtype}
+    return {name: value for name, value in chosen.items() if value is not None}
 
 
 def _limits(options: ServingOptions, directory: ModelDirectory) -> EngineLimits:

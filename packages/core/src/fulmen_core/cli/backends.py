@@ -74,7 +74,8 @@ def _verdict(record: PluginRecord, formats: Sequence[str]) -> dict[str, object]:
     shared = [name for name in formats if name in can.formats]
     why = f"it runs {' and '.join(can.formats) or 'nothing'}, this is {' and '.join(formats)}"
     if can.serve and shared:
-        verdict["serves"], why = ", ".join(can.serve_dtypes), f"from {' or '.join(shared)}"
+        quantized = [f"{name} weights" for name in can.quantizations]
+        verdict["serves"], why = ", ".join([*can.serve_dtypes, *quantized]), f"from {' or '.join(shared)}"
     elif not can.serve:
         why = "it does not serve"
     if can.train and "checkpoint" in formats:

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 #: Verb -> one line of help and the module whose ``run(argv)`` it is.
 BUILT_IN: dict[str, tuple[str, str]] = {
     "model": ("show a model's sizes and its KV memory", "fulmen_core.cli.model"),
+    "import": ("turn an open checkpoint into a model folder", "fulmen_core.cli.importing"),
+    "generate": ("complete a prompt with a model", "fulmen_core.cli.generating"),
     "export": ("write a deployable artefact, e.g. ONNX, and compare it", "fulmen_core.cli.export"),
     "runs": ("show what a run made, from what, and how well", "fulmen_core.cli.runs"),
     "plugins": ("list the installed plugins, importing none", "fulmen_core.cli.plugins"),

@@ -23,7 +23,7 @@ class ForeignCheckpoint:
             and the stored precision (quantised formats are expanded to float32). Reads one tensor at a time: a model
             never has to lie in memory twice.
         tokenizer_files: contents of `tokenizer.json`, `tokenizer_config.json`, ... by file name; empty if there are
-            none.
+            none. A `generation_config.json` with defaults of sampling may be among them.
     """
 
     family: str

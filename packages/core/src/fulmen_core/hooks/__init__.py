@@ -22,6 +22,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 GROUPS: dict[str, str] = {
     f"fulmen.backends.{HOOK_GENERATION}": "fulmen_core.hooks.backends",
     f"fulmen.exporters.{HOOK_GENERATION}": "fulmen_core.hooks.exporters",
+    f"fulmen.formats.{HOOK_GENERATION}": "fulmen_core.hooks.formats",
     f"fulmen.raise.{HOOK_GENERATION}": "fulmen_core.hooks.guards",
     f"fulmen.data.{HOOK_GENERATION}": "fulmen_core.hooks.data",
     f"fulmen.training.{HOOK_GENERATION}": "fulmen_core.hooks.training",

@@ -1,7 +1,7 @@
 """Grouped-query attention over a window or the whole document, with keys and values that a layer may borrow.
 
 Legend: B batch, T queries, S keys, D model width, H heads, K kv heads, G = H/K query heads a kv head, h head
-width, w window.
+width, w window, A a projection's width: H*h or K*h.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ class Attention(nn.Module):
     """The projections of one layer. A layer that borrows its keys and values owns no weights for them.
 
     Callers compose `project_q`, `project_kv`, `attend` and `output`, so that a runner can keep K and V where it likes.
-    `kv_proj` holds the rows of all key heads, then those of all value heads.
+    `kv_proj` holds the rows of all key heads, then those of all value heads. Queries and keys are normalised (each head
+    alone, or all together: `qk_norm_span`), clipped (`clip_qkv`), and rotated unless the layer sees no positions.
     """
 
     def __init__(self, config: ModelConfig, layer: LayerSpec) -> None:
@@ -89,31 +90,53 @@ class Attention(nn.Module):
         )
         self.q_proj = nn.Linear(config.hidden_size, self.heads * self.head_dim, bias=False)
         self.o_proj = nn.Linear(self.heads * self.head_dim, config.hidden_size, bias=False)
-        self.q_norm = RMSNorm(self.head_dim, config.rms_norm_eps) if config.qk_norm else None
+        self.gate_proj: nn.Linear | None = None
+        if config.attention_gate:
+            self.gate_proj = nn.Linear(config.hidden_size, self.heads * self.head_dim, bias=False)
+        self.rotates = config.rope_layers == "all" or layer.window is not None
+        self.clip = config.clip_qkv
+        self.norm_spans_heads = config.qk_norm_span == "projection"
+        self.q_norm = self._head_norm(config, self.heads)
         self.kv_proj: nn.Linear | None = None
         self.k_norm: RMSNorm | None = None
         if layer.owns_kv:
             self.kv_proj = nn.Linear(config.hidden_size, 2 * self.kv_heads * self.head_dim, bias=False)
-            self.k_norm = RMSNorm(self.head_dim, config.rms_norm_eps) if config.qk_norm else None
+            self.k_norm = self._head_norm(config, self.kv_heads)
+
+    def _head_norm(self, config: ModelConfig, heads: int) -> RMSNorm | None:
+        if not config.qk_norm:
+            return None
+        return RMSNorm(heads * self.head_dim if self.norm_spans_heads else self.head_dim, config.rms_norm_eps)
 
     def project_q(self, x_BTD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """Queries [B, T, H, h], normalised and rotated, of the normalised input; `cos`, `sin` from `rope.rotary`."""
-        q_BTHh = torch.unflatten(self.q_proj(x_BTD), -1, (self.heads, self.head_dim))
-        if self.q_norm is not None:
-            q_BTHh = self.q_norm(q_BTHh)
-        return rotate(q_BTHh, cos, sin)
+        return self._place(self.q_proj(x_BTD), self.q_norm, cos, sin)
 
     def project_kv(self, x_BTD: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
         """Keys (normalised and rotated) and values, both [B, T, K, h]. Only for layers that own them."""
         if self.kv_proj is None:
             raise TypeError("a layer that borrows its keys and values cannot project them")
-        kv_BT2Kh = torch.unflatten(self.kv_proj(x_BTD), -1, (2, self.kv_heads, self.head_dim))
-        k_BTKh, v_BTKh = kv_BT2Kh.unbind(-3)
-        if self.k_norm is not None:
-            k_BTKh = self.k_norm(k_BTKh)
-        return rotate(k_BTKh, cos, sin), v_BTKh
+        k_BTA, v_BTA = self.kv_proj(x_BTD).chunk(2, dim=-1)
+        v_BTKh = self._clip(torch.unflatten(v_BTA, -1, (self.kv_heads, self.head_dim)))
+        return self._place(k_BTA, self.k_norm, cos, sin), v_BTKh
 
-    def output(self, o_BTHh: Tensor) -> Tensor:
-        """Mix the heads' results back into [B, T, D]."""
-        mixed: Tensor = self.o_proj(o_BTHh.flatten(-2))
+    def output(self, o_BTHh: Tensor, x_BTD: Tensor) -> Tensor:
+        """Mix the heads' results back into [B, T, D], gated by the normalised input if the model has gates."""
+        o_BTA = o_BTHh.flatten(-2)
+        if self.gate_proj is not None:
+            o_BTA = o_BTA * torch.sigmoid(self.gate_proj(x_BTD))
+        mixed: Tensor = self.o_proj(o_BTA)
         return mixed
+
+    def _place(self, x_BTA: Tensor, norm: RMSNorm | None, cos: Tensor, sin: Tensor) -> Tensor:
+        """Queries or keys of a projection's rows: into heads, normalised, clipped and rotated."""
+        if norm is not None and self.norm_spans_heads:
+            x_BTA = norm(x_BTA)
+        x_BTHh = torch.unflatten(x_BTA, -1, (-1, self.head_dim))
+        if norm is not None and not self.norm_spans_heads:
+            x_BTHh = norm(x_BTHh)
+        x_BTHh = self._clip(x_BTHh)
+        return rotate(x_BTHh, cos, sin) if self.rotates else x_BTHh
+
+    def _clip(self, x: Tensor) -> Tensor:
+        return x if self.clip is None else x.clamp(-self.clip, self.clip)

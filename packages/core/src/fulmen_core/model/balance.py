@@ -1,7 +1,8 @@
 """The three balance losses of the Yi-Lightning report (section 2.2) and the router z-loss (arXiv 2202.08906).
 
 For one MoE layer with E experts, batch B, top-k K, router probabilities p_i(x), and s_i(x) = 1 if expert i is among the
-K selected for token x, else 0. The report writes top-1 (arg max); the generalisation divides by K, so that sum f_i = 1:
+K selected for token x, else 0. The probabilities of a sigmoid router are its scores divided by their sum over experts.
+The report writes top-1 (arg max); the generalisation divides by K, so that sum f_i = 1:
 
     f_i(B) = 1/(K|B|) sum_{x in B} s_i(x)            P_i(B) = 1/|B| sum_{x in B} p_i(x)
 
@@ -59,7 +60,7 @@ def balance_losses(router: RouterStatistics, config: BalanceConfig, top_k: int) 
         ValueError: the experts do not divide into the config's groups and partitions.
     """
     logits_LNE = torch.stack(router.logits)
-    probs_LNE = logits_LNE.softmax(-1)
+    probs_LNE = router.probabilities()
     chosen_LNE = torch.zeros_like(probs_LNE).scatter(2, torch.stack(router.selected), 1.0)
     z_LN = logits_LNE.logsumexp(-1) ** 2
     if router.valid_N is None:

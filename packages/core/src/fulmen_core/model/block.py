@@ -37,19 +37,24 @@ class BlockOutput(NamedTuple):
 
 
 class Block(nn.Module):
-    """Attention and feed-forward network, each on the normalised residual stream and added back to it."""
+    """Attention and feed-forward network, each on the normalised residual stream and added back to it.
+
+    With `post_norms` each result is normalised before it is added.
+    """
 
     def __init__(self, config: ModelConfig, layer: LayerSpec) -> None:
         super().__init__()
         self.layer = layer
         self.attention_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.attention = Attention(config, layer)
+        self.attention_post_norm = RMSNorm(config.hidden_size, config.rms_norm_eps) if config.post_norms else None
         self.ffn_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.ffn: MixtureFeedForward | DenseFeedForward = (
             MixtureFeedForward(config)
             if layer.ffn == "moe"
             else DenseFeedForward(config.hidden_size, config.intermediate_size)
         )
+        self.ffn_post_norm = RMSNorm(config.hidden_size, config.rms_norm_eps) if config.post_norms else None
 
     def forward(
         self, x_BTD: Tensor, cos: Tensor, sin: Tensor, mask: Mask, shared_kv: tuple[Tensor, Tensor] | None = None
@@ -58,9 +63,18 @@ class Block(nn.Module):
         normed_BTD = self.attention_norm(x_BTD)
         k_BTKh, v_BTKh = shared_kv or self.attention.project_kv(normed_BTD, cos, sin)
         q_BTHh = self.attention.project_q(normed_BTD, cos, sin)
-        x_BTD = x_BTD + self.attention.output(attend(q_BTHh, k_BTKh, v_BTKh, mask))
+        x_BTD = self.add_attention(x_BTD, normed_BTD, attend(q_BTHh, k_BTKh, v_BTKh, mask))
         y_BTD, routing = self._feed_forward(x_BTD)
         return BlockOutput(y_BTD, k_BTKh, v_BTKh, routing)
+
+    def add_attention(self, x_BTD: Tensor, normed_BTD: Tensor, o_BTHh: Tensor) -> Tensor:
+        """The stream after attention: `normed_BTD` is its input, `o_BTHh` the heads' results."""
+        y_BTD = self.attention.output(o_BTHh, normed_BTD)
+        return x_BTD + (y_BTD if self.attention_post_norm is None else self.attention_post_norm(y_BTD))
+
+    def add_feed_forward(self, x_BTD: Tensor, y_BTD: Tensor) -> Tensor:
+        """The stream after the feed-forward network, whose output is `y_BTD`."""
+        return x_BTD + (y_BTD if self.ffn_post_norm is None else self.ffn_post_norm(y_BTD))
 
     def feed_forward(self, x_BTD: Tensor) -> Tensor:
         """The second half alone, norm and residual included: [..., D] to [..., D]."""
@@ -69,6 +83,6 @@ class Block(nn.Module):
     def _feed_forward(self, x_BTD: Tensor) -> tuple[Tensor, Routing | None]:
         normed_BTD = self.ffn_norm(x_BTD)
         if isinstance(self.ffn, DenseFeedForward):
-            return x_BTD + self.ffn(normed_BTD), None
+            return self.add_feed_forward(x_BTD, self.ffn(normed_BTD)), None
         y_ND, routing = self.ffn(normed_BTD.flatten(0, -2))
-        return x_BTD + y_ND.view_as(x_BTD), routing
+        return self.add_feed_forward(x_BTD, y_ND.view_as(x_BTD)), routing

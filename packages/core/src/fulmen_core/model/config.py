@@ -45,6 +45,16 @@ class RopeScaling(BaseModel):
     beta_slow: float = Field(1.0, gt=0)
     attention_factor: float | None = Field(None, gt=0)
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.rope_type != "linear" and self.original_max_position_embeddings is None:
+            raise ValueError(f"rope scaling '{self.rope_type}' needs original_max_position_embeddings")
+        if self.rope_type == "llama3" and self.high_freq_factor <= self.low_freq_factor:
+            raise ValueError(
+                f"high_freq_factor {self.high_freq_factor} must exceed low_freq_factor {self.low_freq_factor}"
+            )
+        return self
+
 
 class ModelConfig(BaseModel):
     """Sizes and choices of a decoder. `LayerPlan.of` derives the layers from it; nothing looks at a model's name.
@@ -69,7 +79,7 @@ class ModelConfig(BaseModel):
 
     intermediate_size: int = Field(gt=0)  # of dense FFNs
     num_dense_layers: int = Field(0, ge=0)  # leading layers with a dense FFN
-    num_experts: int = Field(0, ge=0)  # 0: every layer is dense
+    num_experts: int = Field(0, ge=0, le=65_536)  # 0: every layer is dense; bounded: some formats list every expert
     num_experts_per_tok: int = Field(0, ge=0)
     moe_intermediate_size: int = Field(0, ge=0)
     num_shared_experts: int = Field(0, ge=0)
@@ -84,7 +94,7 @@ class ModelConfig(BaseModel):
     rms_norm_eps: float = Field(1e-6, gt=0)
     qk_norm: bool = True
     qk_norm_span: Literal["head", "projection"] = "head"  # one norm for each head, or one over all heads together
-    clip_qkv: float | None = Field(None, gt=0)  # projections are clipped to this before they are normed and rotated
+    clip_qkv: float | None = Field(None, gt=0)  # queries, keys and values are clipped to ±this: normed, not yet rotated
     attention_gate: bool = False  # heads' results times sigmoid(gate_proj(x)) before they are mixed
     post_norms: bool = False  # attention and FFN outputs are normed before they are added to the stream
     embedding_scale: float = Field(1.0, gt=0)  # multiplies the embeddings

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from fulmen_core.errors import CorruptArtefact, UserError
 from fulmen_core.files import read_json
-from fulmen_core.model.config import BalanceConfig, ModelConfig
+from fulmen_core.model.config import BalanceConfig, ModelConfig, RopeScaling
 from fulmen_core.suggestions import closest
 
 CONFIG_FILE = "config.json"
@@ -25,8 +26,18 @@ _FIXED: Mapping[str, Any] = {
     "hidden_act": "silu",
     "attention_bias": False,
     "attention_dropout": 0.0,
-    "rope_scaling": None,
 }
+
+_NESTED: Mapping[int | str, type[BaseModel]] = {"balance": BalanceConfig, "rope_scaling": RopeScaling}
+
+
+def is_model(directory: Path) -> bool:
+    """Whether `directory` holds the config of a Fulmen model."""
+    try:
+        document = json.loads((directory / CONFIG_FILE).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(document, dict) and document.get("model_type") == "fulmen"
 
 
 def load_config(directory: Path | str) -> ModelConfig:
@@ -45,6 +56,13 @@ def load_config(directory: Path | str) -> ModelConfig:
     document = read_json(path, "model config")
     if not isinstance(document, dict):
         raise CorruptArtefact("the model config is not a JSON object", where=str(path))
+    kind = document.get("model_type", "fulmen")
+    if kind != "fulmen":
+        raise UserError(
+            f"model_type {kind!r} is another project's",
+            where=str(path),
+            remedy=f"`fulmen import {directory} --out MODEL` makes a Fulmen model of it",
+        )
     for key, value in _FIXED.items():
         if key in document and document[key] != value:
             raise UserError(f"{key} {document[key]!r} is not supported", where=str(path), remedy=f"only {value!r} is")
@@ -68,8 +86,8 @@ def _sentence(error: ValidationError, where: str) -> UserError:
     first = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        fields = BalanceConfig.model_fields if len(first["loc"]) > 1 else ModelConfig.model_fields
-        near = closest(str(first["loc"][-1]), fields)
+        owner = _NESTED[first["loc"][0]] if len(first["loc"]) > 1 else ModelConfig
+        near = closest(str(first["loc"][-1]), owner.model_fields)
         return UserError(f"unknown key '{key}'", where=where, remedy=f"did you mean '{near}'?" if near else "remove it")
     if first["type"] == "missing":
         return UserError(f"key '{key}' is missing", where=where)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from fulmen_core.model.config import ModelConfig
 
@@ -22,3 +25,23 @@ def initialise(model: nn.Module, config: ModelConfig) -> None:
     for name, parameter in model.named_parameters():
         if parameter.ndim > 1:
             nn.init.normal_(parameter, std=residual if name.endswith(_WRITES_TO_RESIDUAL) else std)
+
+
+class SkipInitialisation(TorchFunctionMode):
+    """While active, `torch.nn.init` does nothing: for a model on the meta device whose weights are read from files.
+
+    A meta tensor has no values, but to "draw" them torch first imports its reference operators, for five seconds.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Give back the tensor of an initialiser untouched; everything else runs as ever."""
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)

@@ -13,6 +13,11 @@ from fulmen_core.model.layer_plan import LayerPlan, LayerSpec
 Shape = tuple[int, ...]
 
 
+def stays_float32(name: str) -> bool:
+    """Whether a tensor is float32 in a model of any precision: routers' biases, whose rounding would rerank experts."""
+    return name.endswith(".router.bias")
+
+
 def parameter_shapes(config: ModelConfig) -> dict[str, Shape]:
     """Name and shape of every tensor of a checkpoint, in the order of `Transformer.state_dict()`."""
     width = config.hidden_size
@@ -35,17 +40,32 @@ def layer_shapes(config: ModelConfig, layer: LayerSpec) -> dict[str, Shape]:
         "attention.q_proj.weight": (queries, width),
         "attention.o_proj.weight": (width, queries),
     }
+    if config.attention_gate:
+        shapes["attention.gate_proj.weight"] = (queries, width)
+    per_head = config.qk_norm_span == "head"
     if config.qk_norm:
-        shapes["attention.q_norm.weight"] = (head,)
+        shapes["attention.q_norm.weight"] = (head if per_head else queries,)
     if layer.owns_kv:
         shapes["attention.kv_proj.weight"] = (2 * keys, width)
         if config.qk_norm:
-            shapes["attention.k_norm.weight"] = (head,)
+            shapes["attention.k_norm.weight"] = (head if per_head else keys,)
+    if config.post_norms:
+        shapes["attention_post_norm.weight"] = (width,)
     shapes["ffn_norm.weight"] = (width,)
+    shapes |= _feed_forward_shapes(config, layer)
+    if config.post_norms:
+        shapes["ffn_post_norm.weight"] = (width,)
+    return shapes
+
+
+def _feed_forward_shapes(config: ModelConfig, layer: LayerSpec) -> dict[str, Shape]:
+    width = config.hidden_size
     if layer.ffn == "dense":
-        return shapes | _dense_shapes("ffn", width, config.intermediate_size)
+        return _dense_shapes("ffn", width, config.intermediate_size)
     experts, inner = config.num_experts, config.moe_intermediate_size
-    shapes["ffn.router.weight"] = (experts, width)
+    shapes: dict[str, Shape] = {"ffn.router.weight": (experts, width)}
+    if config.router_bias:
+        shapes["ffn.router.bias"] = (experts,)
     shapes["ffn.experts.gate_up_EGD"] = (experts, 2 * inner, width)
     shapes["ffn.experts.down_EFD"] = (experts, inner, width)
     if config.num_shared_experts:

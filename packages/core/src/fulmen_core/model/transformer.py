@@ -65,13 +65,15 @@ class Transformer(nn.Module):
             recompute: keep only the blocks' inputs and outputs, and run each block again in the backward pass.
         """
         tokens = tokens_BT.shape[1]
-        x_BTD = self.embed(tokens_BT)
+        x_BTD = self.embedded(tokens_BT)
         if positions_BT is None:
             positions_BT = torch.arange(tokens, device=tokens_BT.device)[None]
         if valid_BT is None and segments_BT is not None:
             valid_BT = segments_BT >= 0
         angle_dtype = torch.promote_types(x_BTD.dtype, torch.float32)
-        cos, sin = rotary(positions_BT, self.config.head_dim, self.config.rope_theta, angle_dtype)
+        cos, sin = rotary(
+            positions_BT, self.config.head_dim, self.config.rope_theta, angle_dtype, self.config.rope_scaling
+        )
         windows = dict.fromkeys(layer.window for layer in self.plan)
         masks = {window: build_mask(tokens, window, segments_BT, tokens_BT.device) for window in windows}
 
@@ -92,11 +94,21 @@ class Transformer(nn.Module):
                 logits.append(output.routing.logits_NE)
                 selected.append(output.routing.selected_NK)
         router = (
-            RouterStatistics(tuple(logits), tuple(selected), None if valid_BT is None else valid_BT.flatten())
+            RouterStatistics(
+                tuple(logits),
+                tuple(selected),
+                None if valid_BT is None else valid_BT.flatten(),
+                self.config.router_score,
+            )
             if logits
             else None
         )
         return TransformerOutput(self.norm(x_BTD), router)
+
+    def embedded(self, tokens_BT: Tensor) -> Tensor:
+        """The scaled embeddings [..., D] of token ids [...]: the input of the first block."""
+        x_BTD: Tensor = self.embed(tokens_BT)
+        return x_BTD if self.config.embedding_scale == 1 else x_BTD * self.config.embedding_scale
 
     def logits(self, hidden_D: Tensor) -> Tensor:
         """Logits [..., V] in float32 (float64 in a float64 model) of hidden states [..., D] after the final norm."""

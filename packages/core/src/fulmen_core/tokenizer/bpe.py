@@ -1,4 +1,4 @@
-"""The tokenizer: a byte-level BPE in Hugging Face's files, lossless; text cannot produce its special tokens."""
+"""Fulmen's own tokenizer: a byte-level BPE in Hugging Face's files, lossless; text cannot produce its specials."""
 
 from __future__ import annotations
 
@@ -15,19 +15,17 @@ from fulmen_core.errors import CorruptArtefact, UserError
 from fulmen_core.files import atomic_write_json, atomic_write_text, read_json
 from fulmen_core.tokenizer.byte_level import byte_alphabet, check_encodable, train_bpe
 from fulmen_core.tokenizer.chat import CHATML_TEMPLATE, chatml_pieces, check_messages
+from fulmen_core.tokenizer.tokenizer import Messages, Tokenizer, no_answer_to_learn
 from fulmen_core.tokenizer.vocabulary import ENDOFTEXT, IM_END, IM_START, PAD
 
 
-class Tokenizer:
-    """Encodes and decodes text and conversations. Make one with `train` or `load`.
+class ByteLevelTokenizer(Tokenizer):
+    """A tokenizer that Fulmen trained. ``decode(encode(text)) == text`` for every text, and all ids are in use.
 
     Attributes:
-        vocab_size: number of ids; all of 0..vocab_size-1 are in use.
         eos_id: <|endoftext|>, which opens and closes a document.
         im_start_id, im_end_id: the turn markers of ChatML.
         pad_id: <|pad|>.
-        special_ids: every id that `encode` never returns.
-        chat_template: the Jinja template that tokenizer_config.json carries.
     """
 
     def __init__(self, backend: BackendTokenizer, *, where: str = "the tokenizer") -> None:
@@ -43,29 +41,17 @@ class Tokenizer:
         self.im_start_id = self._special(IM_START, where)
         self.im_end_id = self._special(IM_END, where)
         self.pad_id = self._special(PAD, where)
+        self.stop_ids = (self.im_end_id, self.eos_id)
         self._chat_ids = {IM_START: self.im_start_id, IM_END: self.im_end_id}
 
     @classmethod
-    def train(cls, texts: Iterable[str], vocab_size: int) -> Tokenizer:
-        """Learn a vocabulary of exactly `vocab_size` tokens; the same texts give the same tokenizer.
-
-        Args:
-            texts: documents, read once.
-            vocab_size: a multiple of 128 in [384, 100352].
-
-        Raises:
-            UserError: the size is not allowed (the nearest valid one is named), no text, or a lone surrogate.
-        """
+    def train(cls, texts: Iterable[str], vocab_size: int) -> ByteLevelTokenizer:
+        """See `Tokenizer.train`."""
         return cls(train_bpe(texts, vocab_size))
 
     @classmethod
-    def load(cls, directory: Path) -> Tokenizer:
-        """Read tokenizer.json of a model or tokenizer directory.
-
-        Raises:
-            UserError: the directory holds no tokenizer.
-            CorruptArtefact: the file is truncated, of another kind, or could let text produce a special token.
-        """
+    def load(cls, directory: Path) -> ByteLevelTokenizer:
+        """See `Tokenizer.load`."""
         path = Path(directory) / "tokenizer.json"
         document = read_json(path, "tokenizer")
         try:
@@ -76,11 +62,7 @@ class Tokenizer:
         return cls(backend, where=str(path))
 
     def save(self, directory: Path) -> None:
-        """Write tokenizer.json, tokenizer_config.json and generation_config.json, each atomically, into `directory`.
-
-        The directory is made if need be. The files are Hugging Face's; the ids that end an answer are <|im_end|> and
-        <|endoftext|>.
-        """
+        """See `Tokenizer.save`; the ids that end an answer are <|im_end|> and <|endoftext|>."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         atomic_write_text(directory / "tokenizer.json", self._backend.to_str(pretty=True))
@@ -99,23 +81,14 @@ class Tokenizer:
             {"eos_token_id": list(self.stop_ids), "pad_token_id": self.pad_id},
         )
 
-    @property
-    def stop_ids(self) -> tuple[int, ...]:
-        """The ids that end an answer."""
-        return (self.im_end_id, self.eos_id)
-
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 hex of the tokenizer's contents: shards of another fingerprint do not fit."""
+        """SHA-256 hex of the tokenizer's contents."""
         canonical = json.dumps(json.loads(self._backend.to_str()), sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def check_model_vocab(self, vocab_size: int, where: str) -> None:
-        """Refuse a model whose embedding has another number of rows than this tokenizer has ids.
-
-        Raises:
-            UserError: naming both sizes.
-        """
+        """Refuse a model whose embedding has another number of rows than this tokenizer has ids."""
         if vocab_size != self.vocab_size:
             raise UserError(
                 f"the tokenizer has {self.vocab_size} tokens but the model has a vocabulary of {vocab_size}",
@@ -123,20 +96,8 @@ class Tokenizer:
                 remedy="use the tokenizer that the model was trained with",
             )
 
-    def encode(self, text: str) -> list[int]:
-        """Encode text, whatever it contains, without any special token.
-
-        Raises:
-            UserError: the text has a lone surrogate.
-        """
-        return self.encode_batch([text])[0]
-
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Encode each text on all cores; equal to `encode` one by one.
-
-        Raises:
-            UserError: a text has a lone surrogate; names which.
-        """
+        """See `Tokenizer.encode_batch`."""
         try:
             return [encoding.ids for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
         except TypeError:
@@ -144,52 +105,26 @@ class Tokenizer:
                 check_encodable(text, f"text {index}" if len(texts) > 1 else "the text")
             raise
 
-    def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
-        """The text of `ids`. `decode(encode(text)) == text` for every text; invalid UTF-8 becomes U+FFFD.
-
-        Args:
-            ids: token ids.
-            skip_special: leave special tokens out.
-
-        Raises:
-            UserError: an id is outside the vocabulary.
-        """
-        return b"".join(self.token_bytes(i, skip_special=skip_special) for i in ids).decode("utf-8", "replace")
+    def encode_prompt(self, text: str) -> list[int]:
+        """The mark that opens a document, and the text."""
+        return [self.eos_id, *self.encode(text)]
 
     def token_bytes(self, token_id: int, *, skip_special: bool = True) -> bytes:
-        """The bytes of one token; none for a special token if `skip_special`.
-
-        Raises:
-            UserError: the id is outside the vocabulary.
-        """
+        """See `Tokenizer.token_bytes`."""
         if not 0 <= token_id < self.vocab_size:
             raise UserError(f"token id {token_id} is outside the vocabulary of {self.vocab_size} tokens")
         return b"" if skip_special and token_id in self.special_ids else self._bytes[token_id]
 
-    def encode_chat(self, messages: Sequence[Mapping[str, object]], add_generation_prompt: bool = False) -> list[int]:
-        """Encode a conversation as ChatML; special tokens come from the template alone, never from a message.
-
-        The ids of a conversation's first messages are a prefix of the ids of the whole.
-
-        Raises:
-            UserError: no message, an unknown role, content that is no text, or a lone surrogate.
-        """
+    def encode_chat(self, messages: Messages, add_generation_prompt: bool = False) -> list[int]:
+        """Encode a conversation as ChatML: the ids of its first messages are a prefix of the ids of the whole."""
         check_messages(messages)
         ids: list[int] = []
         for piece in chatml_pieces(messages, add_generation_prompt=add_generation_prompt):
             ids += [self._chat_ids[piece.text]] if piece.special else self.encode(piece.text)
         return ids
 
-    def encode_chat_masked(self, messages: Sequence[Mapping[str, object]]) -> tuple[list[int], list[bool]]:
-        """Encode a conversation for training.
-
-        Returns:
-            The ids of `encode_chat`, and for each whether it is to be learned: an assistant's content and the
-            <|im_end|> that closes it.
-
-        Raises:
-            UserError: as `encode_chat`, and if no token would be learned.
-        """
+    def encode_chat_masked(self, messages: Messages) -> tuple[list[int], list[bool]]:
+        """See `Tokenizer.encode_chat_masked`: an assistant's content and its <|im_end|> are learned."""
         check_messages(messages)
         ids: list[int] = []
         trained: list[bool] = []
@@ -198,7 +133,7 @@ class Tokenizer:
             ids += piece_ids
             trained += [piece.trained] * len(piece_ids)
         if not any(trained):
-            raise UserError("the conversation has no assistant message to learn", remedy="add one or leave it out")
+            raise no_answer_to_learn()
         return ids, trained
 
     def _special(self, token: str, where: str) -> int:

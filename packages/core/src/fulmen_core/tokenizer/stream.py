@@ -6,7 +6,7 @@ import codecs
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fulmen_core.tokenizer.bpe import Tokenizer
+    from fulmen_core.tokenizer.tokenizer import Tokenizer
 
 
 class StreamDecoder:
@@ -20,6 +20,7 @@ class StreamDecoder:
     def __init__(self, tokenizer: Tokenizer, *, skip_special: bool = True) -> None:
         self._tokenizer = tokenizer
         self._skip_special = skip_special
+        self._strips = tokenizer.strips_first_space
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token_id: int) -> str:
@@ -28,7 +29,10 @@ class StreamDecoder:
         Raises:
             UserError: the id is outside the vocabulary.
         """
-        return self._decoder.decode(self._tokenizer.token_bytes(token_id, skip_special=self._skip_special))
+        data = self._tokenizer.token_bytes(token_id, skip_special=self._skip_special)
+        if self._strips and data:
+            data, self._strips = data.removeprefix(b" "), False
+        return self._decoder.decode(data)
 
     def finish(self) -> str:
         """The sequence ended: return U+FFFD for an incomplete last character, else nothing."""

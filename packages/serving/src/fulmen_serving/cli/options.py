@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fulmen_core.cli import context
+from fulmen_core.cli.model_source import model_directory
 from fulmen_core.cli.output import note
 from fulmen_core.errors import UserError
 
@@ -16,13 +17,24 @@ if TYPE_CHECKING:
 
 def add_model_options(parser: ArgumentParser, *, max_sequences: int | None) -> None:
     """Add the shared options; `max_sequences` is the default of ``--max-sequences``, None leaves the option out."""
-    parser.add_argument("--model", type=Path, metavar="DIR", help="a checkpoint or an exported artefact")
+    parser.add_argument(
+        "--model", type=Path, metavar="DIR", help="a checkpoint, an artefact, or a known model: smollm2"
+    )
     parser.add_argument("--name", default="", help="what clients call the model; default: the directory's name")
     parser.add_argument("--backend", default="auto", help="a backend's name; default: the best that serves the model")
     parser.add_argument("--policy", type=Path, metavar="FILE", help="the RAISE policy; default: the guard's own")
     parser.add_argument("--no-guard", action="store_true", help="serve without RAISE")
     parser.add_argument(
         "--max-context", type=int, metavar="N", help="tokens of a conversation with its answer; default: the model's"
+    )
+    parser.add_argument(
+        "--dtype", choices=["float32", "bfloat16"], default="float32", help="of weights and products (%(default)s)"
+    )
+    parser.add_argument(
+        "--quantize", choices=["int8"], help="keep weights in 8 bits; default: in --dtype, if the backend can"
+    )
+    parser.add_argument(
+        "--kv-dtype", choices=["float32", "bfloat16", "int8"], help="of keys and values; default: --dtype"
     )
     if max_sequences is not None:
         parser.add_argument(
@@ -49,7 +61,7 @@ def serving_options(args: Namespace, *, max_sequences: int) -> ServingOptions:
     if args.no_guard:
         note("fulmen: warning: serving without a guard: neither what goes in nor what comes out is checked")
     return ServingOptions(
-        model=args.model,
+        model=model_directory(args.model),
         name=args.name,
         backend=args.backend,
         guarded=not args.no_guard,
@@ -57,4 +69,7 @@ def serving_options(args: Namespace, *, max_sequences: int) -> ServingOptions:
         max_sequences=max_sequences,
         max_context=args.max_context,
         threads=context.settings().threads or 0,
+        dtype=args.dtype,
+        quantize=args.quantize,
+        kv_dtype=args.kv_dtype,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -69,7 +70,10 @@ def import_reasoning_gym() -> Any:
         UserError: it is not installed.
     """
     try:
-        import reasoning_gym as gym
+        with warnings.catch_warnings():
+            # Its dependency cellpylib compares with `is`; what Python says of that when it compiles it helps no user.
+            warnings.simplefilter("ignore", SyntaxWarning)
+            import reasoning_gym as gym
     except ImportError as error:
         raise UserError(
             f"reasoning-gym cannot be imported ({error})", remedy="pip install 'fulmen-trainer[tasks]'"

@@ -1,0 +1,202 @@
+// A loaded model: its shape, its packed weights, its caches and the memory that a step works in. Nothing is allocated
+// after loading.
+//
+// Legend: N tokens of a step, D model width, H heads, K kv heads, h head width, hp h rounded up to 16, E experts,
+// k experts a token, F inner width.
+#pragma once
+
+#include <sys/mman.h>
+
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "attention.hpp"
+#include "pool.hpp"
+
+namespace fulmen {
+
+// As `fulmen_backend_cpu.native_library` declares it.
+struct Shape {
+    int32_t vocab, width, layers, heads, kv_heads, head_dim;
+    int32_t experts, experts_per_token, expert_width;
+    int32_t max_sequences, max_context, max_step_tokens, caches;
+    Format weights, kv;
+    int32_t tied, qk_norm_whole, attention_gate, sigmoid_router, normalise_weights;
+    float eps, router_scale, embedding_scale, clip_qkv;  // clip_qkv 0: none
+};
+
+struct LayerShape {
+    int32_t window;  // 0: full
+    int32_t cache, owns_kv, rotates;
+    int32_t mixture;      // routed experts
+    int32_t dense_width;  // of the dense FFN, or of the shared experts together; 0: none
+};
+
+// Memory in huge pages where the system gives them: weights are read once a step, a page table walk for each 4 KiB.
+class Arena {
+  public:
+    Arena() = default;
+    Arena(const Arena&) = delete;
+    Arena& operator=(const Arena&) = delete;
+    ~Arena() {
+        for (auto& chunk : chunks_) munmap(chunk.start, chunk.bytes);
+    }
+
+    uint8_t* take(size_t bytes) {
+        bytes = (bytes + 255) & ~(size_t)255;
+        if (left_ < bytes) {
+            const size_t size = std::max(bytes, CHUNK);
+            void* start = mmap(nullptr, size + HUGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            if (start == MAP_FAILED) throw std::bad_alloc();
+            chunks_.push_back({start, size + HUGE});
+            next_ = (uint8_t*)(((uintptr_t)start + HUGE - 1) & ~(uintptr_t)(HUGE - 1));
+            left_ = size;
+#if defined(MADV_HUGEPAGE)
+            if (size >= CHUNK) madvise(next_, size, MADV_HUGEPAGE);
+#endif
+        }
+        uint8_t* taken = next_;
+        next_ += bytes;
+        left_ -= bytes;
+        bytes_ += bytes;
+        return taken;
+    }
+    template <class T>
+    T* array(size_t count) {
+        return (T*)take(count * sizeof(T));
+    }
+    size_t bytes() const { return bytes_; }
+
+  private:
+    static constexpr size_t HUGE = 2 << 20, CHUNK = 32 << 20;
+    struct Chunk {
+        void* start;
+        size_t bytes;
+    };
+    std::vector<Chunk> chunks_;
+    uint8_t* next_ = nullptr;
+    size_t left_ = 0, bytes_ = 0;
+};
+
+struct FeedForward {
+    Matrix gate_up, down;  // panels of gate_up alternate: 16 of gate, 16 of up
+};
+
+struct Layer {
+    LayerShape shape{};
+    Matrix qkv, out, router;  // rows of qkv: queries, then keys and values if owned, then the gate
+    FeedForward dense;
+    std::vector<FeedForward> experts;
+    float *attention_norm = nullptr, *ffn_norm = nullptr, *q_norm = nullptr, *k_norm = nullptr;
+    float *attention_post_norm = nullptr, *ffn_post_norm = nullptr, *router_bias = nullptr;
+};
+
+struct Sequence {
+    int slot, start, count, row;  // row: of its first token among the step's
+    int chunk_base;               // place of token `start` in the chunk cache, -1 if the sequence does not use it
+};
+
+struct Model {
+    Model(const Shape& shape, const LayerShape* layers, std::shared_ptr<Pool> pool);
+
+    Shape shape;
+    std::shared_ptr<Pool> pool;
+    Arena weights, memory;
+
+    std::vector<Layer> layers;
+    Matrix head;
+    uint8_t* embedding = nullptr;  // [V][D] in the weights' source format, if not tied
+    Format embedding_format = Format::F32;
+    float* norm = nullptr;
+    float *cosines = nullptr, *sines = nullptr;  // [max_context][h/2]
+
+    std::vector<Cache> caches;
+    size_t kv_bytes = 0;
+    Cache chunk;  // keys and values of chunks that would overwrite a ring before it is read
+
+    int hp, group_heads, queries_width, kv_width, qkv_width;  // -, H/K, H*h, K*h, outputs of the widest qkv
+    std::vector<std::unique_ptr<Attention>> attention;        // one for each thread
+
+    // Memory of a step.
+    float *x, *y, *normed_floats, *qkv, *attended_floats, *router_logits, *hidden_floats, *partials;
+    Rows normed, attended, hidden, gathered, dense_hidden;
+    uint8_t* queries;  // [K][N * H/K][hp]
+    std::vector<Sequence> sequences;
+    std::vector<int32_t> sequence_of_row, chosen, row_of_pair, token_of_row, expert_begin;
+    std::vector<float> chosen_weights, weight_of_row;
+    int max_splits;
+
+    Rows rows(Format format, int inputs, int count);
+};
+
+constexpr int SPLIT = 1024;  // keys of a task when one token attends: fixed, so that results do not depend on threads
+
+void step(Model& m, int count, const int32_t* slots, const int32_t* starts, const int32_t* counts, const int32_t* tokens,
+          float* logits);
+
+// The parts of a step, each over the step's rows (N) or sequences.
+void attention_phase(Model& m, const Layer& layer, int tokens);
+void feed_forward_phase(Model& m, const Layer& layer, int tokens);
+
+// The format that the step's rows take for weights of the model's format.
+Format rows_format(const Model& m, int tokens);
+
+// Call f(row, worker) for all rows, in parallel if they are many.
+template <class F>
+void for_rows(Model& m, int rows, const F& f) {
+    constexpr int TOGETHER = 4;
+    if (rows < 2 * TOGETHER) {
+        for (int r = 0; r < rows; r++) f(r, 0);
+        return;
+    }
+    m.pool->run((rows + TOGETHER - 1) / TOGETHER, [&](int task, int worker) {
+        for (int r = task * TOGETHER; r < std::min(rows, (task + 1) * TOGETHER); r++) f(r, worker);
+    });
+}
+
+// Tasks of a product: panels [4 or 8 at once] times blocks of rows, as many as keep all threads busy.
+struct Division {
+    int panels, panel_step, rows, row_step;
+
+    Division(int panels, int rows, int threads) : panels(panels), panel_step(rows <= 2 ? 8 : 4), rows(rows), row_step(rows) {
+        while (tasks() < 4 * threads && row_step > 64) row_step = round_up(row_step / 2, 32);
+    }
+    int columns() const { return (panels + panel_step - 1) / panel_step; }
+    int tasks() const { return columns() * ((rows + row_step - 1) / row_step); }
+    // Rows vary slowest: neighbours in time share rows and differ in weights.
+    template <class F>
+    void task(int index, const F& f) const {
+        const int p = index % columns() * panel_step, r = index / columns() * row_step;
+        f(p, std::min(panel_step, panels - p), r, std::min(row_step, rows - r));
+    }
+};
+
+// out[row][output] = x W, clipped to W's outputs.
+inline void product_to_floats(Pool& pool, const Matrix& w, const Rows& x, int rows, float* out, int stride) {
+    const Division division(w.panels, rows, pool.threads());
+    pool.run(division.tasks(), [&](int index, int) {
+        division.task(index, [&](int panel, int panels, int first_row, int count) {
+            multiply(w, panel, panels, x, first_row, count, [&](int r, int n, int column, int columns, const float* block, int block_stride) {
+                const int valid = std::min(columns, w.outputs - column);
+                if (valid <= 0) return;
+                for (int i = 0; i < n; i++)
+                    std::memcpy(out + (size_t)(first_row + r + i) * stride + column, block + (size_t)i * block_stride, sizeof(float) * valid);
+            });
+        });
+    });
+}
+
+// x / sqrt(mean(x^2) + eps) * weight over `count` floats; `to` may be `x`.
+inline void rms_norm(const float* x, const float* weight, float eps, int count, float* to) {
+    f32x16 squares{};
+    float tail = 0;
+    int i = 0;
+    for (; i + LANES <= count; i += LANES) squares += load_f32(x + i) * load_f32(x + i);
+    for (int j = i; j < count; j++) tail += x[j] * x[j];
+    const float scale = 1.0f / std::sqrt((sum(squares) + tail) / (float)count + eps);
+    for (i = 0; i + LANES <= count; i += LANES) store(to + i, load_f32(x + i) * scale * load_f32(weight + i));
+    for (; i < count; i++) to[i] = x[i] * scale * weight[i];
+}
+
+}  // namespace fulmen

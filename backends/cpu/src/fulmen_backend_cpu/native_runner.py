@@ -1,0 +1,163 @@
+"""Serving a checkpoint with the native kernels: a whole mixed step is one call.
+
+Legend: S sequences in the step, N tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fulmen_backend_cpu.compiler import NativeUnavailable
+from fulmen_backend_cpu.native_library import Format, features, load_library
+from fulmen_backend_cpu.native_weights import WeightPacker, make_layer_shapes, make_shape, unsupported
+from fulmen_backend_cpu.threads import choose_threads
+from fulmen_core.backend import Dtype, KVDtype, Quantization
+from fulmen_core.model.checkpoint import load_config, load_model
+from fulmen_core.model.kv import CacheSpec
+from fulmen_core.runner import EngineLimits, SequenceStep
+
+logger = logging.getLogger(__name__)
+
+_FORMATS = {"float32": Format.FLOAT32, "bfloat16": Format.BFLOAT16, "int8": Format.INT8}
+
+
+class NativeRunner:
+    """A `fulmen_core.runner.Runner` over the compiled kernels.
+
+    A sequence's logits do not depend on what else is in the batch, bit for bit, while each step gives it one token; how
+    a prompt is cut into chunks moves them by rounding.
+
+    Args:
+        model_dir: a model directory.
+        limits: what the engine will ask for at most; all memory is reserved here.
+        dtype: of products, "float32" or "bfloat16"; of the cache too unless `kv_dtype` says otherwise.
+        quantize: "int8" keeps weights in 8 bits with a scale for each output, and rounds activations to 8 bits with a
+            scale for each group of up to 128; None does not.
+        kv_dtype: of the cache: "float32", "bfloat16", "int8" (a scale for each token and head); None takes `dtype`.
+
+    Raises:
+        UserError, CorruptArtefact: the directory is not a whole model.
+        NativeUnavailable: the kernels cannot be had here, or cannot run this model.
+        MemoryError: there is not enough memory.
+    """
+
+    def __init__(
+        self,
+        model_dir: Path,
+        limits: EngineLimits,
+        dtype: Dtype = "float32",
+        *,
+        quantize: Quantization | None = None,
+        kv_dtype: KVDtype | None = None,
+    ) -> None:
+        config = load_config(model_dir)
+        if reason := unsupported(config):
+            raise NativeUnavailable(reason)
+        self._library = load_library()
+        self._handle: int | None = None
+        self.cache = CacheSpec.of(config)
+        self.limits = replace(limits, max_context=min(limits.max_context, config.max_position_embeddings))
+        self.vocab_size = config.vocab_size
+        threads, why = choose_threads(limits.threads)
+        weights, kv = _FORMATS[quantize or dtype], _FORMATS[kv_dtype or dtype]
+        self.choices = {
+            "runner": "native",
+            "runner_reason": f"compiled kernels: {features(self._library)}",
+            "weights": quantize or dtype,
+            "kv_dtype": kv_dtype or dtype,
+            "threads": str(threads),
+            "threads_reason": why,
+        }
+        model = load_model(model_dir, getattr(torch, dtype)).requires_grad_(False)
+        shape = make_shape(config, self.limits, weights, kv)
+        self._handle = self._library.fulmen_new(ctypes.byref(shape), make_layer_shapes(config), threads)
+        if not self._handle:
+            raise MemoryError(self._error())
+        try:
+            WeightPacker(self._library, self._handle, self._check).pack(model, self.limits.max_context)
+        except BaseException:
+            self.close()
+            raise
+
+    def kv_bytes(self) -> int:
+        """Bytes reserved for keys and values: those of `CacheSpec`, with tokens rounded up to 32, heads to 16."""
+        return int(self._library.fulmen_kv_bytes(self._handle))
+
+    def weight_bytes(self) -> int:
+        """Bytes of the packed weights."""
+        return int(self._library.fulmen_weight_bytes(self._handle))
+
+    def stalls(self) -> int:
+        """How often a thread was left out for a while because the system did not schedule it."""
+        return int(self._library.fulmen_stalls(self._handle))
+
+    def release(self, slot: int) -> None:
+        """Forget the sequence in `slot`: nothing to do, as nothing that lies there is read by the next."""
+
+    def close(self) -> None:
+        """Give back all memory. Idempotent."""
+        if self._handle is not None:
+            self._library.fulmen_delete(self._handle)
+            self._handle = None
+
+    def __del__(self) -> None:
+        if getattr(self, "_handle", None) is not None:
+            self.close()
+
+    def step(self, batch: Sequence[SequenceStep]) -> NDArray[np.float32]:
+        """Compute a mixed step: float32 logits [S, V] after the last token of each sequence, in the batch's order.
+
+        Raises:
+            ValueError: a token, slot or position is not what `limits` and the vocabulary allow; nothing was computed.
+        """
+        counts_S = [len(step.token_ids) for step in batch]
+        tokens_N = np.fromiter((token for step in batch for token in step.token_ids), np.int32, sum(counts_S))
+        self._refuse(batch, counts_S, tokens_N)
+        table_3S = np.array([[step.slot for step in batch], [step.start for step in batch], counts_S], np.int32)
+        logits_SV = np.empty((len(batch), self.vocab_size), np.float32)
+        start, row = table_3S.ctypes.data, table_3S.strides[0]
+        self._check(
+            self._library.fulmen_step(
+                self._handle,
+                len(batch),
+                start,
+                start + row,
+                start + 2 * row,
+                tokens_N.ctypes.data,
+                logits_SV.ctypes.data,
+            )
+        )
+        return logits_SV
+
+    def _refuse(self, batch: Sequence[SequenceStep], counts_S: list[int], tokens_N: NDArray[np.int32]) -> None:
+        """Check everything that C++ would take on trust."""
+        limits = self.limits
+        if self._handle is None:
+            raise ValueError("the runner is closed")
+        if not batch or 0 in counts_S:
+            raise ValueError("a step needs at least one sequence, and each at least one token")
+        if len(tokens_N) > limits.max_step_tokens:
+            raise ValueError(f"{len(tokens_N)} tokens are more than the {limits.max_step_tokens} of a step")
+        if tokens_N.min() < 0 or tokens_N.max() >= self.vocab_size:
+            raise ValueError(f"token {tokens_N.max()} or {tokens_N.min()} is outside the {self.vocab_size} of the model")
+        slots = [step.slot for step in batch]
+        if min(slots) < 0 or max(slots) >= limits.max_sequences or len(set(slots)) < len(slots):
+            raise ValueError(f"slots {slots} are not different ones of 0 to {limits.max_sequences - 1}")
+        for step, count in zip(batch, counts_S, strict=True):
+            if step.start < 0 or step.start + count > limits.max_context:
+                raise ValueError(f"positions {step.start} to {step.start + count} leave the {limits.max_context} reserved")
+
+    def _check(self, failed: int) -> None:
+        if failed:
+            raise MemoryError(self._error())
+
+    def _error(self) -> str:
+        return str(self._library.fulmen_error().decode())

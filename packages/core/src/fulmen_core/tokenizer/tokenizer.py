@@ -1,0 +1,172 @@
+"""What every tokenizer does, whether Fulmen trained it or an open checkpoint brought it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from fulmen_core.errors import UserError
+from fulmen_core.files import read_json
+from fulmen_core.tokenizer.chat import CHATML_TEMPLATE
+
+Messages = Sequence[Mapping[str, object]]
+
+
+class Tokenizer(ABC):
+    """Encodes and decodes text and conversations. Make one with `train` or `load`.
+
+    Text never becomes a special token: those come from a chat template alone.
+
+    Attributes:
+        vocab_size: ids 0..vocab_size-1 are the tokenizer's. A model may have spare rows beyond them.
+        eos_id: what closes a document.
+        pad_id: what fills rows; the same as `eos_id` where a model has none of its own.
+        special_ids: every id that `encode` never returns.
+        chat_template: the Jinja template of conversations; empty if the model knows none.
+        strips_first_space: whether decoding drops a space at the very start, which encoding has put there.
+        stop_ids: the ids that end an answer.
+    """
+
+    vocab_size: int
+    eos_id: int
+    pad_id: int
+    special_ids: frozenset[int]
+    chat_template: str
+    strips_first_space: bool = False
+    stop_ids: tuple[int, ...]
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocab_size: int) -> Tokenizer:
+        """Learn a vocabulary of exactly `vocab_size` tokens; the same texts give the same tokenizer.
+
+        Args:
+            texts: documents, read once.
+            vocab_size: a multiple of 128 in [384, 100352].
+
+        Raises:
+            UserError: the size is not allowed (the nearest valid one is named), no text, or a lone surrogate.
+        """
+        from fulmen_core.tokenizer.bpe import ByteLevelTokenizer
+
+        return ByteLevelTokenizer.train(texts, vocab_size)
+
+    @classmethod
+    def load(cls, directory: Path) -> Tokenizer:
+        """Read the tokenizer of a model or tokenizer directory, in whichever form it is.
+
+        Raises:
+            UserError: the directory holds no tokenizer, or one of a kind that is not supported.
+            CorruptArtefact: a file is truncated, of another kind, or could let text produce a special token.
+        """
+        from fulmen_core.tokenizer.bpe import ByteLevelTokenizer
+        from fulmen_core.tokenizer.foreign import ForeignTokenizer
+
+        directory = Path(directory)
+        return ByteLevelTokenizer.load(directory) if _is_our_own(directory) else ForeignTokenizer.load(directory)
+
+    @abstractmethod
+    def save(self, directory: Path) -> None:
+        """Write tokenizer.json, tokenizer_config.json and generation_config.json, each atomically, into `directory`.
+
+        The directory is made if need be. The files are Hugging Face's.
+        """
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """SHA-256 hex of the tokenizer's contents: shards of another fingerprint do not fit."""
+
+    @abstractmethod
+    def check_model_vocab(self, vocab_size: int, where: str) -> None:
+        """Refuse a model whose embedding cannot be this tokenizer's.
+
+        Raises:
+            UserError: naming both sizes.
+        """
+
+    @abstractmethod
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Encode each text on all cores; equal to `encode` one by one.
+
+        Raises:
+            UserError: a text has a lone surrogate; names which.
+        """
+
+    @abstractmethod
+    def encode_prompt(self, text: str) -> list[int]:
+        """Encode the beginning of a document: what the model saw before a text, if anything, and the text.
+
+        Raises:
+            UserError: the text has a lone surrogate.
+        """
+
+    @abstractmethod
+    def token_bytes(self, token_id: int, *, skip_special: bool = True) -> bytes:
+        """The bytes of one token; none for a special token if `skip_special`.
+
+        Raises:
+            UserError: the id is outside the vocabulary.
+        """
+
+    @abstractmethod
+    def encode_chat(self, messages: Messages, add_generation_prompt: bool = False) -> list[int]:
+        """Encode a conversation; special tokens come from the template alone, never from a message.
+
+        Raises:
+            UserError: no message, an unknown role, content that is no text, a lone surrogate, or no template.
+        """
+
+    @abstractmethod
+    def encode_chat_masked(self, messages: Messages) -> tuple[list[int], list[bool]]:
+        """Encode a conversation for training.
+
+        Returns:
+            The ids of `encode_chat`, and for each whether it is to be learned: an assistant's content and what ends its
+            turn.
+
+        Raises:
+            UserError: as `encode_chat`, and if no token would be learned.
+        """
+
+    def encode(self, text: str) -> list[int]:
+        """Encode text, whatever it contains, without any special token.
+
+        Raises:
+            UserError: the text has a lone surrogate.
+        """
+        return self.encode_batch([text])[0]
+
+    def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
+        """The text of `ids`; invalid UTF-8 becomes U+FFFD.
+
+        Args:
+            ids: token ids.
+            skip_special: leave special tokens out.
+
+        Raises:
+            UserError: an id is outside the vocabulary.
+        """
+        joined = b"".join(self.token_bytes(token_id, skip_special=skip_special) for token_id in ids)
+        if self.strips_first_space:
+            joined = joined.removeprefix(b" ")
+        return joined.decode("utf-8", "replace")
+
+
+def no_answer_to_learn() -> UserError:
+    """The error for a conversation in which no assistant speaks."""
+    return UserError("the conversation has no assistant message to learn", remedy="add one or leave it out")
+
+
+def _is_our_own(directory: Path) -> bool:
+    """Whether the tokenizer is one of `train`: by its template or, where there is no config, by its reserved tokens."""
+    if (directory / "tokenizer_config.json").is_file():
+        config = read_json(directory / "tokenizer_config.json", "tokenizer config")
+        return isinstance(config, dict) and config.get("chat_template") == CHATML_TEMPLATE
+    document = read_json(directory / "tokenizer.json", "tokenizer")
+    if not isinstance(document, dict):
+        return False
+    added = document.get("added_tokens")
+    return isinstance(added, list) and any(
+        isinstance(token, dict) and token.get("content") == "<|reserved_0|>" for token in added
+    )
