@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,15 @@ CASES: Mapping[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
+
+
+def config_of(case: str) -> dict[str, Any]:
+    """The `config.json` of `case`, as transformers writes it."""
+    import transformers
+
+    family, values = CASES[case]
+    document: dict[str, Any] = json.loads(transformers.AutoConfig.for_model(family, **COMMON | values).to_json_string())
+    return document
 
 
 def make(case: str, seed: int, dtype: torch.dtype = torch.float32) -> nn.Module:

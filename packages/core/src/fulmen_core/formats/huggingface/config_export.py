@@ -14,7 +14,7 @@ from fulmen_core.formats.huggingface.families import FAMILIES, Family
 from fulmen_core.model.config import ModelConfig
 from fulmen_core.model.layer_plan import LayerPlan
 
-#: Fields that do not change what a model computes, or that `_network` compares layer by layer.
+#: Fields that do not change what a model computes, or that `network` compares layer by layer.
 _NOT_COMPARED = frozenset(
     ("balance", "initializer_range", "num_dense_layers", "layer_pattern", "sliding_window", "kv_share")
 )
@@ -32,12 +32,12 @@ def export_config(config: ModelConfig) -> tuple[Family, dict[str, Any]]:
     Raises:
         UserError: no family does; the sentence names a field that the nearest one cannot have.
     """
-    wanted = _network(config)
+    wanted = network(config)
     nearest: tuple[int, Family, str, Any] | None = None
     for family in FAMILIES.values():
         document = _document(config, family)
         try:
-            found = _network(import_config(document, "config.json")[1])
+            found = network(import_config(document, "config.json")[1])
         except UserError:  # a value that the family's config cannot hold
             continue
         different = [field for field in wanted if wanted[field] != found.get(field)]
@@ -56,7 +56,7 @@ def export_config(config: ModelConfig) -> tuple[Family, dict[str, Any]]:
     )
 
 
-def _network(config: ModelConfig) -> dict[str, Any]:
+def network(config: ModelConfig) -> dict[str, Any]:
     """What `config` computes, by field, those that decide over layers spelled out layer by layer."""
     plan = LayerPlan.of(config)
     kinds = {layer.ffn for layer in plan}

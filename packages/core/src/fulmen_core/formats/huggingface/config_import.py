@@ -16,6 +16,8 @@ from fulmen_core.formats.huggingface.families import FAMILIES, FIXED, Family
 from fulmen_core.model.config import ModelConfig
 from fulmen_core.model.config_file import parse_config
 
+_ROPE_NUMBERS = ("factor", "original_max_position_embeddings", "attention_factor", "mscale", "mscale_all_dim")
+
 
 def import_config(document: Mapping[str, Any], where: str) -> tuple[Family, ModelConfig]:
     """The family and the config of a model whose `config.json`, at `where`, is `document`.
@@ -50,20 +52,20 @@ class _Reading:
         """The error for a key with a value that cannot be had."""
         return UserError(f"{key} {self.document[key]!r} is not supported", where=self.where, remedy=remedy)
 
-    def integer(self, key: str) -> int:
+    def integer(self, key: str, least: int = 1) -> int:
         """The whole number at `key`."""
         value = self.document.get(key)
         if value is None:
             raise UserError(f"key '{key}' is missing", where=self.where)
-        if type(value) is not int:
-            raise UserError(f"{key} {value!r} is no whole number", where=self.where)
+        if type(value) is not int or not least <= value < 2**63:
+            raise UserError(f"{key} {value!r} is no whole number of {least} or more", where=self.where)
         return value
 
     def config(self) -> ModelConfig:
         document = self.document
         width, heads, layers = (self.integer(k) for k in ("hidden_size", "num_attention_heads", "num_hidden_layers"))
-        if heads < 1 or not 1 <= layers <= 4096:
-            raise UserError(f"{heads} heads in {layers} layers are no network", where=self.where)
+        if layers > 4096:
+            raise self.refuse("num_hidden_layers", "up to 4096 are")
         values: dict[str, Any] = {
             "vocab_size": self.integer("vocab_size"),
             "hidden_size": width,
@@ -105,6 +107,11 @@ class _Reading:
         theta = given.get("rope_theta") or document.get("rope_theta") or 10_000.0
         kind = given.get("rope_type") or given.get("type") or "default"
         where = f"{self.where} [rope parameters]"
+        if context := document.get("original_max_position_embeddings"):
+            given = {**given, "original_max_position_embeddings": context}
+        for key in _ROPE_NUMBERS:
+            if given.get(key) is not None and (type(given[key]) not in (int, float) or abs(given[key]) >= 2**63):
+                raise UserError(f"{key} {given[key]!r} is no number that can be had", where=where)
         if given.get("partial_rotary_factor") not in (None, 1, 1.0):
             raise UserError("rotation of a part of each head is not supported", where=where)
         if kind == "default":
@@ -113,8 +120,8 @@ class _Reading:
             raise UserError(f"rope_type {kind!r} is not supported", where=where, remedy="linear, llama3 and yarn are")
         scaling = {"rope_type": kind, "factor": given.get("factor")}
         if kind != "linear":
-            context = document.get("original_max_position_embeddings") or given.get("original_max_position_embeddings")
-            scaling["original_max_position_embeddings"] = context or self.integer("max_position_embeddings")
+            context = given.get("original_max_position_embeddings") or self.integer("max_position_embeddings")
+            scaling["original_max_position_embeddings"] = context
         if kind == "llama3":
             scaling |= {key: given.get(key) for key in ("low_freq_factor", "high_freq_factor")}
         if kind == "yarn":
@@ -129,8 +136,8 @@ class _Reading:
         context, factor = scaling["original_max_position_embeddings"], scaling["factor"]
         factor = factor if factor is not None else self.integer("max_position_embeddings") / context
         attention = given.get("attention_factor")
-        scale, scale_all = given.get("mscale"), given.get("mscale_all_dim")
-        if attention is None and scale and scale_all and factor > 1:
+        scale, scale_all = given.get("mscale") or 0, given.get("mscale_all_dim") or 0
+        if attention is None and scale > 0 and scale_all > 0 and factor > 1:
             attention = (0.1 * scale * log(factor) + 1) / (0.1 * scale_all * log(factor) + 1)
         return {
             "factor": factor,
@@ -151,13 +158,13 @@ class _Reading:
             return {"layer_pattern": "F"}
         kinds = document.get("layer_types")
         if kinds is None and name == "afmoe":
-            every = document.get("global_attn_every_n_layers") or 4
+            every = self.integer("global_attn_every_n_layers")
             kinds = ["full_attention" if (i + 1) % every == 0 else "sliding_attention" for i in range(layers)]
         elif kinds is None:
-            full = document.get("max_window_layers", 28) if document.get("use_sliding_window") else layers
+            full = self.integer("max_window_layers", least=0) if document.get("use_sliding_window") else layers
             kinds = ["full_attention" if i < full else "sliding_attention" for i in range(layers)]
         letters = {"full_attention": "F", "sliding_attention": "S"}
-        if not isinstance(kinds, list) or len(kinds) != layers or not all(kind in letters for kind in kinds):
+        if not isinstance(kinds, list) or len(kinds) != layers or not all(str(kind) in letters for kind in kinds):
             raise UserError(
                 f"layer_types does not say full_attention or sliding_attention of each of {layers} layers",
                 where=self.where,
@@ -174,10 +181,10 @@ class _Reading:
         name, document = self.family.name, self.document
         if name in ("llama", "mistral", "qwen3"):
             return {"num_experts": 0}
-        count = self.integer("num_local_experts" if document.get("num_experts") is None else "num_experts")
+        count = self.integer("num_local_experts" if document.get("num_experts") is None else "num_experts", least=0)
         values: dict[str, Any] = {
             "num_experts": count,
-            "num_experts_per_tok": self.integer("num_experts_per_tok"),
+            "num_experts_per_tok": self.integer("num_experts_per_tok", least=0),
             "moe_intermediate_size": self.integer(
                 "intermediate_size" if name in ("mixtral", "olmoe") else "moe_intermediate_size"
             ),
@@ -190,7 +197,7 @@ class _Reading:
             if not document.get("num_shared_experts"):
                 raise self.refuse("num_shared_experts", "afmoe models with at least 1 are")
             values |= {
-                "num_dense_layers": self.integer("num_dense_layers"),
+                "num_dense_layers": self.integer("num_dense_layers", least=0),
                 "num_shared_experts": self.integer("num_shared_experts"),
                 "router_score": "sigmoid",
                 "router_bias": True,

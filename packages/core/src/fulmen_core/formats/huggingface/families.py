@@ -49,7 +49,7 @@ FAMILIES: Mapping[str, Family] = {
     for family in (
         Family("llama", "LlamaForCausalLM"),
         Family("mistral", "MistralForCausalLM", {"sliding_window": 4096}),
-        Family("qwen3", "Qwen3ForCausalLM", {"head_dim": 128}),
+        Family("qwen3", "Qwen3ForCausalLM", {"head_dim": 128, "max_window_layers": 28}),
         Family(
             "mixtral",
             "MixtralForCausalLM",
@@ -62,7 +62,7 @@ FAMILIES: Mapping[str, Family] = {
         Family(
             "afmoe",
             "AfmoeForCausalLM",
-            {"rms_norm_eps": 1e-5, "head_dim": 128, "num_dense_layers": 1},
+            {"rms_norm_eps": 1e-5, "head_dim": 128, "num_dense_layers": 1, "global_attn_every_n_layers": 4},
             # keys of the first checkpoints' own code, which transformers' network takes for granted
             {"score_func": "sigmoid", "route_norm": True, "n_group": 1, "num_expert_groups": 1},
             ffn_norm="pre_mlp_layernorm",
