@@ -1,4 +1,4 @@
-"""The CPU runner computes what the model computes: any plan, any chunking, any mix, any reuse of slots."""
+"""Both CPU runners compute what the model computes: any plan, any chunking, any mix, any reuse of slots."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fulmen_backend_cpu.compiler import NativeUnavailable
+from fulmen_backend_cpu.native_library import load_library
+from fulmen_backend_cpu.native_runner import NativeRunner
 from fulmen_backend_cpu.runner import CpuRunner
 from fulmen_core.generation import generate
 from fulmen_core.model.checkpoint import load_model, save_model
@@ -36,6 +39,24 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+AnyRunner = CpuRunner | NativeRunner
+
+
+@pytest.fixture(params=[CpuRunner, NativeRunner], ids=["torch", "native"])
+def runner_class(request: pytest.FixtureRequest) -> type[AnyRunner]:
+    if request.param is NativeRunner:
+        needs_native()
+    chosen: type[AnyRunner] = request.param
+    return chosen
+
+
+def needs_native() -> None:
+    try:
+        load_library()
+    except NativeUnavailable as error:
+        pytest.skip(str(error))
 
 
 @st.composite
@@ -109,7 +130,10 @@ def biases(model: Transformer) -> list[torch.Tensor | float]:
     return [0.0 if router.bias is None else router.bias for router in routers]
 
 
-def poison(runner: CpuRunner, slot: int) -> None:
+def poison(runner: AnyRunner, slot: int) -> None:
+    if isinstance(runner, NativeRunner):
+        runner._library.fulmen_poison(runner._handle, slot)
+        return
     for cache in runner._kv._caches:
         cache.k[slot] = torch.nan
         cache.v[slot] = torch.nan
@@ -123,7 +147,7 @@ class Played:
     logits: dict[int, np.ndarray] = field(default_factory=dict)
 
 
-def drive(runner: CpuRunner, random: np.random.Generator, steps: int) -> list[Played]:
+def drive(runner: AnyRunner, random: np.random.Generator, steps: int) -> list[Played]:
     """Run random mixed steps with slot reuse, poisoning what is released."""
     limits = runner.limits
     played: list[Played] = []
@@ -170,13 +194,15 @@ def assert_equal_to_the_model(directory: Path, played: list[Played]) -> None:
                 np.testing.assert_allclose(logits_V, expected_TV[position], atol=1e-4, rtol=0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(configs(), st.integers(0, 2**31), st.sampled_from([(1, 16), (3, 7), (5, 64)]))
-def test_mixed_steps_equal_the_whole_forward_pass(config: ModelConfig, seed: int, shape: tuple[int, int]) -> None:
+def test_mixed_steps_equal_the_whole_forward_pass(
+    runner_class: type[AnyRunner], config: ModelConfig, seed: int, shape: tuple[int, int]
+) -> None:
     limits = EngineLimits(max_sequences=shape[0], max_context=CONTEXT, max_step_tokens=shape[1])
     with tempfile.TemporaryDirectory() as folder:
         directory = saved(config, Path(folder), seed)
-        runner = CpuRunner(directory, limits)
+        runner = runner_class(directory, limits)
         assert_equal_to_the_model(directory, drive(runner, np.random.default_rng(seed), steps=10))
 
 
@@ -188,10 +214,13 @@ def test_long_sequences_attend_one_by_one_with_the_same_result(tmp_path: Path, m
     assert_equal_to_the_model(directory, drive(runner, np.random.default_rng(5), steps=25))
 
 
-def test_bfloat16_stays_as_close_to_float64_as_the_model_itself(tmp_path: Path) -> None:
+def test_bfloat16_stays_as_close_to_float64_as_the_model_itself(
+    runner_class: type[AnyRunner], tmp_path: Path
+) -> None:
     # Without experts: a bfloat16 router may rightly pick others, and then nothing can be compared.
     directory = saved(_config(num_experts=0), tmp_path, 3)
-    runner = CpuRunner(directory, EngineLimits(max_sequences=3, max_context=CONTEXT, max_step_tokens=32), "bfloat16")
+    limits = EngineLimits(max_sequences=3, max_context=CONTEXT, max_step_tokens=32)
+    runner = runner_class(directory, limits, "bfloat16")
     exact, own = load_model(directory, torch.float64), load_model(directory, torch.bfloat16)
     errors, own_errors = [], []
     for sequence in drive(runner, np.random.default_rng(3), steps=20):
@@ -213,18 +242,18 @@ def test_memory_is_what_the_cache_spec_says(config: ModelConfig, dtype: str, slo
     assert runner.kv_bytes() == slots * expected
 
 
-def test_the_context_is_cut_to_the_positions_of_the_model(tmp_path: Path) -> None:
-    runner = CpuRunner(saved(_config(), tmp_path, 0), EngineLimits(max_context=10_000))
+def test_the_context_is_cut_to_the_positions_of_the_model(runner_class: type[AnyRunner], tmp_path: Path) -> None:
+    runner = runner_class(saved(_config(), tmp_path, 0), EngineLimits(max_context=10_000))
     assert runner.limits.max_context == CONTEXT
 
 
-def test_greedy_answers_do_not_depend_on_the_batch(tmp_path: Path) -> None:
+def test_greedy_answers_do_not_depend_on_the_batch(runner_class: type[AnyRunner], tmp_path: Path) -> None:
     directory = saved(_config(), tmp_path, 9)
     random = np.random.default_rng(9)
     prompts = [random.integers(0, VOCABULARY, random.integers(1, 20)).tolist() for _ in range(9)]
     params = SamplingParams(temperature=0, max_tokens=16)
     answers = [
-        generate(CpuRunner(directory, EngineLimits(slots, CONTEXT, tokens)), prompts, params)
+        generate(runner_class(directory, EngineLimits(slots, CONTEXT, tokens)), prompts, params)
         for slots, tokens in ((1, 64), (4, 9), (9, 128))
     ]
     assert answers[0] == answers[1] == answers[2]

@@ -7,12 +7,6 @@
 namespace fulmen {
 namespace {
 
-struct Task {
-    const Sequence* sequence;
-    int kv_head, first, tokens;  // of the sequence's new tokens
-    int split, splits;           // of the keys
-};
-
 // Where one decoded token's partial results lie: [splits] x (hp out, most, total).
 float* partial(const Model& m, int decoded, int head, int split) {
     return m.partials + (((size_t)decoded * m.shape.heads + head) * m.max_splits + split) * (m.hp + LANES);
@@ -124,7 +118,7 @@ void enter_ring(Model& m, const Cache& cache, int row, const Sequence& s) {
     }
 }
 
-void attend(Model& m, const Layer& layer, const Cache& cache, const Task& task, int tokens, Attention& attention) {
+void attend(Model& m, const Cache& cache, const AttentionTask& task, int tokens, Attention& attention) {
     const Sequence& s = *task.sequence;
     const int g = m.group_heads, h = m.shape.head_dim;
     Queries q{};
@@ -169,7 +163,6 @@ void attend(Model& m, const Layer& layer, const Cache& cache, const Task& task, 
         const float share = 1.0f / attention.total(r);
         for (int d = 0; d < h; d++) to[d] = out[d] * share;
     }
-    (void)layer;
 }
 
 void combine_splits(Model& m, const Sequence& s, int splits) {
@@ -190,7 +183,7 @@ void combine_splits(Model& m, const Sequence& s, int splits) {
 }
 
 void attend_all(Model& m, const Layer& layer, const Cache& cache, int tokens) {
-    thread_local std::vector<Task> tasks;
+    std::vector<AttentionTask>& tasks = m.attention_tasks;
     tasks.clear();
     const int step = std::max(1, QUERY_ROWS / m.group_heads);
     int64_t work = 0;
@@ -204,7 +197,7 @@ void attend_all(Model& m, const Layer& layer, const Cache& cache, int tokens) {
         work += (int64_t)keys * s.count * m.shape.heads * m.hp;
     }
     constexpr int64_t TOO_LITTLE = 200'000;  // multiply-adds: a few microseconds
-    auto run = [&](int index, int worker) { attend(m, layer, cache, tasks[index], tokens, *m.attention[worker]); };
+    auto run = [&](int index, int worker) { attend(m, cache, tasks[index], tokens, *m.attention[worker]); };
     if (work < TOO_LITTLE)
         for (size_t i = 0; i < tasks.size(); i++) run((int)i, 0);
     else

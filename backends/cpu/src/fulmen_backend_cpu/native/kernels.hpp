@@ -209,9 +209,10 @@ struct I8Weights {
 #pragma GCC unroll 8
                 for (int r = 0; r < R; r++) {
                     const f32x16 scale = panel_scale * o.row_scales[(size_t)r * o.groups + g];
-                    const f32x16 part = (f32x16)_mm512_cvtepi32_ps(whole[r][p]) * scale;
                     float* to = o.out + (size_t)r * o.stride + p * LANES;
-                    store(to, g ? load_f32(to) + part : part);
+                    const __m512 before = g ? (__m512)load_f32(to) : _mm512_setzero_ps();
+                    // An FMA by name: the compiler would round differently for other numbers of rows.
+                    store(to, (f32x16)_mm512_fmadd_ps(_mm512_cvtepi32_ps(whole[r][p]), (__m512)scale, before));
                 }
             }
         }

@@ -97,6 +97,12 @@ struct Sequence {
     int chunk_base;               // place of token `start` in the chunk cache, -1 if the sequence does not use it
 };
 
+struct AttentionTask {
+    const Sequence* sequence;
+    int kv_head, first, tokens;  // of the sequence's new tokens
+    int split, splits;           // of the keys
+};
+
 struct Model {
     Model(const Shape& shape, const LayerShape* layers, std::shared_ptr<Pool> pool);
 
@@ -123,6 +129,7 @@ struct Model {
     Rows normed, attended, hidden, gathered, dense_hidden;
     uint8_t* queries;  // [K][N * H/K][hp]
     std::vector<Sequence> sequences;
+    std::vector<AttentionTask> attention_tasks;
     std::vector<int32_t> sequence_of_row, chosen, row_of_pair, token_of_row, expert_begin;
     std::vector<float> chosen_weights, weight_of_row;
     int max_splits;
