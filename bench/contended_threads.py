@@ -3,8 +3,8 @@
     python bench/contended_threads.py --json
 
 For each number of threads and each way of OpenMP's waiting, tokens a second alone and beside the neighbour. `chosen` is
-the setting that `fulmen` takes by itself (with the neighbour there, when it looks); `kept` is its rate beside the neighbour
-as a share of one thread alone. The goal is one half or more.
+the setting that `fulmen` takes by itself (with the neighbour there, when it looks); `kept` is its rate beside the
+neighbour as a share of one thread alone. The goal is one half or more.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ def train(threads: int, seconds: float) -> dict[str, Any]:
     def step() -> None:
         with program.autocast():
             logits_BTV = program.model(tokens_BT).logits
-            loss = torch.nn.functional.cross_entropy(logits_BTV[:, :-1].flatten(0, 1).float(), tokens_BT[:, 1:].flatten())
+            logits_NV, targets_N = logits_BTV[:, :-1].flatten(0, 1).float(), tokens_BT[:, 1:].flatten()
+            loss = torch.nn.functional.cross_entropy(logits_NV, targets_N)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -136,8 +137,12 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.inside:
-        work = train(args.threads, args.seconds) if args.inside == "train" else decode(args.threads, args.seconds, args.model)
-        print(json.dumps(work))
+        train_it = args.inside == "train"
+        print(
+            json.dumps(
+                train(args.threads, args.seconds) if train_it else decode(args.threads, args.seconds, args.model)
+            )
+        )
         return 0
     most = len(os.sched_getaffinity(0))
     rows = []
@@ -148,8 +153,8 @@ def main() -> int:
             row = {"step": kind, "threads": threads or "chosen", "waiting": waiting}
             row |= {"alone": alone["rate"], "beside": beside["rate"], "took": [alone["threads"], beside["threads"]]}
             rows.append(row)
-            text = f"{kind:<7} {row['threads']!s:<7} {waiting:<11} alone {row['alone']:>8.0f}  beside {row['beside']:>8.0f} tok/s"
-            print(f"{text}  threads {row['took']}", file=sys.stderr, flush=True)
+            rates = f"alone {row['alone']:>8.0f}  beside {row['beside']:>8.0f} tok/s  threads {row['took']}"
+            print(f"{kind:<7} {row['threads']!s:<7} {waiting:<11} {rates}", file=sys.stderr, flush=True)
     kept = {
         kind: next(row["beside"] for row in rows if row["step"] == kind and row["threads"] == "chosen")
         / next(row["alone"] for row in rows if row["step"] == kind and row["threads"] == 1)

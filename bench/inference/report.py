@@ -55,9 +55,7 @@ def _cell(measured: Measured, cell: Cell, phase: str, precision: str | None) -> 
     return row
 
 
-def _engine(
-    measured: Measured, cell: Cell, phase: str, label: str, rates: Mapping[str, list[float]]
-) -> dict[str, Any]:
+def _engine(measured: Measured, cell: Cell, phase: str, label: str, rates: Mapping[str, list[float]]) -> dict[str, Any]:
     rounds = measured.figures[cell, label]
     return {
         "tokens_per_s": median(rates[label]),
@@ -95,9 +93,7 @@ def _like_for_like(rates: Mapping[str, list[float]]) -> dict[str, Any] | None:
     return {"precision": "bf16", "best_peer": best, "ratio_vs_best_peer": _ratio(rates[own], rates[best])}
 
 
-def _share(
-    measured: Measured, cell: Cell, phase: str, label: str, rates: Mapping[str, list[float]]
-) -> float:
+def _share(measured: Measured, cell: Cell, phase: str, label: str, rates: Mapping[str, list[float]]) -> float:
     """The bytes that the phase cannot avoid reading, by its measured time, over the measured bandwidth.
 
     Decode: active weights and KV of each step. Prefill: the weights once, however many chunks read them: prefill is

@@ -10,7 +10,6 @@ from typing import Any
 
 from protocol import serve, timed
 
-
 _ERROR = 4  # ggml_log_level
 
 

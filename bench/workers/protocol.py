@@ -1,11 +1,13 @@
 """How a worker speaks with the driver: one JSON object a line, questions on stdin, answers on what was stdout.
 
 Libraries may print what they like: file descriptor 1 becomes stderr before any of them is imported. A worker ends when
-its stdin ends, and the kernel ends it when the driver dies. Standard library alone: workers run in foreign environments.
+its stdin ends, and the kernel ends it when the driver dies. Standard library alone: workers run in foreign
+environments.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -65,7 +67,9 @@ def serve(make: Callable[[], Engine]) -> None:
         answers.flush()
 
 
-def timed(step: Callable[[], Sequence[Sequence[int]]], sequences: int, new_tokens: int, max_seconds: float) -> dict[str, Any]:
+def timed(
+    step: Callable[[], Sequence[Sequence[int]]], sequences: int, new_tokens: int, max_seconds: float
+) -> dict[str, Any]:
     """Drive an engine whose `step` returns the tokens that each sequence gained; time the two phases.
 
     Engines that admit prompts by chunks decode early sequences while later ones are still read: those tokens belong to
@@ -110,7 +114,5 @@ def peak_memory() -> int | None:
 
 def reset_peak_memory() -> None:
     """Start counting the peak anew (proc(5), clear_refs); without it the peak is that of the process's life."""
-    try:
+    with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pass

@@ -17,7 +17,9 @@ class Vllm:
         """Start the engine with room for exactly the largest cell."""
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(order["options"].get("kv_gib", 4))
-        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, sorted(os.sched_getaffinity(0))[: order["threads"]]))
+        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(
+            map(str, sorted(os.sched_getaffinity(0))[: order["threads"]])
+        )
         os.environ["VLLM_NO_USAGE_STATS"] = "1"
         os.environ["HF_HUB_OFFLINE"] = "1"
         from vllm import EngineArgs

@@ -1,7 +1,7 @@
 """What this process may use of the machine's cores, and how busy they are: affinity, quota, siblings, load.
 
-In: files of the Linux kernel under a root, so that tests can write their own. Out: a `Cores`. Where a file is missing (other
-systems, odd containers) the answer is the one that limits nothing. May import: the standard library.
+In: files of the Linux kernel under a root, so that tests can write their own. Out: a `Cores`. Where a file is missing
+(other systems, odd containers) the answer is the one that limits nothing. May import: the standard library.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ _ROWS, _WIDTH = 256, 256  # of the product: small as those of a training step, w
 class ThreadChoice:
     """A number of threads, with the reason and what it is based on.
 
-    `rates` holds, for each number that was tried, products a second: the median of rounds. Empty if nothing was measured.
+    `rates` holds, for each number that was tried, products a second: the median of rounds. Empty if none was measured.
     """
 
     threads: int
@@ -61,7 +61,7 @@ def choose_threads(asked: int) -> tuple[int, str]:
 
 
 def run_on(threads: int | None) -> dict[str, Any]:
-    """Set the number of PyTorch's threads: `threads`, or the best by `measure_threads`. Returns what was chosen and why.
+    """Set the number of PyTorch's threads: `threads`, or the best by `measure_threads`. Returns the choice and why.
 
     This is what `BackendInfo.threads` of this backend names. A number other than the first run's changes the last bits
     of a training run: whoever resumes one gives the number it began with.
