@@ -37,5 +37,6 @@ def fulmen_backends() -> list[BackendInfo]:
             "training and serving on the CPU with PyTorch",
             probe,
             "fulmen_backend_cpu.backend:CpuBackend",
+            threads="fulmen_backend_cpu.threads:run_on",
         )
     ]

@@ -31,13 +31,19 @@ class Availability:
 
 @dataclass(frozen=True, slots=True)
 class BackendInfo:
-    """A hardware backend: `load` resolves to a callable of no arguments that makes a `fulmen_core.backend.Backend`."""
+    """A hardware backend: `load` resolves to a callable of no arguments that makes a `fulmen_core.backend.Backend`.
+
+    `threads` resolves to ``run_on(threads: int | None) -> Mapping[str, Any]`` for a backend that computes on the CPU:
+    it sets the threads of this process, to the number given or, for None, to the best for this machine now, and
+    returns ``threads``, ``reason`` and, in JSON's types, what that rests on. Empty: there is nothing to choose.
+    """
 
     name: str
     summary: str
     probe: Loader  # () -> Availability
     load: Loader
     priority: int = 0  # `auto` tries the highest first
+    threads: Loader = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ def run(argv: Sequence[str]) -> int:
 
     from rich.console import Console
 
+    from fulmen_core.cli.thread_choice import settle_threads
     from fulmen_core.files import atomic_write_json, atomic_write_text
     from fulmen_core.recipes import load_recipe
     from fulmen_demo.config import DEFAULT_RECIPE, DemoConfig
@@ -27,6 +28,7 @@ def run(argv: Sequence[str]) -> int:
     config = load_recipe(DemoConfig, options.recipe or DEFAULT_RECIPE, options.overrides)
     if options.run is not None:
         config = config.model_copy(update={"run": options.run})
+    settle_threads(config.run, config.backend)
     console = Console(stderr=True)
     journey = Road(config, context.registry(), console).travel()
     summary = summarise(config, journey)

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 
 
+#: A waiting OpenMP thread looks this often, about 20 us, before it sleeps. GNU's default of milliseconds burns the core
+#: that the thread it waits for may need (docs/log.md; `bench/contended_threads.py`).
+_WAITING = {"GOMP_SPINCOUNT": "20000"}
+
+
 class _Context:
     """One invocation. The two objects are made once, when first asked for: `fulmen --help` pays for neither."""
 
@@ -70,9 +75,13 @@ def debug() -> bool:
 
 
 def limit_threads() -> None:
-    """Tell numeric libraries that are not imported yet how many threads they may use, if the settings say so."""
+    """Tell numeric libraries that are not imported yet how many threads they may use, if the settings say so; and how
+    their threads wait for one another, unless the environment says so.
+    """
     if settings().threads is not None:
         os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(settings().threads)))
+    if not any(name in os.environ for name in ("OMP_WAIT_POLICY", *_WAITING)):
+        os.environ.update(_WAITING)
 
 
 def _read_settings(options: GlobalOptions, environment: Mapping[str, str]) -> Settings:

@@ -17,6 +17,7 @@ from fulmen_core.cli import arguments, context
 from fulmen_core.cli.output import note, print_json, print_table
 from fulmen_core.cli.plugin_check import Report
 from fulmen_core.cli.plugins import COLUMNS
+from fulmen_core.cli.thread_choice import describe, explain_threads
 from fulmen_core.plugin_records import Entry, PluginRecord, Standing
 
 _PATIENCE = 120  # seconds for one plugin; a cold import of torch on a busy machine takes tens
@@ -41,6 +42,7 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--traceback", action="store_true", help="print the tracebacks of plugins that do not load")
     args = parser.parse_args(argv)
     findings: list[Finding] = []
+    loaders: dict[str, str] = {}
     declared = sorted(context.registry().declared(), key=lambda one: one[0].value)
     for value, members in groupby(declared, key=lambda one: one[0].value):
         pairs = list(members)
@@ -49,15 +51,17 @@ def run(argv: Sequence[str]) -> int:
         if not tried:
             continue
         report = examine([entry for entry, _ in tried])
+        loaders |= report.threads
         findings += [_finding(*pair, standing, report) for pair, standing in zip(tried, report.standing, strict=True)]
         if report.traceback and args.traceback:
             note(f"--- {value}\n{report.traceback}")
     findings.sort(key=lambda finding: (finding.record.kind, finding.record.name))
     versions = member_versions()
+    threads = explain_threads(loaders)
     if args.json:
-        print_json(_as_json(findings, versions))
+        print_json(_as_json(findings, versions) | {"threads": threads})
     else:
-        _print(findings, versions)
+        _print(findings, versions, threads)
     return int(any(finding.broken for finding in findings) or len(set(versions.values())) > 1)
 
 
@@ -102,7 +106,7 @@ def _as_json(findings: Sequence[Finding], versions: Mapping[str, str]) -> dict[s
     return {"python": platform.python_version(), "platform": platform.platform(), "versions": versions, "plugins": rows}
 
 
-def _print(findings: Sequence[Finding], versions: Mapping[str, str]) -> None:
+def _print(findings: Sequence[Finding], versions: Mapping[str, str], threads: Mapping[str, Mapping[str, Any]]) -> None:
     print(f"Python {platform.python_version()} on {platform.platform()}")
     print_table(
         COLUMNS,
@@ -115,6 +119,9 @@ def _print(findings: Sequence[Finding], versions: Mapping[str, str]) -> None:
             print(f"{who}: {remark}")
         if one.broken and one.record.remedy:
             print(f"{who}: {one.record.remedy}")
+    for name, choice in threads.items():
+        for line in describe(choice):
+            print(f"backend {name}: {line}")
     if len(set(versions.values())) > 1:
         print("Versions differ: " + ", ".join(f"{name} {version}" for name, version in versions.items()))
         print(f"pip install --upgrade {' '.join(versions)}")

@@ -43,6 +43,7 @@ class Report:
     standing: list[dict[str, Any]] = field(default_factory=list)  # per entry point: state, reason, remedy
     heavy: list[str] = field(default_factory=list)  # modules of `HEAVY` that its import pulled in
     cpu_seconds: float = 0.0  # of its import
+    threads: dict[str, str] = field(default_factory=dict)  # usable backends that choose a number of threads: the loader
     traceback: str = ""
 
 
@@ -54,7 +55,7 @@ def check(entries: list[Entry]) -> Report:
         loaded = load_file(Path(entries[0].value)) if entries[0].group == "file" else load_entry(entries[0])
         report.cpu_seconds = round(time.process_time() - started, 3)
         report.heavy = sorted(set(HEAVY) & (set(sys.modules) - before))
-        report.standing = [_plain(_judge(entry, loaded)) for entry in entries]
+        report.standing = [_plain(_judge(entry, loaded, report)) for entry in entries]
     except LoadFault as error:
         report.standing = [_plain(error.fault) for _ in entries]
         if error.fault.cause:
@@ -62,8 +63,8 @@ def check(entries: list[Entry]) -> Report:
     return report
 
 
-def _judge(entry: Entry, loaded: LoadedPlugin) -> Standing:
-    """How one entry point of a loaded plugin stands."""
+def _judge(entry: Entry, loaded: LoadedPlugin, report: Report) -> Standing:
+    """How one entry point of a loaded plugin stands; notes in `report` which of its backends choose threads."""
     given = entry.group == "file"
     if not given and (fault := check_declaration(entry) or check_group(entry, loaded)):
         return fault
@@ -76,13 +77,15 @@ def _judge(entry: Entry, loaded: LoadedPlugin) -> Standing:
         for info in loaded.describe(hook):
             if entry.kind == "command" and info.name != entry.name:
                 continue  # another entry point answers for that verb
-            for loader in (info.load, getattr(info, "probe", "")):
+            for loader in (info.load, getattr(info, "probe", ""), getattr(info, "threads", "")):
                 if isinstance(loader, str) and loader and (wrong := _leads_nowhere(loader)):
                     return Standing("failed", f"{info.name}: {wrong}", remedy)
             standing = probe(info, remedy)
             if standing.state == "failed":
                 return Standing("failed", f"{info.name}: {standing.reason}", remedy)
             usable = usable or standing.state == "active"
+            if standing.state == "active" and isinstance(threads := getattr(info, "threads", None), str) and threads:
+                report.threads[info.name] = threads
             if standing.state == "unavailable":
                 unavailable.append(f"{info.name}: {standing.reason}")
     return Standing("unavailable" if unavailable and not usable else "active", "; ".join(unavailable))

@@ -11,10 +11,13 @@ def run(argv: Sequence[str]) -> int:
     """Run the verb `pretrain`."""
     args = arguments.parser("fulmen pretrain", "pre-train in three stages on a data run").parse_args(argv)
 
+    from fulmen_core.cli.thread_choice import settle_threads
     from fulmen_core.recipes import load_recipe
     from fulmen_trainer.pretrain_recipe import PretrainRecipe, run_pretrain
 
-    artefact = run_pretrain(load_recipe(PretrainRecipe, args.recipe, args.overrides), context.registry())
+    recipe = load_recipe(PretrainRecipe, args.recipe, args.overrides)
+    settle_threads(recipe.run, recipe.backend)
+    artefact = run_pretrain(recipe, context.registry())
     if args.json:
         output.print_json({"model": str(artefact.path), **artefact.measurements})
         return 0

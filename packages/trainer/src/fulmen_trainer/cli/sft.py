@@ -12,7 +12,10 @@ def run(argv: Sequence[str]) -> int:
     """Run the verb `sft`."""
     args = arguments.parser("fulmen sft", "fine-tune a model on instructions").parse_args(argv)
 
+    from fulmen_core.cli.thread_choice import settle_threads
     from fulmen_core.recipes import load_recipe
     from fulmen_trainer.post_training_recipes import SFTRecipe, run_sft
 
-    return report(run_sft(load_recipe(SFTRecipe, args.recipe, args.overrides), context.registry()), as_json=args.json)
+    recipe = load_recipe(SFTRecipe, args.recipe, args.overrides)
+    settle_threads(recipe.run, recipe.backend)
+    return report(run_sft(recipe, context.registry()), as_json=args.json)
