@@ -40,7 +40,7 @@ class _Reading:
             raise UserError(
                 f"model_type {name!r} is not supported",
                 where=where,
-                remedy="it is a Fulmen model already" if name == "fulmen" else f"these are: {_KNOWN}",
+                remedy="it is a Fulmen model already" if name == "fulmen" else f"{_KNOWN} are",
             )
         self.family = FAMILIES[name]
         self.document = {**self.family.defaults, **document}
