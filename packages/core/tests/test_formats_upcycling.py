@@ -8,7 +8,8 @@ from torch import Tensor
 
 from fulmen_core.errors import UserError
 from fulmen_core.formats.foreign import ForeignCheckpoint
-from fulmen_core.formats.upcycling import UpcycleConfig, upcycle
+from fulmen_core.formats.upcycle_config import UpcycleConfig
+from fulmen_core.formats.upcycling import upcycle
 from fulmen_core.model.config import ModelConfig
 from fulmen_core.model.parameters import parameter_shapes
 from fulmen_core.model.transformer import Transformer

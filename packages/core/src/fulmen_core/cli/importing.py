@@ -61,7 +61,7 @@ def _upcycling(first: str | None, rest: Sequence[str]) -> Any:
         if rest:
             raise UserError(f"unknown argument {rest[0]!r}", where="fulmen import", remedy="put --upcycle before it")
         return None
-    from fulmen_core.formats.upcycling import UpcycleConfig
+    from fulmen_core.formats.upcycle_config import UpcycleConfig
 
     return load_recipe(UpcycleConfig, overrides=[first, *rest])
 

@@ -12,7 +12,8 @@ import torch
 
 from fulmen_core.errors import UserError
 from fulmen_core.formats.foreign import ForeignCheckpoint
-from fulmen_core.formats.upcycling import UpcycleConfig, upcycle
+from fulmen_core.formats.upcycle_config import UpcycleConfig
+from fulmen_core.formats.upcycling import upcycle
 from fulmen_core.formats.writing import check_out, write_model
 from fulmen_core.model.layer_plan import LayerPlan
 from fulmen_core.model.parameters import parameter_shapes, parameters_active, parameters_total, stays_float32

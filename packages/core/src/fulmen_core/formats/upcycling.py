@@ -25,12 +25,13 @@ from __future__ import annotations
 import math
 import zlib
 from dataclasses import replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
 
 from fulmen_core.errors import UserError
 from fulmen_core.formats.foreign import ForeignCheckpoint
+from fulmen_core.formats.upcycle_config import UpcycleConfig
 from fulmen_core.model.config import BalanceConfig, ModelConfig
 from fulmen_core.recipes import invalid
 
@@ -40,55 +41,6 @@ if TYPE_CHECKING:
 _PLACE = "upcycling"
 _ALIGNMENT = 8  # elements; grouped matrix products need rows aligned to 16 bytes
 _MOST_GROUPS, _MOST_PARTITIONS = 4, 2  # of the balance losses, where the number of experts divides so
-
-
-class UpcycleConfig(BaseModel):
-    """What to make of a dense checkpoint.
-
-    Attributes:
-        experts: routed experts, E; a multiple of `split`.
-        split: shards that each FFN is cut into, G; None is `active`, or `experts` where that is not given either.
-        active: experts that a token uses, K; None is `split`. A multiple of `split` keeps the function.
-        dense_layers: leading layers that stay dense.
-        pattern: attention of the layers, repeated over the depth: S sliding window, F full.
-        window: tokens that a sliding-window layer sees; None is 4096, or the model's context if that is shorter.
-        seed: of the router's random rows.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    experts: int = Field(ge=1)
-    split: int | None = Field(None, ge=1)
-    active: int | None = Field(None, ge=1)
-    dense_layers: int = Field(0, ge=0)
-    pattern: str = Field("SSSF", pattern="^[SF]+$")
-    window: int | None = Field(None, gt=0)
-    seed: int = 0
-
-    @property
-    def shards(self) -> int:
-        """G, the shards of one FFN."""
-        return self.split or self.active or self.experts
-
-    @property
-    def top_k(self) -> int:
-        """K, the experts that a token uses."""
-        return self.active or self.shards
-
-    @property
-    def keeps_function(self) -> bool:
-        """Whether the upcycled model computes what the dense one does, for contexts within the window."""
-        return self.top_k % self.shards == 0
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.experts % self.shards:
-            raise ValueError(f"experts {self.experts} is not a multiple of the {self.shards} shards of an FFN")
-        if self.top_k > self.experts:
-            raise ValueError(f"active {self.top_k} is more than experts {self.experts}")
-        if self.top_k > self.shards and self.top_k % self.shards:
-            raise ValueError(f"active {self.top_k} is neither below nor a multiple of the {self.shards} shards")
-        return self
 
 
 def upcycle(checkpoint: ForeignCheckpoint, wanted: UpcycleConfig) -> ForeignCheckpoint:
