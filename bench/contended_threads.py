@@ -63,7 +63,7 @@ def train(threads: int, seconds: float) -> dict[str, Any]:
 
     def step() -> None:
         with program.autocast():
-            logits_BTV = program.model(tokens_BT).logits
+            logits_BTV = model.logits(program.model(tokens_BT).hidden_BTD)
             logits_NV, targets_N = logits_BTV[:, :-1].flatten(0, 1).float(), tokens_BT[:, 1:].flatten()
             loss = torch.nn.functional.cross_entropy(logits_NV, targets_N)
         loss.backward()
