@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fulmen_backend_cpu import compiler as compiler_module
+from fulmen_backend_cpu import plugin
 from fulmen_backend_cpu.backend import CpuBackend
 from fulmen_backend_cpu.compiler import Compiler, NativeUnavailable, build_library, find_compiler
 from fulmen_backend_cpu.native_library import Format, load_library
@@ -147,9 +147,7 @@ def test_decoding_is_bit_for_bit_the_same_in_any_batch(model_dir: Path, options:
     random = np.random.default_rng(4)
     prompts = [random.integers(0, VOCABULARY, n).tolist() for n in (1, 90, 17, 33, 60, 5, 41)]
     runner = NativeRunner(model_dir, EngineLimits(7, 128, 128), **options)
-    for alone, together in zip(
-        decode(runner, prompts, 6, False), decode(runner, prompts, 6, True), strict=True
-    ):
+    for alone, together in zip(decode(runner, prompts, 6, False), decode(runner, prompts, 6, True), strict=True):
         np.testing.assert_array_equal(alone, together)
 
 
@@ -211,7 +209,9 @@ def perplexity(runner: NativeRunner, tokens: list[int]) -> float:
     return float(np.exp(np.mean(losses)))
 
 
-@pytest.mark.parametrize("options", [{"quantize": "int8"}, {"kv_dtype": "int8"}, {"quantize": "int8", "kv_dtype": "int8"}])
+@pytest.mark.parametrize(
+    "options", [{"quantize": "int8"}, {"kv_dtype": "int8"}, {"quantize": "int8", "kv_dtype": "int8"}]
+)
 def test_eight_bits_cost_little_perplexity(trained: tuple[Path, list[int]], options: dict) -> None:
     directory, tokens = trained
     limits = EngineLimits(1, 256, 256)
@@ -254,7 +254,7 @@ def test_cache_memory_is_the_specs_with_tokens_rounded_up(kv_dtype: str, slots: 
         ([SequenceStep(0, 0, [-1])], "outside the 67"),
         ([SequenceStep(2, 0, [1])], "slots"),
         ([SequenceStep(0, 0, [1]), SequenceStep(0, 1, [1])], "slots"),
-        ([SequenceStep(0, 60, [1] * 5)], "leave the 64"),
+        ([SequenceStep(0, 60, [1] * 5)], "outside the 64 reserved"),
         ([SequenceStep(0, 0, [1] * 33)], "more than the 32"),
     ],
 )
@@ -278,10 +278,18 @@ def test_without_a_compiler_the_torch_runner_serves_and_says_why(
         assert isinstance(runner, CpuRunner)
         assert "no C++ compiler" in runner.choices["runner_reason"]
         assert "no C++ compiler" in caplog.text
-        with pytest.raises(CapabilityError, match="int8.*no C\\+\\+ compiler"):
+        with pytest.raises(CapabilityError, match=r"int8.*no C\+\+ compiler"):
             CpuBackend().load_runner(model_dir, EngineLimits(1, 64, 32), quantize="int8")
     finally:
         load_library.cache_clear()
+
+
+def test_the_probe_says_what_serving_will_run_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "compiled" in plugin.probe().versions["native kernels"]
+    monkeypatch.setattr(compiler_module.shutil, "which", lambda name: None)
+    assert plugin.probe().versions["native kernels"] == (
+        "no, serving on PyTorch: there is no C++ compiler (g++ or clang++)"
+    )
 
 
 def test_the_native_runner_is_the_default(model_dir: Path) -> None:
@@ -303,7 +311,9 @@ def test_runners_in_several_threads_do_not_disturb_each_other(model_dir: Path) -
 
     def play() -> None:
         runner = NativeRunner(model_dir, EngineLimits(1, 128, 64, threads=2))
-        results.append(np.concatenate([runner.step([SequenceStep(0, i, tokens[i : i + 10])]) for i in range(0, 100, 10)]))
+        results.append(
+            np.concatenate([runner.step([SequenceStep(0, i, tokens[i : i + 10])]) for i in range(0, 100, 10)])
+        )
 
     threads = [threading.Thread(target=play) for _ in range(3)]
     for thread in threads:

@@ -214,9 +214,7 @@ def test_long_sequences_attend_one_by_one_with_the_same_result(tmp_path: Path, m
     assert_equal_to_the_model(directory, drive(runner, np.random.default_rng(5), steps=25))
 
 
-def test_bfloat16_stays_as_close_to_float64_as_the_model_itself(
-    runner_class: type[AnyRunner], tmp_path: Path
-) -> None:
+def test_bfloat16_stays_as_close_to_float64_as_the_model_itself(runner_class: type[AnyRunner], tmp_path: Path) -> None:
     # Without experts: a bfloat16 router may rightly pick others, and then nothing can be compared.
     directory = saved(_config(num_experts=0), tmp_path, 3)
     limits = EngineLimits(max_sequences=3, max_context=CONTEXT, max_step_tokens=32)

@@ -153,6 +153,25 @@ def test_unguarded_is_served_when_asked_for_and_the_context_is_bounded_by_defaul
     assert stone.loaded[0].max_context == ModelDirectory.inspect(nano_directory).max_context == 512
 
 
+def test_precision_and_quantisation_reach_the_backend_and_only_if_chosen(kit, nano_directory):
+    class Precise(Stone):
+        def load_runner(self, model, limits, dtype="float32", **chosen):
+            self.asked = (dtype, chosen)
+            return super().load_runner(model, limits, dtype)
+
+    stone = Precise(kit, "stone", ("checkpoint",))
+    registry = Registry.of(plugin("one", [stone]))
+    for options, asked in (
+        ({}, ("float32", {})),
+        (
+            {"dtype": "bfloat16", "quantize": "int8", "kv_dtype": "int8"},
+            ("bfloat16", {"quantize": "int8", "kv_dtype": "int8"}),
+        ),
+    ):
+        load_service(ServingOptions(nano_directory, guarded=False, **options), registry).close()
+        assert stone.asked == asked
+
+
 def test_the_fingerprint_follows_weights_policy_and_backend_and_nothing_else(nano_directory, tmp_path):
     copy = tmp_path / "elsewhere"
     shutil.copytree(nano_directory, copy)

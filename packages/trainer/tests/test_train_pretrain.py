@@ -160,9 +160,12 @@ def test_resuming_at_and_around_stage_boundaries_gives_the_same_weights_bit_for_
     assert all(torch.equal(one, other) for one, other in zip(weights(whole), weights(second), strict=True))
 
 
+@pytest.mark.parametrize("recompute", ["experts", "blocks"])
 @pytest.mark.parametrize("experts", ["grouped", "dense"])
-def test_recomputation_changes_no_weight(make_module: Callable[..., PretrainModule], experts: str) -> None:
-    kept, recomputed = make_module(experts=experts), make_module(experts=experts, recompute=True)
+def test_recomputation_changes_no_weight(
+    make_module: Callable[..., PretrainModule], experts: str, recompute: str
+) -> None:
+    kept, recomputed = make_module(experts=experts), make_module(experts=experts, recompute=recompute)
     for step in range(3):
         kept.train_step(step)
         recomputed.train_step(step)

@@ -71,28 +71,36 @@ def cache_folder() -> Path:
 
 def is_built(compiler: Compiler) -> bool:
     """Whether this machine has the library of `compiler` already."""
-    return _place(compiler, cache_folder()).is_file()
+    return _place(compiler, cache_folder(), SOURCES, _all_flags()).is_file()
 
 
-def build_library(compiler: Compiler | None = None, folder: Path | None = None) -> Path:
+def build_library(
+    compiler: Compiler | None = None,
+    folder: Path | None = None,
+    sources: Path = SOURCES,
+    extra_flags: tuple[str, ...] = (),
+) -> Path:
     """Return the compiled library, compiling it first if this machine has not yet.
 
     Args:
         compiler: None takes the first on the path.
         folder: where to keep it; None is `cache_folder()`.
+        sources: the folder of the sources; they may include the headers of the kernels' own.
+        extra_flags: beyond those of all kernels.
 
     Raises:
         NativeUnavailable: there is no compiler, it fails, or what it makes does not run here.
     """
     compiler = compiler or find_compiler()
     folder = folder or cache_folder()
-    library = _place(compiler, folder)
+    flags = _all_flags() + extra_flags
+    library = _place(compiler, folder, sources, flags)
     if library.is_file():
         return library
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            made = _compile(compiler, Path(scratch))
+            made = _compile(compiler, Path(scratch), sources, flags)
             _try_out(made)
             made.replace(library)
     except OSError as error:
@@ -100,20 +108,21 @@ def build_library(compiler: Compiler | None = None, folder: Path | None = None) 
     return library
 
 
-def _place(compiler: Compiler, folder: Path) -> Path:
-    return folder / f"fulmen-{_key(compiler)}.so"
+def _place(compiler: Compiler, folder: Path, sources: Path, flags: tuple[str, ...]) -> Path:
+    return folder / f"fulmen-{_key(compiler, sources, flags)}.so"
 
 
-def _compile(compiler: Compiler, scratch: Path) -> Path:
+def _all_flags() -> tuple[str, ...]:
+    return (*_FLAGS, *_target_flags())
+
+
+def _compile(compiler: Compiler, scratch: Path, folder: Path, flags: tuple[str, ...]) -> Path:
     """Compile all sources at once, one process each, and link them."""
     logger.info("compiling the CPU kernels for this processor, once: about 15 s")
-    sources = sorted(SOURCES.glob("*.cpp"))
-    flags = [*_FLAGS, *_target_flags()]
+    sources = sorted(folder.glob("*.cpp"))
     objects = [scratch / f"{source.stem}.o" for source in sources]
     running = [
-        subprocess.Popen(
-            [compiler.path, *flags, "-c", str(source), "-o", str(made)], stderr=subprocess.PIPE, text=True
-        )
+        subprocess.Popen([compiler.path, *flags, "-c", str(source), "-o", str(made)], stderr=subprocess.PIPE, text=True)
         for source, made in zip(sources, objects, strict=True)
     ]
     complaints = [_outcome(process) for process in running]
@@ -153,11 +162,11 @@ def _target_flags() -> tuple[str, ...]:
     return ("-march=native",) if machine in ("x86_64", "amd64") else ("-mcpu=native",)
 
 
-def _key(compiler: Compiler) -> str:
+def _key(compiler: Compiler, sources: Path, flags: tuple[str, ...]) -> str:
     digest = hashlib.sha256()
-    for source in sorted(SOURCES.iterdir()):
+    for source in sorted({*sources.iterdir(), *SOURCES.glob("*.hpp")}):
         digest.update(source.name.encode() + source.read_bytes())
-    for part in (compiler.path, compiler.version, *_FLAGS, *_target_flags(), platform.machine(), _processor()):
+    for part in (compiler.path, compiler.version, *flags, platform.machine(), _processor()):
         digest.update(part.encode() + b"\0")
     return digest.hexdigest()[:24]
 

@@ -72,9 +72,7 @@ class Shape(ctypes.Structure):
 class LayerShape(ctypes.Structure):
     """`fulmen::LayerShape`."""
 
-    _fields_ = [
-        (name, c_int32) for name in ("window", "cache", "owns_kv", "rotates", "mixture", "dense_width")
-    ]
+    _fields_ = [(name, c_int32) for name in ("window", "cache", "owns_kv", "rotates", "mixture", "dense_width")]
 
 
 @dataclass(frozen=True, slots=True)

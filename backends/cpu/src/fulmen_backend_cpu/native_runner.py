@@ -147,13 +147,14 @@ class NativeRunner:
         if len(tokens_N) > limits.max_step_tokens:
             raise ValueError(f"{len(tokens_N)} tokens are more than the {limits.max_step_tokens} of a step")
         if tokens_N.min() < 0 or tokens_N.max() >= self.vocab_size:
-            raise ValueError(f"token {tokens_N.max()} or {tokens_N.min()} is outside the {self.vocab_size} of the model")
+            wrong = tokens_N.min() if tokens_N.min() < 0 else tokens_N.max()
+            raise ValueError(f"token {wrong} is outside the {self.vocab_size} of the model")
         slots = [step.slot for step in batch]
         if min(slots) < 0 or max(slots) >= limits.max_sequences or len(set(slots)) < len(slots):
             raise ValueError(f"slots {slots} are not different ones of 0 to {limits.max_sequences - 1}")
         for step, count in zip(batch, counts_S, strict=True):
             if step.start < 0 or step.start + count > limits.max_context:
-                raise ValueError(f"positions {step.start} to {step.start + count} leave the {limits.max_context} reserved")
+                raise ValueError(f"position {step.start + count - 1} is outside the {limits.max_context} reserved")
 
     def _check(self, failed: int) -> None:
         if failed:

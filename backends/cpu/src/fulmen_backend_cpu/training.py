@@ -1,4 +1,4 @@
-"""Training on the CPU: what "auto" becomes, and compilation with a way back.
+"""Training on the CPU: what "auto" becomes, compiled kernels, and compilation by torch with a way back.
 
 Decisions are functions of the processor and the model's config alone, never of a timing: a resumed run must decide
 alike, or its weights would differ in the last bits.
@@ -15,7 +15,10 @@ import torch
 from torch import nn
 
 from fulmen_backend_cpu.allocator import keep_freed_memory
+from fulmen_backend_cpu.compiler import NativeUnavailable
+from fulmen_backend_cpu.training_operations import native_operations
 from fulmen_core.backend import TrainPlan
+from fulmen_core.model.transformer import Transformer
 
 logger = logging.getLogger(__name__)
 
@@ -65,9 +68,11 @@ class CpuTrainProgram:
             set_experts(experts)
             choices |= {"experts": experts, "experts_reason": why}
 
-        choices["allocator"] = "keeps freed memory" if keep_freed_memory() else "the system's"
         self.model = model
         choices["compile"] = "no"
+        if not plan.compile:
+            choices["kernels"] = use_kernels(model)
+        choices["allocator"] = "keeps freed memory" if keep_freed_memory() else "the system's"
         if plan.compile and experts == "grouped" and dtype == "float32":
             choices["compile"] = "no: grouped matrix products compile in bfloat16 only"  # torch 2.13, meta registration
             logger.warning("training runs uncompiled: %s", choices["compile"].removeprefix("no: "))
@@ -78,6 +83,21 @@ class CpuTrainProgram:
     def autocast(self) -> AbstractContextManager[Any]:
         """Autocast to bfloat16, or a context that does nothing."""
         return torch.autocast("cpu", torch.bfloat16, enabled=self._dtype == torch.bfloat16)
+
+
+def use_kernels(model: nn.Module) -> str:
+    """Have the transformers in `model` compute with the compiled kernels; "native", or why they stay with torch's."""
+    transformers = [module for module in model.modules() if isinstance(module, Transformer)]
+    if not transformers:
+        return "torch: the model is not one of ours"
+    try:
+        operations = native_operations()
+    except NativeUnavailable as error:
+        logger.warning("training runs without compiled kernels, slower: %s", error)
+        return f"torch: {error}"
+    for transformer in transformers:
+        transformer.use(operations)
+    return "native"
 
 
 def compile_or_keep(model: nn.Module) -> tuple[nn.Module, str]:

@@ -38,7 +38,7 @@ class TrainPlan:
 
     dtype: Dtype | Literal["auto"] = "auto"
     compile: bool = False
-    recompute: bool = False
+    recompute: Literal["none", "experts", "blocks"] = "none"
     experts: Literal["auto", "grouped", "dense"] = "auto"
 
 

@@ -202,7 +202,7 @@ class Registry:
         """
         found, _ = self._table.find_all("fulmen_checkpoint_formats")
         for one in sorted(found, key=lambda one: str(one.info.name)):
-            if self._run(one, lambda one=one: resolve(one.info.matches)(path)):
+            if self._run(one, partial(_make, one.info.matches, path)):
                 return self._format(one)
         if not found:
             raise PluginError(
@@ -213,7 +213,7 @@ class Registry:
 
     def _format(self, found: Found) -> CheckpointFormat:
         def read(path: Path) -> ForeignCheckpoint:
-            checkpoint: ForeignCheckpoint = self._run(found, lambda: resolve(found.info.load)(path))
+            checkpoint: ForeignCheckpoint = self._run(found, partial(_make, found.info.load, path))
             return checkpoint
 
         return CheckpointFormat(found.info.name, read)

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-#: Tokens of a chunk: 256 x 4,096 float32 logits are 4 MiB, which stay in a core's share of the cache.
-CHUNK = 256
+from fulmen_core.model.cross_entropy import CrossEntropy, cross_entropy
+
+#: Tokens of a chunk: 512 x 4,096 bfloat16 logits are 4 MiB, which stay in a core's share of the cache.
+CHUNK = 512
 
 
 def _product_dtype(hidden_ND: Tensor) -> torch.dtype:
@@ -26,7 +28,14 @@ def _product_dtype(hidden_ND: Tensor) -> torch.dtype:
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, weights_N: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        hidden_ND: Tensor,
+        head_VD: Tensor,
+        targets_N: Tensor,
+        weights_N: Tensor,
+        cross_entropy: CrossEntropy,
+    ) -> Tensor:
         dtype = _product_dtype(hidden_ND)
         wide = torch.promote_types(hidden_ND.dtype, torch.float32)
         head_cast_VD = head_VD.to(dtype)
@@ -36,12 +45,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         for start in range(0, len(hidden_ND), CHUNK):
             rows = slice(start, start + CHUNK)
             hidden_CD = hidden_ND[rows].to(dtype)
-            target_C1, weight_C1 = targets_N[rows, None], weights_N[rows, None].to(wide)
-            logps_CV = torch.log_softmax(hidden_CD @ head_cast_VD.T, dim=-1, dtype=wide)
-            loss -= (logps_CV.gather(1, target_C1) * weight_C1).sum()
-            gradient_CV = logps_CV.exp_()  # of the logits: (probability - [is target]) * weight
-            gradient_CV.scatter_add_(1, target_C1, torch.full_like(weight_C1, -1.0))
-            gradient_CV = gradient_CV.mul_(weight_C1).to(dtype)
+            part, gradient_CV = cross_entropy(hidden_CD @ head_cast_VD.T, targets_N[rows], weights_N[rows].to(wide))
+            loss += part
             hidden_gradient_ND[rows] = gradient_CV @ head_cast_VD
             head_gradient_VD += gradient_CV.T @ hidden_CD
         ctx.save_for_backward(hidden_gradient_ND, head_gradient_VD.to(head_VD.dtype))
@@ -49,12 +54,18 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         hidden_gradient_ND, head_gradient_VD = ctx.saved_tensors
-        return hidden_gradient_ND * gradient, head_gradient_VD * gradient, None, None
+        return hidden_gradient_ND * gradient, head_gradient_VD * gradient, None, None, None
 
 
-def linear_cross_entropy(hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, weights_N: Tensor) -> Tensor:
+def linear_cross_entropy(
+    hidden_ND: Tensor,
+    head_VD: Tensor,
+    targets_N: Tensor,
+    weights_N: Tensor,
+    cross_entropy: CrossEntropy = cross_entropy,
+) -> Tensor:
     """``sum_i weights_i * -log softmax(hidden_i @ head.T)[targets_i]``, in nats.
 
     Args:
@@ -62,12 +73,13 @@ def linear_cross_entropy(hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, 
         head_VD: the output head, or the tied embedding.
         targets_N: int64, in ``0 .. V-1`` also where the weight is 0.
         weights_N: float, no gradient flows to it.
+        cross_entropy: what turns a chunk of logits into loss and gradient; `model.operations` has the backend's.
 
     Returns:
         A scalar, float32 or wider. Products run in autocast's type, softmax and sums in float32. Differentiable once.
     """
     apply: Any = _LinearCrossEntropy.apply  # typed as untyped in torch
-    loss: Tensor = apply(hidden_ND, head_VD, targets_N, weights_N)
+    loss: Tensor = apply(hidden_ND, head_VD, targets_N, weights_N, cross_entropy)
     return loss
 
 

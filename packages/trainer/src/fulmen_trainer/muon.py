@@ -93,7 +93,7 @@ class Muon:
             for name, direction in zip(names, directions, strict=True):
                 update_NRC, start = updates_NRC[start : start + len(direction)], start + len(direction)
                 parameter = self._parameters[name]
-                parameter.mul_(1 - rate * self._weight_decay).add_(update_NRC.view_as(parameter), alpha=scale)
+                parameter.mul_(1 - rate * self._weight_decay).add_(update_NRC.reshape(parameter.shape), alpha=scale)
 
     def _direction(self, name: str) -> Tensor:
         """Nesterov's look-ahead of the momentum, after taking in the gradient."""

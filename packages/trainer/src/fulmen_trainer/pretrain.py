@@ -97,7 +97,7 @@ class PretrainConfig(BaseModel):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     experts: Literal["auto", "grouped", "dense"] = "auto"
     compile: bool = False
-    recompute: bool = False
+    recompute: Literal["none", "experts", "blocks"] = "none"  # less memory, more time
 
     checkpoint_every: int = Field(200, ge=0)
     log_every: int = Field(10, gt=0)
@@ -227,6 +227,7 @@ class PretrainModule:
                 self.model.head_weight_VD,
                 ids_BT1[:, 1:].flatten(),
                 weights_BT.flatten(),
+                self.model.operations.cross_entropy,
             )
         if output.router is None:
             torch.autograd.backward(loss)

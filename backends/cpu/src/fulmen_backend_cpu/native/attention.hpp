@@ -86,6 +86,9 @@ class Attention {
         score.row_bytes = (size_t)width_ * element_bytes(rows_format_);
         score.out = scores_.data();
         score.stride = KEYS;
+        const size_t size = (size_t)keys * width_ * bytes;  // of these keys, and of these values
+        const bool streams = q.rows <= MAX_ROWS && cache.format != Format::I8;
+        if (streams) score.ahead = k + size;
         product<false>(score, q.rows, keys / LANES);
 
         for (int r = 0; r < q.rows; r++) {
@@ -105,6 +108,7 @@ class Attention {
         mix.row_bytes = (size_t)KEYS * element_bytes(rows_format_);
         mix.out = out_.data();
         mix.stride = width_;
+        if (streams) mix.ahead = v + size;
         product<true>(mix, q.rows, width_ / LANES);
     }
 
@@ -161,6 +165,10 @@ class Attention {
                 part.panels = o.panels + p * o.panel_bytes;
                 part.rows = o.rows + r * o.row_bytes;
                 part.out = o.out + (size_t)r * o.stride + p * LANES;
+                if (o.ahead) {  // the next keys or values adjoin these: a call's share of them
+                    part.ahead = o.ahead + (size_t)p * LANES * o.inputs * o.blocks * 2;
+                    part.ahead_lines = width;
+                }
                 const int count = std::min(step, rows - r);
                 if (width == WIDE)
                     call<WIDE, ADD>(count, part);

@@ -50,7 +50,14 @@ struct Operands {
     const float* panel_scales;  // int8: [P * 16]
     float* out;                 // [R][stride]
     int stride;
+    const uint8_t* ahead;  // what the next calls will read: fetched while this one computes
+    int ahead_lines;       // cache lines of it for each step of 64 bytes a panel
 };
+
+// Not for one or two rows, which memory binds: there the processor's own streams are a third faster than with this.
+inline void fetch_ahead(const Operands& o, int step) {
+    for (int i = 0; i < o.ahead_lines; i++) __builtin_prefetch(o.ahead + ((size_t)step * o.ahead_lines + i) * 64, 0, 2);
+}
 
 template <int R, int P, bool ADD>
 inline void finish(f32x16 (&sums)[R][P], const Operands& o) {
@@ -127,6 +134,7 @@ struct Bf16Weights {
             const uint8_t* w = o.panels + b * o.block_bytes;
             const uint8_t* x = o.rows + (size_t)b * o.inputs * 2;
             for (int k = 0; k < o.inputs; k += 2) {
+                if (R > 2) fetch_ahead(o, (b * o.inputs + k) / 2);
                 __m512bh weights[P];
 #pragma GCC unroll 8
                 for (int p = 0; p < P; p++) weights[p] = (__m512bh)_mm512_loadu_si512(w + p * o.panel_bytes + (size_t)k * 32);
@@ -193,6 +201,7 @@ struct I8Weights {
             const uint8_t* w = o.panels + (size_t)g * o.group * LANES;
             const uint8_t* x = o.rows + (size_t)g * o.group;
             for (int k = 0; k < o.group; k += 4) {
+                if (R > 2) fetch_ahead(o, (g * o.group + k) / 4);
                 __m512i weights[P];
 #pragma GCC unroll 8
                 for (int p = 0; p < P; p++) weights[p] = _mm512_loadu_si512(w + p * o.panel_bytes + (size_t)k * LANES);

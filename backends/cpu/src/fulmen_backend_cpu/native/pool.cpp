@@ -1,5 +1,6 @@
 #include "pool.hpp"
 
+#include <algorithm>
 #include <chrono>
 
 #if defined(__x86_64__)
@@ -12,8 +13,9 @@ namespace {
 constexpr uint64_t FIELD = (1u << 20) - 1;
 constexpr int64_t SPIN_NS = 150'000;         // a waiting worker burns this much before it sleeps: longer than any serial part
 constexpr int64_t STALL_NS = 400'000;        // waited this long for others' last chunks: somebody is not scheduled
-constexpr int64_t LEFT_OUT_NS = 20'000'000;  // first penalty; a time slice is 1 to 4 ms
+constexpr int64_t LEFT_OUT_NS = 2'000'000;   // first penalty: about a time slice
 constexpr int64_t LONGEST_NS = 640'000'000;
+constexpr int64_t WORTH = 5;                 // undisturbed time that outweighs a wait, in waits
 
 int64_t now_ns() {
     return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -92,9 +94,9 @@ void Pool::hand_out(int count, Call call, const void* context) {
     }
     if (stalled) {
         const int64_t now = now_ns();
-        left_out_for_ = now - retry_at_ < 4 * left_out_for_ ? 2 * left_out_for_ : LEFT_OUT_NS;
-        if (left_out_for_ < LEFT_OUT_NS) left_out_for_ = LEFT_OUT_NS;
-        if (left_out_for_ > LONGEST_NS) left_out_for_ = LONGEST_NS;
+        // A stall now and then is cheaper than a thread less; a neighbour that stays is not.
+        const bool rare = waiting_since - retry_at_ >= WORTH * (now - waiting_since);
+        left_out_for_ = std::clamp(rare ? left_out_for_ / 2 : 2 * left_out_for_, LEFT_OUT_NS, LONGEST_NS);
         retry_at_ = now + left_out_for_;
         active_ = 1;
         stalls_.fetch_add(1, std::memory_order_relaxed);

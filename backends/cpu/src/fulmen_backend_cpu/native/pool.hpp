@@ -55,7 +55,7 @@ class Pool {
     const void* context_ = nullptr;
     uint64_t generation_ = 0;
     int64_t retry_at_ = 0;      // ns; when the threads that were left out are tried again
-    int64_t left_out_for_ = 0;  // ns; doubles while they keep stalling
+    int64_t left_out_for_ = 0;  // ns; doubles while stalls are frequent, halves when they are not
     std::mutex mutex_;
     std::condition_variable wake_;
 };

@@ -5,6 +5,7 @@
 #include "amx.hpp"
 #include "kernels.hpp"
 
+#include <algorithm>
 #include <vector>
 
 namespace fulmen {
@@ -47,7 +48,13 @@ void multiply_with(const Matrix& w, int first_panel, int panels, const Rows& x, 
         o.panel_scales = w.scales + (size_t)(first_panel + p) * LANES;
         o.out = block;
         o.stride = width * LANES;
+        // Spread the next panels over the calls of these: with one call four lines a step, with four or more one.
+        const uint8_t* next = w.panel(first_panel + p + width);
+        const int lines = std::max(1, WIDE * step / rows);
         for (int r = 0; r < rows; r += step) {
+            const size_t at = (size_t)(r / step) * lines * w.panel_bytes();
+            o.ahead_lines = !skinny && at < WIDE * w.panel_bytes() ? lines : 0;
+            o.ahead = next + at;
             const int count = rows - r < step ? rows - r : step;
             o.rows = x.row(first_row + r);
             if (x.format == Format::I8) {

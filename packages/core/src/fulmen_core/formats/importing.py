@@ -12,11 +12,12 @@ import torch
 
 from fulmen_core.errors import UserError
 from fulmen_core.formats.foreign import ForeignCheckpoint
+from fulmen_core.formats.upcycling import UpcycleConfig, upcycle
 from fulmen_core.formats.writing import check_out, write_model
 from fulmen_core.model.layer_plan import LayerPlan
 from fulmen_core.model.parameters import parameter_shapes, parameters_active, parameters_total, stays_float32
 from fulmen_core.registry import Registry
-from fulmen_core.tokenizer import Tokenizer
+from fulmen_core.tokenizer.foreign import TOKENIZER_FILE, ForeignTokenizer
 
 ImportDtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -24,7 +25,13 @@ _PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 
 
 def import_checkpoint(
-    source: Path, out: Path, registry: Registry, *, dtype: ImportDtype = "auto", format_name: str | None = None
+    source: Path,
+    out: Path,
+    registry: Registry,
+    *,
+    dtype: ImportDtype = "auto",
+    format_name: str | None = None,
+    upcycling: UpcycleConfig | None = None,
 ) -> dict[str, Any]:
     """Turn the open checkpoint at `source` into the model folder `out`.
 
@@ -34,6 +41,7 @@ def import_checkpoint(
         registry: where formats come from.
         dtype: of the weights in `out`; "auto" keeps the stored one, and expands quantised weights to float32.
         format_name: the format; None finds it out.
+        upcycling: what mixture of experts to make of a dense checkpoint; None leaves it as it is.
 
     Returns:
         What `fulmen import --json` prints.
@@ -47,12 +55,14 @@ def import_checkpoint(
     check_source(source)
     found = registry.checkpoint_format(format_name) if format_name else registry.checkpoint_format_of(source)
     checkpoint = found.read(source)
+    if upcycling is not None:
+        checkpoint = upcycle(checkpoint, upcycling)
     if dtype != "auto":
         checkpoint = _converted(checkpoint, getattr(torch, dtype))
+    tokenizer = _tokenizer_of(checkpoint, source)
     write_model(checkpoint, out)
     config = checkpoint.config
     layers = LayerPlan.of(config)
-    tokenizer = Tokenizer.load(out) if checkpoint.tokenizer_files else None
     return {
         "source": str(source),
         "format": found.name,
@@ -74,8 +84,20 @@ def import_checkpoint(
             "tokens": tokenizer.vocab_size if tokenizer else None,
             "chat_template": bool(tokenizer and tokenizer.chat_template),
         },
+        "upcycled": None
+        if upcycling is None
+        else {**upcycling.model_dump(), "keeps_function": upcycling.keeps_function},
         "seconds": round(time.monotonic() - started, 1),
     }
+
+
+def _tokenizer_of(checkpoint: ForeignCheckpoint, source: Path) -> ForeignTokenizer | None:
+    """Load the tokenizer before anything is written, so that one which is of no use is refused in time."""
+    if TOKENIZER_FILE not in checkpoint.tokenizer_files:
+        return None
+    tokenizer = ForeignTokenizer(checkpoint.tokenizer_files, str(source))
+    tokenizer.check_model_vocab(checkpoint.config.vocab_size, str(source))
+    return tokenizer
 
 
 def check_source(source: Path) -> None:

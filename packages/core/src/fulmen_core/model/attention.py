@@ -6,13 +6,15 @@ width, w window, A a projection's width: H*h or K*h.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fulmen_core.model.config import ModelConfig
 from fulmen_core.model.layer_plan import LayerSpec
-from fulmen_core.model.masks import ChunkedMask, Mask, last_chunks, paired_chunks
+from fulmen_core.model.masks import ChunkedMask, FirstKeys, Mask, last_chunks, paired_chunks
 from fulmen_core.model.norm import RMSNorm
 from fulmen_core.model.precision import product_dtype
 from fulmen_core.model.rope import rotate
@@ -25,8 +27,10 @@ def attend(q_BTHh: Tensor, k_BSKh: Tensor, v_BSKh: Tensor, mask: Mask) -> Tensor
 
     Args:
         mask: None is causal and needs S = T; a bool tensor that broadcasts to [B, H, T, S], True where seen (each query
-            must see a key); or a `ChunkedMask` with S = T.
+            must see a key); or a `ChunkedMask` or `FirstKeys` with S = T.
     """
+    if isinstance(mask, FirstKeys):
+        mask = mask.seen()
     if isinstance(mask, ChunkedMask):
         return _attend_chunked(q_BTHh, k_BSKh, v_BSKh, mask)
     o_BHTh = F.scaled_dot_product_attention(
@@ -73,6 +77,14 @@ def _explicit_is_faster(q_BTHh: Tensor, chunk: int) -> bool:
     return q_BTHh.device.type == "cpu" and chunk <= _EXPLICIT_CHUNK and product_dtype(q_BTHh).itemsize == 2
 
 
+NormAndRotate = Callable[[Tensor, RMSNorm | None, Tensor, Tensor], Tensor]
+
+
+def norm_and_rotate(x_BTHh: Tensor, norm: RMSNorm | None, cos: Tensor, sin: Tensor) -> Tensor:
+    """Heads [B, T, H, h], each normalised if there is a norm, then rotated."""
+    return rotate(x_BTHh if norm is None else norm(x_BTHh), cos, sin)
+
+
 class Attention(nn.Module):
     """The projections of one layer. A layer that borrows its keys and values owns no weights for them.
 
@@ -95,6 +107,7 @@ class Attention(nn.Module):
             self.gate_proj = nn.Linear(config.hidden_size, self.heads * self.head_dim, bias=False)
         self.rotates = config.rope_layers == "all" or layer.window is not None
         self.clip = config.clip_qkv
+        self.norm_and_rotate: NormAndRotate = norm_and_rotate
         self.norm_spans_heads = config.qk_norm_span == "projection"
         self.q_norm = self._head_norm(config, self.heads)
         self.kv_proj: nn.Linear | None = None
@@ -133,8 +146,11 @@ class Attention(nn.Module):
         if norm is not None and self.norm_spans_heads:
             x_BTA = norm(x_BTA)
         x_BTHh = torch.unflatten(x_BTA, -1, (-1, self.head_dim))
-        if norm is not None and not self.norm_spans_heads:
-            x_BTHh = norm(x_BTHh)
+        head_norm = None if self.norm_spans_heads else norm
+        if self.rotates and self.clip is None:
+            return self.norm_and_rotate(x_BTHh, head_norm, cos, sin)
+        if head_norm is not None:
+            x_BTHh = head_norm(x_BTHh)
         x_BTHh = self._clip(x_BTHh)
         return rotate(x_BTHh, cos, sin) if self.rotates else x_BTHh
 

@@ -8,6 +8,7 @@ Legend: B batch, T time, D model width, K kv heads, h head width, N = B*T tokens
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -45,6 +46,7 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig, layer: LayerSpec) -> None:
         super().__init__()
         self.layer = layer
+        self.attend: Callable[[Tensor, Tensor, Tensor, Mask], Tensor] = attend
         self.attention_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.attention = Attention(config, layer)
         self.attention_post_norm = RMSNorm(config.hidden_size, config.rms_norm_eps) if config.post_norms else None
@@ -57,14 +59,20 @@ class Block(nn.Module):
         self.ffn_post_norm = RMSNorm(config.hidden_size, config.rms_norm_eps) if config.post_norms else None
 
     def forward(
-        self, x_BTD: Tensor, cos: Tensor, sin: Tensor, mask: Mask, shared_kv: tuple[Tensor, Tensor] | None = None
+        self,
+        x_BTD: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        mask: Mask,
+        shared_kv: tuple[Tensor, Tensor] | None = None,
+        recompute_experts: bool = False,
     ) -> BlockOutput:
         """Run the layer on whole rows; `shared_kv` are the owner's K and V, given if and only if this layer borrows."""
         normed_BTD = self.attention_norm(x_BTD)
         k_BTKh, v_BTKh = shared_kv or self.attention.project_kv(normed_BTD, cos, sin)
         q_BTHh = self.attention.project_q(normed_BTD, cos, sin)
-        x_BTD = self.add_attention(x_BTD, normed_BTD, attend(q_BTHh, k_BTKh, v_BTKh, mask))
-        y_BTD, routing = self._feed_forward(x_BTD)
+        x_BTD = self.add_attention(x_BTD, normed_BTD, self.attend(q_BTHh, k_BTKh, v_BTKh, mask))
+        y_BTD, routing = self._feed_forward(x_BTD, recompute_experts)
         return BlockOutput(y_BTD, k_BTKh, v_BTKh, routing)
 
     def add_attention(self, x_BTD: Tensor, normed_BTD: Tensor, o_BTHh: Tensor) -> Tensor:
@@ -80,9 +88,9 @@ class Block(nn.Module):
         """The second half alone, norm and residual included: [..., D] to [..., D]."""
         return self._feed_forward(x_BTD)[0]
 
-    def _feed_forward(self, x_BTD: Tensor) -> tuple[Tensor, Routing | None]:
+    def _feed_forward(self, x_BTD: Tensor, recompute_experts: bool = False) -> tuple[Tensor, Routing | None]:
         normed_BTD = self.ffn_norm(x_BTD)
         if isinstance(self.ffn, DenseFeedForward):
             return self.add_feed_forward(x_BTD, self.ffn(normed_BTD)), None
-        y_ND, routing = self.ffn(normed_BTD.flatten(0, -2))
+        y_ND, routing = self.ffn(normed_BTD.flatten(0, -2), recompute_experts)
         return self.add_feed_forward(x_BTD, y_ND.view_as(x_BTD)), routing

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from fulmen_core.model.config import ModelConfig
 from fulmen_core.model.precision import product_dtype
@@ -33,17 +34,26 @@ class Experts(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.implementation: Implementation = "grouped"
+        self.grouped: Callable[[Tensor, Tensor, Tensor, Routing], Tensor] = grouped
         experts, width, inner = config.num_experts, config.hidden_size, config.moe_intermediate_size
         self.gate_up_EGD = nn.Parameter(torch.empty(experts, 2 * inner, width))
         self.down_EFD = nn.Parameter(torch.empty(experts, inner, width))
 
-    def forward(self, x_ND: Tensor, routing: Routing) -> Tensor:
-        """Mix the selected experts' outputs: [N, D] in the dtype of the products (autocast's, or the input's)."""
+    def forward(self, x_ND: Tensor, routing: Routing, recompute: bool = False) -> Tensor:
+        """Mix the selected experts' outputs: [N, D] in the dtype of the products (autocast's, or the input's).
+
+        With `recompute` nothing between input and output is kept: it is computed again in the backward pass.
+        """
         formulations: dict[str, Callable[[Tensor, Tensor, Tensor, Routing], Tensor]] = {
-            "grouped": grouped,
+            "grouped": self.grouped,
             "dense": dense,
         }
-        return formulations[self.implementation](x_ND, self.gate_up_EGD, self.down_EFD, routing)
+        arguments = (x_ND, self.gate_up_EGD, self.down_EFD, routing)
+        formulation = formulations[self.implementation]
+        if not recompute:
+            return formulation(*arguments)
+        again: Tensor = checkpoint(formulation, *arguments, use_reentrant=False, preserve_rng_state=False)
+        return again
 
 
 def swiglu(gate_up_G: Tensor) -> Tensor:

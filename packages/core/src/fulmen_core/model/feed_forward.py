@@ -36,8 +36,8 @@ class MixtureFeedForward(nn.Module):
         shared = config.num_shared_experts * config.moe_intermediate_size
         self.shared = DenseFeedForward(config.hidden_size, shared) if shared else None
 
-    def forward(self, x_ND: Tensor) -> tuple[Tensor, Routing]:
+    def forward(self, x_ND: Tensor, recompute_experts: bool = False) -> tuple[Tensor, Routing]:
         """Return the mixed outputs [N, D] and the router's decision."""
         routing = self.router(x_ND)
-        y_ND: Tensor = self.experts(x_ND, routing)
+        y_ND: Tensor = self.experts(x_ND, routing, recompute_experts)
         return (y_ND if self.shared is None else y_ND + self.shared(x_ND)), routing

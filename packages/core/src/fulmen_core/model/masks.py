@@ -27,8 +27,25 @@ class ChunkedMask(NamedTuple):
     rest: Tensor
 
 
+class FirstKeys(NamedTuple):
+    """A mask said by each query's first key, as what it sees ends with itself; for backends that read it row by row.
+
+    Attributes:
+        first_BT: int32 [B or 1, T]: query i sees keys ``first[i] .. i``.
+        window: no query sees more keys than this; None: up to T.
+    """
+
+    first_BT: Tensor
+    window: int | None
+
+    def seen(self) -> Tensor:
+        """The same as a bool tensor [B or 1, 1, T, T]."""
+        at = torch.arange(self.first_BT.shape[1], device=self.first_BT.device)
+        return ((at[:, None] >= at) & (at >= self.first_BT[..., None]))[:, None]
+
+
 #: None is plain causal attention over as many keys as queries, the fast path.
-Mask = Tensor | ChunkedMask | None
+Mask = Tensor | ChunkedMask | FirstKeys | None
 
 
 def build_mask(tokens: int, window: int | None, segments_BT: Tensor | None, device: torch.device) -> Mask:
@@ -50,6 +67,18 @@ def build_mask(tokens: int, window: int | None, segments_BT: Tensor | None, devi
     if segments_BT is not None:
         mask = mask & (segments_BT[:, None, :, None] == segments_BT[:, None, None, :])
     return mask
+
+
+def first_keys(tokens: int, window: int | None, segments_BT: Tensor | None, device: torch.device) -> FirstKeys:
+    """The same mask as `build_mask`'s, as `FirstKeys`."""
+    at = torch.arange(tokens, device=device)[None]
+    first_BT = torch.zeros_like(at)
+    if segments_BT is not None:
+        begins = F.pad(segments_BT[:, 1:] != segments_BT[:, :-1], (1, 0))
+        first_BT = (at * begins).cummax(dim=1).values
+    if window is not None and window < tokens:
+        return FirstKeys(torch.maximum(first_BT, at - window + 1).to(torch.int32), window)
+    return FirstKeys(first_BT.to(torch.int32), None)
 
 
 def _chunked(tokens: int, window: int, segments_BT: Tensor | None, device: torch.device) -> ChunkedMask:

@@ -5,20 +5,28 @@ Legend: D normalised width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class RMSNorm(nn.Module):
+def rms_norm(x_D: Tensor, weight_D: Tensor, eps: float) -> Tensor:
     """``x / sqrt(mean(x²) + eps) * weight`` over the last dimension, in float32 or wider; returns the input's dtype."""
+    dtype = torch.promote_types(x_D.dtype, torch.float32)
+    return F.rms_norm(x_D.to(dtype), weight_D.shape, weight_D.to(dtype), eps).to(x_D.dtype)
+
+
+class RMSNorm(nn.Module):
+    """`rms_norm` with a learned weight; `function` is what computes it (see `fulmen_core.model.operations`)."""
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
         self.eps = eps
         self.weight = nn.Parameter(torch.ones(width))
+        self.function: Callable[[Tensor, Tensor, float], Tensor] = rms_norm
 
     def forward(self, x_D: Tensor) -> Tensor:
         """Normalise [..., D]."""
-        dtype = torch.promote_types(x_D.dtype, torch.float32)
-        return F.rms_norm(x_D.to(dtype), self.weight.shape, self.weight.to(dtype), self.eps).to(x_D.dtype)
+        return self.function(x_D, self.weight, self.eps)

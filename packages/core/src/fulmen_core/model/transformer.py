@@ -5,22 +5,25 @@ Legend: B batch, T time, D model width, V vocabulary, N = B*T tokens.
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from fulmen_core.model.attention import Attention
 from fulmen_core.model.block import Block, BlockOutput
 from fulmen_core.model.config import ModelConfig
 from fulmen_core.model.experts import Experts, Implementation
 from fulmen_core.model.initialisation import initialise
 from fulmen_core.model.layer_plan import LayerPlan
-from fulmen_core.model.masks import build_mask
 from fulmen_core.model.norm import RMSNorm
+from fulmen_core.model.operations import Operations
 from fulmen_core.model.rope import rotary
 from fulmen_core.model.router import RouterStatistics
+
+Recompute = Literal["none", "experts", "blocks"]
 
 
 class TransformerOutput(NamedTuple):
@@ -40,6 +43,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.plan = LayerPlan.of(config)
+        self.operations = Operations()
         self.embed = nn.Embedding(config.vocab_size, config.hidden_size)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in self.plan)
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
@@ -53,7 +57,7 @@ class Transformer(nn.Module):
         positions_BT: Tensor | None = None,
         segments_BT: Tensor | None = None,
         valid_BT: Tensor | None = None,
-        recompute: bool = False,
+        recompute: Recompute = "none",
     ) -> TransformerOutput:
         """Run whole rows of tokens.
 
@@ -62,7 +66,8 @@ class Transformer(nn.Module):
             positions_BT: int64 rotary positions; 0..T-1 if None. Restart them where a document starts.
             segments_BT: int document ids, equal ids adjacent; attention never crosses them. None: one document a row.
             valid_BT: bool, False for tokens that the router's statistics leave out. None: negative segment ids are.
-            recompute: keep only the blocks' inputs and outputs, and run each block again in the backward pass.
+            recompute: what is computed again in the backward pass instead of being kept: "experts", all between their
+                inputs and outputs, or "blocks", all between the blocks.
         """
         tokens = tokens_BT.shape[1]
         x_BTD = self.embedded(tokens_BT)
@@ -75,16 +80,25 @@ class Transformer(nn.Module):
             positions_BT, self.config.head_dim, self.config.rope_theta, angle_dtype, self.config.rope_scaling
         )
         windows = dict.fromkeys(layer.window for layer in self.plan)
-        masks = {window: build_mask(tokens, window, segments_BT, tokens_BT.device) for window in windows}
+        masks = {
+            window: self.operations.build_mask(tokens, window, segments_BT, tokens_BT.device) for window in windows
+        }
 
         logits: list[Tensor] = []
         selected: list[Tensor] = []
         shared_kv: tuple[Tensor, Tensor] | None = None
         for layer, block in zip(self.plan, self.blocks, strict=True):
-            arguments = (x_BTD, cos, sin, masks[layer.window], None if layer.owns_kv else shared_kv)
+            arguments = (
+                x_BTD,
+                cos,
+                sin,
+                masks[layer.window],
+                None if layer.owns_kv else shared_kv,
+                recompute == "experts",
+            )
             output: BlockOutput = (
                 checkpoint(block, *arguments, use_reentrant=False, preserve_rng_state=False)
-                if recompute
+                if recompute == "blocks"
                 else block(*arguments)
             )
             x_BTD = output.x_BTD
@@ -127,6 +141,19 @@ class Transformer(nn.Module):
         for module in self.modules():
             if isinstance(module, Experts):
                 module.implementation = name
+
+    def use(self, operations: Operations) -> None:
+        """Compute with `operations` from now on: same results, other speed."""
+        self.operations = operations
+        for module in self.modules():
+            if isinstance(module, RMSNorm):
+                module.function = operations.rms_norm
+            elif isinstance(module, Attention):
+                module.norm_and_rotate = operations.norm_and_rotate
+            elif isinstance(module, Block):
+                module.attend = operations.attend
+            elif isinstance(module, Experts):
+                module.grouped = operations.grouped
 
     def block(self, index: int) -> Block:
         """The block of layer `index`."""

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
+from itertools import pairwise
+
+from fulmen_core.errors import UserError
 
 _MARKS = range(0xE000, 0xF8FF)  # private use
 
@@ -22,36 +25,37 @@ class SpecialTokenCutter:
     """
 
     def __init__(self, special: Collection[str]) -> None:
-        longest_first = sorted(special, key=len, reverse=True)
-        joined = "|".join(map(re.escape, longest_first)) or "(?!)"
+        joined = "|".join(map(re.escape, sorted(special, key=len, reverse=True))) or "(?!)"
+        first = "".join(map(re.escape, sorted({text[0] for text in special}))) or "\\0"
         self._written = re.compile(joined)
-        # A lookahead takes nothing, so that a token which begins inside another is found too.
-        self._begun = re.compile(f"(?={joined})")
-        beginnings = sorted(
-            {text[:length] for text in special for length in range(2, len(text))}, key=len, reverse=True
-        )
-        # The end of a message could be completed by what follows it.
-        self._open_end = re.compile(f"(?=(?:{'|'.join(map(re.escape, beginnings)) or '(?!)'})\\s*\\Z)")
+        # A lookahead takes nothing, so that a token which begins inside another is found too. The first characters are
+        # asked first: there may be hundreds of tokens.
+        self._begun = re.compile(f"(?=[{first}])(?={joined})")
+        self._beginnings = frozenset(text[:length] for text in special for length in range(2, len(text)))
+        self._longest = max(map(len, special), default=0)
 
     @staticmethod
     def mark_for(texts: Iterable[str]) -> str:
         """A character that occurs in none of the texts.
 
         Raises:
-            ValueError: every private-use character of the basic plane occurs.
+            UserError: every private-use character of the basic plane occurs.
         """
         used = set().union(*texts)
         for code in _MARKS:
             if chr(code) not in used:
                 return chr(code)
-        raise ValueError("the conversation uses every private-use character")
+        raise UserError("the conversation uses every private-use character", remedy="leave some of them out")
 
     def cut(self, text: str, mark: str) -> str:
         """`text` with `mark` behind the first character of every special token and of an unfinished one at the end."""
-        places = sorted(
-            {match.start() + 1 for pattern in (self._begun, self._open_end) for match in pattern.finditer(text)}
-        )
-        return mark.join(text[begin:end] for begin, end in zip([0, *places], [*places, len(text)], strict=True))
+        places = {match.start() + 1 for match in self._begun.finditer(text)}
+        # The end of a message could be completed by what the template puts behind it.
+        said = text.rstrip()
+        tails = range(2, min(self._longest, len(said) + 1))
+        places |= {len(said) - length + 1 for length in tails if said[-length:] in self._beginnings}
+        cuts = [0, *sorted(places), len(text)]
+        return mark.join(text[begin:end] for begin, end in pairwise(cuts))
 
     def count(self, text: str) -> int:
         """How many special tokens are written in `text`."""

@@ -16,6 +16,7 @@ from fulmen_core.formats.huggingface.families import FAMILIES, FIXED, Family
 from fulmen_core.model.config import ModelConfig
 from fulmen_core.model.config_file import parse_config
 
+_KNOWN = ", ".join(sorted(FAMILIES))
 _ROPE_NUMBERS = ("factor", "original_max_position_embeddings", "attention_factor", "mscale", "mscale_all_dim")
 
 
@@ -25,7 +26,8 @@ def import_config(document: Mapping[str, Any], where: str) -> tuple[Family, Mode
     Raises:
         UserError: the architecture or a value is not supported, or a key is missing or wrong.
     """
-    return (reading := _Reading(document, where)).family, reading.config()
+    reading = _Reading(document, where)
+    return reading.family, reading.config()
 
 
 class _Reading:
@@ -38,9 +40,7 @@ class _Reading:
             raise UserError(
                 f"model_type {name!r} is not supported",
                 where=where,
-                remedy="it is a Fulmen model already"
-                if name == "fulmen"
-                else f"these are: {', '.join(sorted(FAMILIES))}",
+                remedy="it is a Fulmen model already" if name == "fulmen" else f"these are: {_KNOWN}",
             )
         self.family = FAMILIES[name]
         self.document = {**self.family.defaults, **document}
@@ -62,6 +62,7 @@ class _Reading:
         return value
 
     def config(self) -> ModelConfig:
+        """All of it."""
         document = self.document
         width, heads, layers = (self.integer(k) for k in ("hidden_size", "num_attention_heads", "num_hidden_layers"))
         if layers > 4096:
@@ -131,6 +132,7 @@ class _Reading:
         return {"rope_theta": theta, "rope_scaling": scaling}
 
     def yarn(self, given: Mapping[str, Any], scaling: Mapping[str, Any], where: str) -> dict[str, Any]:
+        """What yarn has beyond a factor and the original context, and the factor where the contexts imply it."""
         if given.get("truncate") is False:
             raise UserError("yarn without truncation is not supported", where=where)
         context, factor = scaling["original_max_position_embeddings"], scaling["factor"]
