@@ -3,7 +3,7 @@
     python bench/contended_threads.py --json
 
 For each number of threads and each way of OpenMP's waiting, tokens a second alone and beside the neighbour. `chosen` is
-the setting that `fulmen` takes by itself (passive waiting; with the neighbour there, when it looks); `kept` is its rate beside the
+what `fulmen` takes by itself (passive waiting; with the neighbour there, when it looks); `kept` is its rate beside the
 neighbour as a share of one thread alone. The goal is one half or more.
 """
 

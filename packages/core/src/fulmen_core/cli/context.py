@@ -17,8 +17,8 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS
 
 
 #: OpenMP threads sleep while they wait. By default they spin for milliseconds, and burn the core that the thread they
-#: wait for may need: beside one busy neighbour, training on two threads kept a tenth of its speed; so, nine tenths, at no
-#: loss on a quiet machine (`bench/contended_threads.py`).
+#: wait for may need: beside one busy neighbour, training on two threads kept a tenth of its speed; so, nine tenths
+#: (`bench/contended_threads.py`).
 _WAITING = {"OMP_WAIT_POLICY": "PASSIVE"}
 _WAITING_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
