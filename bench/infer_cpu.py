@@ -24,7 +24,6 @@ from inference import report
 from inference.engines import ENGINES, Contender, find
 from inference.measurement import Cell, Effort, measure, model_folder
 from inference.shapes import SHAPES
-from inference.worker_process import Worker  # noqa: F401 - the part that leaves no process behind
 
 _BATCHES = (1, 4, 16)
 _PROMPTS = (128, 1024, 8192)

@@ -13,13 +13,17 @@ from typing import Any
 
 import pytest
 
+from fulmen_core.model.checkpoint import save_model
+from fulmen_core.model.config import ModelConfig
+from fulmen_core.model.transformer import Transformer
+
 BENCH = Path(__file__).parent.parent / "bench"
 sys.path.insert(0, str(BENCH))
 
 from inference import report  # noqa: E402 - the benchmark is a folder of scripts, not a distribution
 from inference.bandwidth import read_bandwidth  # noqa: E402
 from inference.engines import ENGINES, Contender  # noqa: E402
-from inference.measurement import Cell, Effort, Measured, measure, model_folder  # noqa: E402
+from inference.measurement import Cell, Effort, Measured, measure  # noqa: E402
 from inference.shapes import Shape  # noqa: E402
 from inference.worker_process import Worker, WorkerError  # noqa: E402
 
@@ -28,14 +32,32 @@ TOY = Shape("toy", "", 512, 64, 4, 2, 1, 32, 8, 2, 32, 0, 64, 32, False)
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
-    """Fulmen alone, in bfloat16, one cell."""
-    pytest.importorskip("transformers", reason="it writes the weights")
+    """Fulmen alone, in bfloat16, one cell; on weights of its own, as transformers takes half a minute to import."""
     work = tmp_path_factory.mktemp("bench")
-    model = model_folder(TOY, work, Path(sys.executable))
+    imported = work / "fulmen"  # where the worker looks before it imports the folder `model`
+    imported.mkdir()
+    config = ModelConfig(
+        vocab_size=TOY.vocab_size,
+        hidden_size=TOY.hidden_size,
+        num_hidden_layers=TOY.layers,
+        num_attention_heads=TOY.heads,
+        num_key_value_heads=TOY.kv_heads,
+        head_dim=TOY.head_dim,
+        max_position_embeddings=256,
+        sliding_window=TOY.window,
+        kv_share=1,
+        intermediate_size=TOY.dense_width,
+        num_experts=TOY.experts,
+        num_experts_per_tok=TOY.experts_per_token,
+        moe_intermediate_size=TOY.expert_width,
+    )
+    save_model(Transformer(config), imported)
     contenders = [Contender(ENGINES["fulmen"], "bf16", Path(sys.executable))]
     core = min(os.sched_getaffinity(0))
     said: list[str] = []
-    result = measure(TOY, model, contenders, [Cell(2, 40)], [core], Effort(rounds=2, new_tokens=6), said.append)
+    result = measure(
+        TOY, work / "model", contenders, [Cell(2, 40)], [core], Effort(rounds=2, new_tokens=6), said.append
+    )
     assert not result.failures, said
     return result
 

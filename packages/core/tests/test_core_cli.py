@@ -215,6 +215,16 @@ def test_threads_reach_the_numeric_libraries(site: Any) -> None:
     assert fulmen(site, "fly", env={"FULMEN_THREADS": "2"}).stdout == "2\n"
 
 
+@pytest.mark.parametrize(
+    ("said", "policy"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"), ({"GOMP_SPINCOUNT": "9"}, "None")]
+)
+def test_waiting_threads_sleep_unless_the_environment_says_how_they_wait(
+    site: Any, said: dict[str, str], policy: str
+) -> None:
+    install_verb(site, "fly", "import os\ndef run(argv):\n    print(os.environ.get('OMP_WAIT_POLICY'))\n    return 0")
+    assert fulmen(site, "fly", env=said).stdout == f"{policy}\n"
+
+
 # -- faults ------------------------------------------------------------------------------------------------------------
 
 

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 
 
-#: A waiting OpenMP thread looks this often, about 20 us, before it sleeps. GNU's default of milliseconds burns the core
-#: that the thread it waits for may need (docs/log.md; `bench/contended_threads.py`).
-_WAITING = {"GOMP_SPINCOUNT": "20000"}
+#: OpenMP threads sleep while they wait. By default they spin for milliseconds, and burn the core that the thread they
+#: wait for may need: beside one busy neighbour, training on two threads kept a tenth of its speed; so, nine tenths
+#: (`bench/contended_threads.py`).
+_WAITING = {"OMP_WAIT_POLICY": "PASSIVE"}
+_WAITING_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
 class _Context:
@@ -80,7 +82,7 @@ def limit_threads() -> None:
     """
     if settings().threads is not None:
         os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(settings().threads)))
-    if not any(name in os.environ for name in ("OMP_WAIT_POLICY", *_WAITING)):
+    if not any(name in os.environ for name in _WAITING_VARIABLES):
         os.environ.update(_WAITING)
 
 
