@@ -281,8 +281,8 @@ def test_a_borrowing_layer_owns_no_key_or_value_weights_and_its_owner_learns_fro
 
 
 def _detach_shared_kv(_: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    k, v = arguments[-1]
-    return (*arguments[:-1], (k.detach(), v.detach()))
+    *before, (k, v), recompute_experts = arguments
+    return (*before, (k.detach(), v.detach()), recompute_experts)
 
 
 def test_a_bias_ranks_experts_and_is_neither_trained_nor_rounded() -> None:
