@@ -161,7 +161,6 @@ int64_t fulmen_product(int threads, int format, int rows, int outputs, int input
         if (use_amx && r.format == Format::I8 && rows >= AMX_STEP) r.format = Format::BF16;
         r.inputs = inputs;
         r.padded_inputs = w.padded_inputs;
-        r.group = group_of(r.padded_inputs);
         r.data = arena.take((rows + 32) * (size_t)r.padded_inputs * 4);
         r.scales = arena.array<float>((size_t)rows * r.groups());
         r.offsets = arena.array<int32_t>((size_t)rows * r.groups());

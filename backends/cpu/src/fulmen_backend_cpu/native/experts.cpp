@@ -109,7 +109,6 @@ void feed_forward_phase(Model& m, const Layer& layer, int tokens) {
     if (dense) {
         dense_hidden.inputs = layer.shape.dense_width;
         dense_hidden.padded_inputs = layer.dense.down.padded_inputs;
-        dense_hidden.group = group_of(dense_hidden.padded_inputs);
         parts.push_back({&layer.dense, &normed, &dense_hidden, m.hidden_floats, 0, tokens, {layer.dense.gate_up.panels, tokens, threads}});
     }
     if (mixture) {

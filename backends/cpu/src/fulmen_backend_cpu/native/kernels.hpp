@@ -46,7 +46,7 @@ struct Operands {
     size_t row_bytes;
     const float* row_scales;  // int8: [R][groups] with stride `groups`
     const int32_t* row_offsets;
-    int groups, group;
+    int groups;
     const float* panel_scales;  // int8: [P * 16]
     float* out;                 // [R][stride]
     int stride;
@@ -198,10 +198,10 @@ struct I8Weights {
             for (int r = 0; r < R; r++)
 #pragma GCC unroll 8
                 for (int p = 0; p < P; p++) whole[r][p] = _mm512_set1_epi32(o.row_offsets[(size_t)r * o.groups + g]);
-            const uint8_t* w = o.panels + (size_t)g * o.group * LANES;
-            const uint8_t* x = o.rows + (size_t)g * o.group;
-            for (int k = 0; k < o.group; k += 4) {
-                if (R > 2) fetch_ahead(o, (g * o.group + k) / 4);
+            const uint8_t* w = o.panels + (size_t)g * GROUP * LANES;
+            const uint8_t* x = o.rows + (size_t)g * GROUP;
+            for (int k = 0; k < GROUP; k += 4) {
+                if (R > 2) fetch_ahead(o, (g * GROUP + k) / 4);
                 __m512i weights[P];
 #pragma GCC unroll 8
                 for (int p = 0; p < P; p++) weights[p] = _mm512_loadu_si512(w + p * o.panel_bytes + (size_t)k * LANES);

@@ -12,7 +12,7 @@ namespace fulmen {
 
 enum class Format : int32_t { F32 = 0, BF16 = 1, I8 = 2 };
 
-constexpr int INPUT_MULTIPLE = 32;  // inputs are padded to this: an AMX tile's, and the smallest group of int8
+constexpr int INPUT_MULTIPLE = 32;  // inputs are padded to this: an AMX tile's, and a group of int8
 constexpr int PANELS_MULTIPLE = 4;  // panels are padded to this: what one kernel call computes
 
 inline int element_bytes(Format format) { return format == Format::F32 ? 4 : format == Format::BF16 ? 2 : 1; }
@@ -20,12 +20,9 @@ inline int element_bytes(Format format) { return format == Format::F32 ? 4 : for
 // Elements of one output that lie side by side.
 inline int step_of(Format format) { return format == Format::F32 ? 1 : format == Format::BF16 ? 2 : 4; }
 
-// Int8 activations share a scale in groups of this many inputs: the largest of 128, 96, 64, 32 that divides them.
-inline int group_of(int padded_inputs) {
-    for (int group : {128, 96, 64})
-        if (padded_inputs % group == 0) return group;
-    return 32;
-}
+// Int8 activations share a scale in groups of this many inputs. Larger groups are faster and cost too much: with 96 to 192
+// inputs a group the perplexity of a 135 M model rises by 0.6 to 1 %, with 32 by 0.3 %.
+constexpr int GROUP = 32;
 
 // A packed weight. Int8 holds q + 128 in 0..255, with one scale for each output.
 struct Matrix {
@@ -104,12 +101,12 @@ inline void unpack_row(const Matrix& m, int output, float* to) {
 // hold q in -127..127 with a scale for each group, and -128 * sum(q), which undoes the weights' offset of 128.
 struct Rows {
     Format format = Format::F32;
-    int inputs = 0, padded_inputs = 0, group = 0;
+    int inputs = 0, padded_inputs = 0;
     uint8_t* data = nullptr;
     float* scales = nullptr;
     int32_t* offsets = nullptr;
 
-    int groups() const { return padded_inputs / group; }
+    int groups() const { return padded_inputs / GROUP; }
     size_t row_bytes() const { return (size_t)padded_inputs * element_bytes(format); }
     uint8_t* row(int index) const { return data + row_bytes() * index; }
 
@@ -129,18 +126,18 @@ struct Rows {
             for (int k = 0; k < padded_inputs; k += LANES) store(to + k, to_bf16(load_f32(x + k)));
         } else {
             int8_t* to = (int8_t*)row(index);
-            for (int g = 0; g < groups(); g++) put_group(to + g * group, x + g * group, (size_t)index * groups() + g);
+            for (int g = 0; g < groups(); g++) put_group(to + g * GROUP, x + g * GROUP, (size_t)index * groups() + g);
         }
     }
 
   private:
     void put_group(int8_t* to, const float* x, size_t at) const {
         f32x16 most_v{};
-        for (int k = 0; k < group; k += LANES) most_v = maximum(most_v, absolute(load_f32(x + k)));
+        for (int k = 0; k < GROUP; k += LANES) most_v = maximum(most_v, absolute(load_f32(x + k)));
         const float most = largest(most_v);
         const float inverse = most > 0 ? 127.0f / most : 0;
         i32x16 total{};
-        for (int k = 0; k < group; k += LANES) {
+        for (int k = 0; k < GROUP; k += LANES) {
             const i32x16 q = rounded(load_f32(x + k) * inverse);
             total += q;
             store(to + k, __builtin_convertvector(q, i8x16));

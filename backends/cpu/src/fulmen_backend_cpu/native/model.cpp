@@ -7,7 +7,6 @@ Rows Model::rows(Format format, int inputs, int count) {
     r.format = format;
     r.inputs = inputs;
     r.padded_inputs = round_up(inputs, INPUT_MULTIPLE);
-    r.group = group_of(r.padded_inputs);
     count += 32;  // read by the matrix units beyond the last row
     // Int8 rows may be bfloat16 in a step of many tokens.
     const int bytes = format == Format::I8 && use_amx ? 2 : element_bytes(format);

@@ -43,7 +43,6 @@ void multiply_with(const Matrix& w, int first_panel, int panels, const Rows& x, 
         o.blocks = 1;
         o.inputs = w.padded_inputs;
         o.row_bytes = x.row_bytes();
-        o.group = x.group;
         o.groups = x.groups();
         o.panel_scales = w.scales + (size_t)(first_panel + p) * LANES;
         o.out = block;
