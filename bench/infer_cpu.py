@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     text = report.table(rows)
     if args.json:
         say(text)
-        print(json.dumps(result["cells"] if args.cells_only else result))
+        print(json.dumps(rows))
     else:
         print(text)
     return 0
@@ -88,9 +88,8 @@ def say(text: str) -> None:
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     home = Path("~/.cache/fulmen-bench").expanduser()
-    parser.add_argument("--json", action="store_true", help="print JSON on stdout and the table on stderr")
-    parser.add_argument("--cells-only", action="store_true", help="with --json: the list of cells alone")
-    parser.add_argument("--out", type=Path, help="also write the JSON to this file")
+    parser.add_argument("--json", action="store_true", help="print the cells as JSON on stdout, the table on stderr")
+    parser.add_argument("--out", type=Path, help="write them, and what is known of shapes and engines, to this file")
     parser.add_argument("--work", type=Path, default=home, help="weights and conversions, kept (%(default)s)")
     parser.add_argument("--peers", type=Path, default=home / "peers", help="where peers are installed (%(default)s)")
     parser.add_argument("--python", type=_engine_python, action="append", default=[], metavar="ENGINE=PATH")
