@@ -128,6 +128,14 @@ def wheels(session: nox.Session) -> None:
 
 
 @nox.session
+@nox.parametrize("name", ["train_step", "infer_cpu", "quantisation", "contended_threads"])
+def bench(session: nox.Session, name: str) -> None:
+    """One of the measurements of bench/, alone on the machine. `-- --help` says what it takes."""
+    install_workspace(session, "test.txt")
+    session.run("python", f"bench/{name}.py", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Ruff, formatting, and the import contracts."""
     install_workspace(session, "lint.txt")
