@@ -21,6 +21,7 @@ from fulmen_core.model.checkpoint import (
     save_model,
     save_tensors,
 )
+from fulmen_core.model.initialisation import SkipInitialisation
 from fulmen_core.model.presets import load_preset
 from fulmen_core.model.safetensors_header import read_header
 from fulmen_core.model.safetensors_writer import write_safetensors
@@ -293,3 +294,13 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     config = json.loads(path.read_text())
     change(config)
     path.write_text(json.dumps(config))
+
+
+def test_initialisers_leave_tensors_alone_where_weights_are_read_from_files() -> None:
+    kept = torch.full((3, 4), 7.0)
+    with SkipInitialisation():
+        torch.nn.init.normal_(kept)
+        torch.nn.init.kaiming_uniform_(tensor=kept)
+    assert bool((kept == 7).all())
+    torch.nn.init.ones_(kept)
+    assert bool((kept == 1).all())

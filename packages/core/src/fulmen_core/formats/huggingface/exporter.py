@@ -16,6 +16,7 @@ from fulmen_core.formats.foreign import ForeignCheckpoint
 from fulmen_core.formats.huggingface.reader import read_folder
 from fulmen_core.formats.huggingface.writer import write_folder
 from fulmen_core.model.checkpoint import load_model
+from fulmen_core.model.initialisation import SkipInitialisation
 from fulmen_core.model.parameters import parameter_shapes
 from fulmen_core.model.safetensors_reader import StoredTensors
 from fulmen_core.model.transformer import Transformer
@@ -92,7 +93,7 @@ def _bits(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _network(checkpoint: ForeignCheckpoint) -> Transformer:
-    with torch.device("meta"):
+    with torch.device("meta"), SkipInitialisation():
         model = Transformer(checkpoint.config)
     names = parameter_shapes(checkpoint.config)
     model.load_state_dict({name: checkpoint.load(name).float() for name in names}, assign=True)
