@@ -219,8 +219,9 @@ def test_threads_reach_the_numeric_libraries(site: Any) -> None:
     ("said", "policy"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"), ({"GOMP_SPINCOUNT": "9"}, "None")]
 )
 def test_waiting_threads_sleep_unless_the_environment_says_how_they_wait(
-    site: Any, said: dict[str, str], policy: str
+    site: Any, monkeypatch: pytest.MonkeyPatch, said: dict[str, str], policy: str
 ) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)  # set by verbs that ran in this process
     install_verb(site, "fly", "import os\ndef run(argv):\n    print(os.environ.get('OMP_WAIT_POLICY'))\n    return 0")
     assert fulmen(site, "fly", env=said).stdout == f"{policy}\n"
 
