@@ -23,7 +23,7 @@ import numpy as np
 from fulmen_backend_cpu.backend import CpuBackend
 from fulmen_core.backend import Dtype, KVDtype, Quantization
 from fulmen_core.runner import EngineLimits, Runner, SequenceStep
-from fulmen_core.tokenizer import Tokenizer
+from fulmen_core.tokenizer import load_tokenizer
 
 #: Name -> precision of products, quantisation of weights, precision of keys and values.
 SETTINGS: dict[str, tuple[str, str | None, str]] = {
@@ -49,7 +49,7 @@ def main() -> int:
     args = parser.parse_args()
 
     text = args.text.read_text(encoding="utf-8") if args.text else standard_docstrings()
-    ids = Tokenizer.load(args.model).encode(text)[: args.tokens]
+    ids = load_tokenizer(args.model).encode(text)[: args.tokens]
     windows = [ids[i : i + args.window] for i in range(0, len(ids) - args.window + 1, args.window)]
     if not windows:
         print(f"the text has {len(ids)} tokens, fewer than a window of {args.window}", file=sys.stderr)

@@ -11,7 +11,7 @@ import torch
 
 from fulmen_core.cli import main
 from fulmen_core.model.checkpoint import load_model
-from fulmen_core.tokenizer import Tokenizer
+from fulmen_core.tokenizer import load_tokenizer
 
 
 def generated(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def test_greedy_tokens_are_the_likeliest_of_the_model(
     answer = generated(
         capsys, "--model", str(models / backend), "--prompt", "def f(x):", "--max-tokens", "12", "--greedy"
     )
-    tokenizer = Tokenizer.load(models / "cpu")
+    tokenizer = load_tokenizer(models / "cpu")
     prompt, new = answer["prompt_token_ids"], answer["token_ids"]
     assert answer["backend"] == backend
     assert prompt == [tokenizer.eos_id, *tokenizer.encode("def f(x):")]
@@ -44,7 +44,7 @@ def test_a_chat_prompt_is_the_templates_and_a_seed_repeats_the_draws(
     words = ("--model", str(models / "cpu"), "--prompt", "Hi", "--chat", "--max-tokens", "8", "--seed", "3")
     first, second = (generated(capsys, *words, "--system", "Be brief.") for _ in range(2))
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
-    assert first["prompt_token_ids"] == Tokenizer.load(models / "cpu").encode_chat(messages, True)
+    assert first["prompt_token_ids"] == load_tokenizer(models / "cpu").encode_chat(messages, True)
     assert first["token_ids"] == second["token_ids"]
 
 

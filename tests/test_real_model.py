@@ -19,7 +19,7 @@ from fulmen_core.formats.gguf.checkpoint import read
 from fulmen_core.formats.known_models import KNOWN_MODELS, fetch
 from fulmen_core.formats.writing import write_model
 from fulmen_core.settings import Settings
-from fulmen_core.tokenizer import Tokenizer
+from fulmen_core.tokenizer import load_tokenizer
 
 PROMPT = "The capital of France is"
 QUESTION = "What is the capital of France?"
@@ -77,7 +77,7 @@ def test_the_tokenizer_is_that_of_the_checkpoint(gguf_file: Path, folder: Path) 
     import transformers
 
     reference = transformers.AutoTokenizer.from_pretrained(gguf_file.parent, gguf_file=gguf_file.name)
-    tokenizer = Tokenizer.load(folder)
+    tokenizer = load_tokenizer(folder)
     for text in ("Hello world, it's me!", "  spaced\n\n\tout", "Grüße, 世界 😀", "def f(x):\n    return x\n"):
         assert tokenizer.encode(text) == reference.encode(text, add_special_tokens=False), text
     messages = [{"role": "user", "content": QUESTION}]

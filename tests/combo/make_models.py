@@ -11,7 +11,7 @@ from fulmen_core.model.checkpoint import save_model
 from fulmen_core.model.presets import load_preset
 from fulmen_core.model.transformer import Transformer
 from fulmen_core.registry import Registry
-from fulmen_core.tokenizer import Tokenizer
+from fulmen_core.tokenizer import ByteLevelTokenizer
 
 
 def main(out: Path) -> None:
@@ -19,7 +19,7 @@ def main(out: Path) -> None:
     checkpoint = out / "cpu"
     checkpoint.mkdir(parents=True)
     text = [path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parents[2].glob("docs/**/*.md"))]
-    tokenizer = Tokenizer.train(text, 1024)
+    tokenizer = ByteLevelTokenizer.train(text, 1024)
     tokenizer.save(checkpoint)
     config = load_preset("nano").model_copy(
         update={"vocab_size": tokenizer.vocab_size, "eos_token_id": [tokenizer.im_end_id, tokenizer.eos_id]}

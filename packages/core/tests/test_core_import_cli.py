@@ -12,7 +12,7 @@ from fulmen_core.cli import main
 from fulmen_core.cli.model_source import known_directory, model_directory
 from fulmen_core.formats.known_models import KNOWN_MODELS
 from fulmen_core.model.checkpoint import load_model, load_tensors
-from fulmen_core.tokenizer import Tokenizer
+from fulmen_core.tokenizer import load_tokenizer
 
 from . import huggingface_models as hf
 from . import open_tokenizers as forms
@@ -52,7 +52,7 @@ def test_a_gguf_file_becomes_a_model_folder_and_says_how(
     assert result["translated"]["layers"] == {"full attention, dense": 4}
     assert result["translated"]["tokens"] == 101
     assert result["parameters_total"] == sum(tensor.numel() for tensor in load_tensors(tmp_path / "out").values())
-    assert Tokenizer.load(tmp_path / "out").decode([2]) == "t0"
+    assert load_tokenizer(tmp_path / "out").decode([2]) == "t0"
 
 
 def test_a_hugging_face_folder_is_known_by_its_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

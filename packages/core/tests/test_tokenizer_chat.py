@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from fulmen_core.errors import UserError
-from fulmen_core.tokenizer import ROLES, Tokenizer
+from fulmen_core.tokenizer import ROLES, ByteLevelTokenizer, Tokenizer
 from fulmen_core.tokenizer.vocabulary import SPECIAL_TOKENS
 
 CONTENT = st.one_of(
@@ -23,7 +23,7 @@ Messages = list[dict[str, str]]
 
 @cache
 def tokenizer() -> Tokenizer:
-    return Tokenizer.train(["user\nassistant\nsystem\nWhat is 12+34? It is 46.\n" * 50], 512)
+    return ByteLevelTokenizer.train(["user\nassistant\nsystem\nWhat is 12+34? It is 46.\n" * 50], 512)
 
 
 @given(MESSAGES, st.booleans())

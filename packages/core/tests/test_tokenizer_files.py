@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Tokenizer as BackendTokenizer
 
 from fulmen_core.errors import CorruptArtefact, UserError
-from fulmen_core.tokenizer import CHATML_TEMPLATE, Tokenizer
+from fulmen_core.tokenizer import CHATML_TEMPLATE, ByteLevelTokenizer, load_tokenizer
 from fulmen_core.tokenizer.vocabulary import IM_END
 
 TEXT = "for i in range(10):\n    print(i * 12, 'é😀')\n" * 20
@@ -17,7 +17,7 @@ TEXT = "for i in range(10):\n    print(i * 12, 'é😀')\n" * 20
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    Tokenizer.train([TEXT], 512).save(tmp_path / "tokenizer")
+    ByteLevelTokenizer.train([TEXT], 512).save(tmp_path / "tokenizer")
     return tmp_path / "tokenizer"
 
 
@@ -28,14 +28,14 @@ def edited(directory: Path, **changes: object) -> Path:
 
 
 def test_a_saved_tokenizer_loads_as_the_same_one(directory: Path) -> None:
-    original, loaded = Tokenizer.train([TEXT], 512), Tokenizer.load(directory)
+    original, loaded = ByteLevelTokenizer.train([TEXT], 512), load_tokenizer(directory)
     assert loaded.fingerprint == original.fingerprint
     assert loaded.encode(TEXT) == original.encode(TEXT)
     assert loaded.special_ids == original.special_ids
 
 
 def test_the_library_itself_reads_the_files_and_agrees(directory: Path) -> None:
-    library, ours = BackendTokenizer.from_file(str(directory / "tokenizer.json")), Tokenizer.load(directory)
+    library, ours = BackendTokenizer.from_file(str(directory / "tokenizer.json")), load_tokenizer(directory)
     assert library.encode(TEXT).ids == ours.encode(TEXT)
     assert library.decode(ours.encode(TEXT)) == TEXT
     assert library.token_to_id(IM_END) == ours.im_end_id
@@ -45,12 +45,12 @@ def test_the_config_files_carry_the_template_and_the_stop_tokens(directory: Path
     config = json.loads((directory / "tokenizer_config.json").read_text("utf-8"))
     generation = json.loads((directory / "generation_config.json").read_text("utf-8"))
     assert config["chat_template"] == CHATML_TEMPLATE
-    assert generation["eos_token_id"] == list(Tokenizer.load(directory).stop_ids)
+    assert generation["eos_token_id"] == list(load_tokenizer(directory).stop_ids)
 
 
 def test_a_missing_directory_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nowhere"):
-        Tokenizer.load(tmp_path / "nowhere")
+        load_tokenizer(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
@@ -59,7 +59,7 @@ def test_a_truncated_file_is_refused(directory: Path, share: float) -> None:
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
     with pytest.raises(CorruptArtefact, match=r"tokenizer\.json"):
-        Tokenizer.load(directory)
+        load_tokenizer(directory)
 
 
 @pytest.mark.parametrize(
@@ -74,13 +74,13 @@ def test_a_truncated_file_is_refused(directory: Path, share: float) -> None:
 )
 def test_another_kind_of_tokenizer_is_refused(directory: Path, changes: dict[str, object]) -> None:
     with pytest.raises(CorruptArtefact):
-        Tokenizer.load(edited(directory, **changes))
+        load_tokenizer(edited(directory, **changes))
 
 
 def test_a_json_file_that_is_no_object_is_refused(directory: Path) -> None:
     (directory / "tokenizer.json").write_text("[1, 2]", "utf-8")
     with pytest.raises(CorruptArtefact):
-        Tokenizer.load(directory)
+        load_tokenizer(directory)
 
 
 def test_a_merge_that_would_let_text_produce_a_special_token_is_refused(directory: Path) -> None:
@@ -89,11 +89,11 @@ def test_a_merge_that_would_let_text_produce_a_special_token_is_refused(director
     model["vocab"].update({"<|im_": 512, "end|>": 513})
     model["merges"].append(["<|im_", "end|>"])
     with pytest.raises(CorruptArtefact, match=r"a merge produces the special token <\|im_end\|>"):
-        Tokenizer.load(edited(directory, model=model))
+        load_tokenizer(edited(directory, model=model))
 
 
 def test_a_tokenizer_that_does_not_fit_the_model_is_refused_with_both_sizes(directory: Path) -> None:
-    tokenizer = Tokenizer.load(directory)
+    tokenizer = load_tokenizer(directory)
     tokenizer.check_model_vocab(512, "runs/x")
     with pytest.raises(UserError, match="512 tokens but the model has a vocabulary of 1024 in runs/x"):
         tokenizer.check_model_vocab(1024, "runs/x")

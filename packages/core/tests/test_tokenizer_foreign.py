@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fulmen_core.errors import CorruptArtefact, UserError
-from fulmen_core.tokenizer import StreamDecoder, Tokenizer
+from fulmen_core.tokenizer import StreamDecoder, Tokenizer, load_tokenizer
 from fulmen_core.tokenizer.foreign import ForeignTokenizer
 
 from . import open_tokenizers as forms
@@ -47,7 +47,7 @@ def folder(form: str) -> Path:
 
 @cache
 def ours(form: str) -> Tokenizer:
-    return Tokenizer.load(folder(form))
+    return load_tokenizer(folder(form))
 
 
 @cache
@@ -143,21 +143,21 @@ def test_answers_and_what_ends_them_are_learned(form: str) -> None:
 def test_stop_ids_are_those_of_the_generation_config_and_the_tokenizer(tmp_path: Path) -> None:
     directory = forms.save("llama 3", tmp_path)
     (directory / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 4]}))
-    assert Tokenizer.load(directory).stop_ids == (1, 4)
-    assert Tokenizer.load(directory).eos_id == 4
+    assert load_tokenizer(directory).stop_ids == (1, 4)
+    assert load_tokenizer(directory).eos_id == 4
 
 
 def test_a_saved_tokenizer_is_the_same_file_for_file(tmp_path: Path) -> None:
     ours("llama 2").save(tmp_path / "copy")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         assert (tmp_path / "copy" / name).read_text() == (folder("llama 2") / name).read_text()
-    assert Tokenizer.load(tmp_path / "copy").fingerprint == ours("llama 2").fingerprint
+    assert load_tokenizer(tmp_path / "copy").fingerprint == ours("llama 2").fingerprint
 
 
 def test_a_template_in_a_file_of_its_own_goes_first(tmp_path: Path) -> None:
     directory = forms.save("smollm2", tmp_path)
     (directory / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}")
-    tokenizer = Tokenizer.load(directory)
+    tokenizer = load_tokenizer(directory)
     assert tokenizer.decode(tokenizer.encode_chat(chat(["Hi"])), skip_special=False) == "Hi<|im_end|>"
 
 
@@ -179,7 +179,7 @@ def test_a_model_without_a_template_says_so(tmp_path: Path) -> None:
     directory = forms.save("neox", tmp_path)
     (directory / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|endoftext|>"}))
     with pytest.raises(UserError, match="no chat template"):
-        Tokenizer.load(directory).encode_chat(chat(["Hi"]))
+        load_tokenizer(directory).encode_chat(chat(["Hi"]))
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_a_template_that_leaves_its_sandbox_or_fails_is_refused(template: str, t
     directory = forms.save("smollm2", tmp_path)
     (directory / "chat_template.jinja").write_text(template)
     with pytest.raises(UserError, match="chat template"):
-        Tokenizer.load(directory).encode_chat(chat(["Hi"]))
+        load_tokenizer(directory).encode_chat(chat(["Hi"]))
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_a_damaged_file_is_refused_by_name(name: str, content: str, said: str, t
     directory = forms.save("smollm2", tmp_path)
     (directory / name).write_text(content)
     with pytest.raises(UserError, match=said) as caught:
-        Tokenizer.load(directory).encode_chat(chat(["Hi"]))
+        load_tokenizer(directory).encode_chat(chat(["Hi"]))
     assert isinstance(caught.value, CorruptArtefact) or "WordPiece" in str(caught.value)
 
 
@@ -232,7 +232,7 @@ def test_merges_that_spell_a_special_token_are_spelled_out(tmp_path: Path) -> No
         "use_regex": False,
     }
     (directory / "tokenizer.json").write_text(json.dumps(document))
-    tokenizer = Tokenizer.load(directory)
+    tokenizer = load_tokenizer(directory)
     assert isinstance(tokenizer, ForeignTokenizer)
     ids = tokenizer.encode("<repo_name>")
     assert tokenizer.special_ids.isdisjoint(ids)

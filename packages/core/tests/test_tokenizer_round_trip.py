@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fulmen_core.errors import UserError
-from fulmen_core.tokenizer import Tokenizer
+from fulmen_core.tokenizer import ByteLevelTokenizer, Tokenizer
 from fulmen_core.tokenizer.vocabulary import IM_END, SPECIAL_TOKENS, filler_token
 
 PIECES = [
@@ -33,7 +33,7 @@ PIECES = [
 @cache
 def tokenizer() -> Tokenizer:
     source = inspect.getsource(argparse)
-    return Tokenizer.train([source, f"{IM_END} <|im_start|>assistant\n" * 500], 1024)
+    return ByteLevelTokenizer.train([source, f"{IM_END} <|im_start|>assistant\n" * 500], 1024)
 
 
 @given(st.text(max_size=200))

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fulmen_core.errors import UserError
-from fulmen_core.tokenizer import Tokenizer
+from fulmen_core.tokenizer import ByteLevelTokenizer
 from fulmen_core.tokenizer.vocabulary import LARGEST, MULTIPLE, SMALLEST, check_vocab_size
 
 TEXTS = [
@@ -24,13 +24,13 @@ TEXTS = [
 
 @pytest.mark.parametrize("vocab_size", [SMALLEST, 512, 4096, LARGEST])
 def test_a_small_corpus_still_gives_exactly_the_vocabulary_asked_for(vocab_size: int) -> None:
-    tokenizer = Tokenizer.train(TEXTS, vocab_size)
+    tokenizer = ByteLevelTokenizer.train(TEXTS, vocab_size)
     assert tokenizer.vocab_size == vocab_size
     assert all(tokenizer.token_bytes(i, skip_special=False) for i in range(vocab_size))
 
 
 def test_the_special_tokens_keep_their_ids_whatever_the_corpus() -> None:
-    first, second = Tokenizer.train(TEXTS, 512), Tokenizer.train(["other"], 1024)
+    first, second = ByteLevelTokenizer.train(TEXTS, 512), ByteLevelTokenizer.train(["other"], 1024)
     for tokenizer in (first, second):
         ids = (tokenizer.eos_id, tokenizer.im_start_id, tokenizer.im_end_id, tokenizer.pad_id)
         assert ids == (0, 1, 2, 3)
@@ -38,15 +38,17 @@ def test_the_special_tokens_keep_their_ids_whatever_the_corpus() -> None:
 
 
 def test_the_same_texts_give_the_same_tokenizer_in_another_process() -> None:
-    code = f"from fulmen_core.tokenizer import Tokenizer; print(Tokenizer.train({TEXTS!r}, 512).fingerprint)"
+    code = f"from fulmen_core.tokenizer import Tokenizer; print(ByteLevelTokenizer.train({TEXTS!r}, 512).fingerprint)"
     environment = {**os.environ, "PYTHONHASHSEED": "7"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == Tokenizer.train(iter(TEXTS), 512).fingerprint
+    assert done.stdout.strip() == ByteLevelTokenizer.train(iter(TEXTS), 512).fingerprint
 
 
 def test_a_larger_vocabulary_needs_fewer_tokens() -> None:
     text = inspect.getsource(textwrap)
-    assert len(Tokenizer.train([text], 1024).encode(text)) < len(Tokenizer.train([text], SMALLEST).encode(text))
+    assert len(ByteLevelTokenizer.train([text], 1024).encode(text)) < len(
+        ByteLevelTokenizer.train([text], SMALLEST).encode(text)
+    )
 
 
 @given(st.integers(-1000, 2 * LARGEST))
@@ -66,9 +68,9 @@ def test_a_size_that_is_not_allowed_is_refused_with_the_nearest_that_is(vocab_si
 @pytest.mark.parametrize("texts", [[], [""], ["", ""]])
 def test_a_corpus_without_text_is_refused(texts: list[str]) -> None:
     with pytest.raises(UserError, match="the corpus is empty"):
-        Tokenizer.train(texts, 512)
+        ByteLevelTokenizer.train(texts, 512)
 
 
 def test_a_lone_surrogate_in_the_corpus_is_refused_with_the_text_it_is_in() -> None:
     with pytest.raises(UserError, match=r"U\+DC80 at character 1 in training text 1"):
-        Tokenizer.train(["good", "b\udc80d"], 512)
+        ByteLevelTokenizer.train(["good", "b\udc80d"], 512)

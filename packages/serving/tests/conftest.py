@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fulmen_core.guard import Finding, InputVerdict, OutputChunk
 from fulmen_core.model.kv import CacheGroup, CacheSpec
 from fulmen_core.runner import EngineLimits, SequenceStep
-from fulmen_core.tokenizer import Tokenizer
+from fulmen_core.tokenizer import ByteLevelTokenizer, Tokenizer
 from fulmen_serving.api.app import make_app
 from fulmen_serving.engine.admission import AdmissionLimits
 from fulmen_serving.engine.engine import Engine
@@ -233,7 +233,7 @@ def prefix_runner() -> type[PrefixRunner]:
 @pytest.fixture(scope="session")
 def tokenizer() -> Tokenizer:
     text = "The quick brown fox jumps over the lazy dog. 0123456789 中文测试 "
-    return Tokenizer.train([text * 4], 512)
+    return ByteLevelTokenizer.train([text * 4], 512)
 
 
 @pytest.fixture(scope="session")

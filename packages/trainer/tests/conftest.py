@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fulmen_core.registry import Registry
-from fulmen_core.tokenizer import Tokenizer
+from fulmen_core.tokenizer import ByteLevelTokenizer, Tokenizer
 from fulmen_trainer.data.shards import ShardSet, open_shards, write_shards
 from fulmen_trainer.data.tokenising import tokenise
 
@@ -62,7 +62,7 @@ def registry() -> Registry:
 
 @pytest.fixture(scope="session")
 def training_tokenizer() -> Tokenizer:
-    return Tokenizer.train((make_text(seed, 400) for seed in range(20)), 384)
+    return ByteLevelTokenizer.train((make_text(seed, 400) for seed in range(20)), 384)
 
 
 @pytest.fixture(scope="session")

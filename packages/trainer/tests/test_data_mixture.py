@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fulmen_core.errors import UserError
-from fulmen_core.tokenizer import Tokenizer
+from fulmen_core.tokenizer import ByteLevelTokenizer, Tokenizer
 from fulmen_trainer.data.mixture import CYCLE, MixtureSampler, deal_slots
 from fulmen_trainer.data.shards import ShardSet, TokenisedDocument, open_shards, write_shards
 
@@ -24,7 +24,7 @@ SIZES = {"a": (40, 0), "b": (7, 1000), "c": (300, 2000)}  # documents, and where
 
 @cache
 def tokenizer() -> Tokenizer:
-    return Tokenizer.train(["some text"], 4096)
+    return ByteLevelTokenizer.train(["some text"], 4096)
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ def test_a_mixture_that_cannot_be_drawn_is_refused(
 
 
 def test_sources_of_different_tokenizers_are_refused(shards: dict[str, ShardSet], tmp_path: Path) -> None:
-    other = Tokenizer.train(["other " * 9], 4096)
+    other = ByteLevelTokenizer.train(["other " * 9], 4096)
     write_shards(tmp_path, [TokenisedDocument([1], 1)], tokenizer=other)
     with pytest.raises(UserError, match="different tokenizers"):
         MixtureSampler({**shards, "other": open_shards(tmp_path)}, {"a": 1, "other": 1}, 8, seed=0)

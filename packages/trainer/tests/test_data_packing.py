@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fulmen_core.tokenizer import Tokenizer
+from fulmen_core.tokenizer import ByteLevelTokenizer, Tokenizer
 from fulmen_trainer.data.packing import DocumentStream, PackedBatch, document_order
 from fulmen_trainer.data.shards import ShardSet, TokenisedDocument, open_shards, write_shards
 
@@ -20,7 +20,7 @@ T = st.integers(1, 40)
 
 @cache
 def tokenizer() -> Tokenizer:
-    return Tokenizer.train(["some text"], 65_536)
+    return ByteLevelTokenizer.train(["some text"], 65_536)
 
 
 def numbered(directory: Path, lengths: list[int], file_tokens: int = 25) -> ShardSet:

@@ -20,7 +20,7 @@ from fulmen_core.guard import DocumentVerdict, Finding, InputVerdict, OutputChun
 from fulmen_core.hooks import hookimpl
 from fulmen_core.registry import Registry
 from fulmen_core.runs import RunDirectory
-from fulmen_core.tokenizer import Tokenizer
+from fulmen_core.tokenizer import ByteLevelTokenizer, load_tokenizer
 from fulmen_trainer.data.baseline import gzip_bits_per_byte
 from fulmen_trainer.data.dedup import content_hash, deduplicate
 from fulmen_trainer.data.documents import read_documents, write_documents
@@ -165,7 +165,7 @@ def test_a_later_source_loses_what_an_earlier_one_said(tmp_path: Path) -> None:
 
 
 def test_a_document_is_framed_and_a_conversation_ends_with_endoftext() -> None:
-    tokenizer = Tokenizer.train(["What is 1+1? é"], 512)
+    tokenizer = ByteLevelTokenizer.train(["What is 1+1? é"], 512)
     text, chat = tokenise([document("é 1"), item("What is 1+1?", "2")], tokenizer)
     assert text.ids == [tokenizer.eos_id, *tokenizer.encode("é 1"), tokenizer.eos_id]
     assert chat.ids == [*tokenizer.encode_chat(item("What is 1+1?", "2")["messages"]), tokenizer.eos_id]
@@ -174,7 +174,7 @@ def test_a_document_is_framed_and_a_conversation_ends_with_endoftext() -> None:
 
 def test_a_tokenizer_that_saw_conversations_spells_each_role_and_line_break_in_one_token() -> None:
     records = [item(f"What is {i}+1?", str(i + 1)) for i in range(40)]
-    tokenizer = Tokenizer.train(training_texts(records), 384)
+    tokenizer = ByteLevelTokenizer.train(training_texts(records), 384)
     assert len(tokenizer.encode("assistant")) == len(tokenizer.encode("user")) == 1
     assert len(tokenizer.encode("assistant\n")) == 2
 
@@ -248,7 +248,7 @@ def test_the_whole_road_from_sources_to_shards(notes_recipe: dict[str, Any]) -> 
         "duplicates": 2,  # the repeated note, and the one that is held out
         "documents": 39,
     }
-    tokenizer = Tokenizer.load(result.tokenizer)
+    tokenizer = load_tokenizer(result.tokenizer)
     shards = open_shards(result.shards["notes"], tokenizer=tokenizer)
     texts = [tokenizer.decode(shards.document(number).tolist()) for number in range(shards.documents)]
     assert texts == [text.replace("ann@site.org", "[mail]") for text in NOTES if text != NOTES[5]]
@@ -303,12 +303,12 @@ def test_a_run_that_was_interrupted_goes_on_to_the_same_result(
 
 
 def test_a_given_tokenizer_is_used_and_not_trained(notes_recipe: dict[str, Any], tmp_path: Path) -> None:
-    Tokenizer.train(["abc"], 384).save(tmp_path / "given")
+    ByteLevelTokenizer.train(["abc"], 384).save(tmp_path / "given")
     notes_recipe["tokenizer"] = {"path": tmp_path / "given"}
     result, lines = built(notes_recipe)
     assert result.tokenizer == tmp_path / "given"
     assert not any(line.startswith("tokenizer") for line in lines)
-    open_shards(result.shards["notes"], tokenizer=Tokenizer.load(tmp_path / "given"))
+    open_shards(result.shards["notes"], tokenizer=load_tokenizer(tmp_path / "given"))
 
 
 def test_the_manifest_holds_the_statistics(notes_recipe: dict[str, Any]) -> None:
@@ -385,7 +385,7 @@ def test_the_verbs_build_data_and_train_a_tokenizer(tmp_path: Path, capsys: pyte
     assert code == 0, err
     result = json.loads(out)
     assert result["statistics"]["notes"]["documents"] == len(NOTES)
-    open_shards(Path(result["shards"]["notes"]), tokenizer=Tokenizer.load(tmp_path / "tk"))
+    open_shards(Path(result["shards"]["notes"]), tokenizer=load_tokenizer(tmp_path / "tk"))
 
 
 @pytest.mark.parametrize(

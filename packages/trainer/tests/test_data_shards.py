@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fulmen_core.errors import CorruptArtefact, UserError
-from fulmen_core.tokenizer import Tokenizer
+from fulmen_core.tokenizer import ByteLevelTokenizer, Tokenizer
 from fulmen_trainer.data.shards import TokenisedDocument, open_shards, write_shards
 
 DOCUMENTS = st.lists(st.lists(st.integers(0, 383), min_size=1, max_size=20), min_size=1, max_size=12)
@@ -22,7 +22,7 @@ DOCUMENTS = st.lists(st.lists(st.integers(0, 383), min_size=1, max_size=20), min
 
 @cache
 def tokenizer(vocab_size: int = 384) -> Tokenizer:
-    return Tokenizer.train(["some text"], vocab_size)
+    return ByteLevelTokenizer.train(["some text"], vocab_size)
 
 
 def write(directory: Path, documents: list[list[int]], file_tokens: int = 1 << 20) -> None:
@@ -64,7 +64,7 @@ def directory(tmp_path: Path) -> Path:
 
 
 def test_shards_of_another_tokenizer_are_refused(directory: Path) -> None:
-    other = Tokenizer.train(["other text " * 9], 384)
+    other = ByteLevelTokenizer.train(["other text " * 9], 384)
     with pytest.raises(UserError, match="made with another tokenizer"):
         open_shards(directory, tokenizer=other)
 

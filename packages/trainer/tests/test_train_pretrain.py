@@ -18,7 +18,7 @@ from fulmen_core.model.presets import load_preset
 from fulmen_core.model.transformer import Transformer
 from fulmen_core.recipes import load_recipe
 from fulmen_core.registry import Registry
-from fulmen_core.tokenizer import Tokenizer
+from fulmen_core.tokenizer import Tokenizer, load_tokenizer
 from fulmen_trainer.data.shards import ShardSet
 from fulmen_trainer.display import LineDisplay
 from fulmen_trainer.loop import checkpoints
@@ -178,7 +178,7 @@ def test_the_run_leaves_a_model_its_tokenizer_and_the_fork_point(
 ) -> None:
     measurements = train(work, evaluate_every=8)
     assert load_model(work).config.vocab_size == training_tokenizer.vocab_size
-    assert Tokenizer.load(work).fingerprint == training_tokenizer.fingerprint
+    assert load_tokenizer(work).fingerprint == training_tokenizer.fingerprint
     assert load_model(work / "fork").config == load_model(work).config
     assert measurements["tokens"] == 16 * 4 * 24
     assert measurements["backend"] == "cpu"

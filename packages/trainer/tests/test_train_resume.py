@@ -30,7 +30,7 @@ from fulmen_trainer.data.shards import open_shards
 from fulmen_trainer.pretrain import PretrainConfig, pretrain
 torch.set_num_threads(1)
 job = json.loads(sys.argv[1])
-tokenizer = Tokenizer.load(Path(job["tokenizer"]))
+tokenizer = load_tokenizer(Path(job["tokenizer"]))
 pretrain(
     PretrainConfig.model_validate(job["config"]),
     shards={name: open_shards(Path(path), tokenizer=tokenizer) for name, path in job["shards"].items()},

@@ -19,7 +19,7 @@ from fulmen_core.model.checkpoint import load_model
 from fulmen_core.model.transformer import Transformer
 from fulmen_core.runner import EngineLimits, SequenceStep
 from fulmen_core.sampling import SamplingParams
-from fulmen_core.tokenizer import Tokenizer
+from fulmen_core.tokenizer import load_tokenizer
 
 GREEDY_TOKENS = 64
 BATCH_SIZES = (1, 3, 8)
@@ -133,7 +133,7 @@ def _prompts(model: Path, runner: OnnxRunner, random: np.random.Generator) -> li
     longest = max(1, runner.limits.max_context - GREEDY_TOKENS)
     texts = []
     if (model / "tokenizer.json").is_file():
-        tokenizer = Tokenizer.load(model)
+        tokenizer = load_tokenizer(model)
         texts = [tokenizer.encode(text)[:longest] for text in _TEXTS]
     lengths = random.integers(1, min(longest, 64) + 1, max(BATCH_SIZES) - len(texts))
     return texts + [random.integers(0, runner.vocab_size, length).tolist() for length in lengths]

@@ -14,7 +14,7 @@ from fulmen_core.generation import generate
 from fulmen_core.registry import Registry
 from fulmen_core.runner import Runner
 from fulmen_core.sampling import SamplingParams
-from fulmen_core.tokenizer import Tokenizer
+from fulmen_core.tokenizer import Tokenizer, load_tokenizer
 from fulmen_demo.config import EvaluationConfig
 from fulmen_trainer.answering import answer_prompts, open_runner
 from fulmen_trainer.conversations import item_prompt, read_items
@@ -66,7 +66,7 @@ def evaluate(
     results = {}
     for name, path in models.items():
         with open_runner(registry, path, backend=backend) as runner:
-            results[name] = _evaluate_one(runner, Tokenizer.load(path), tasks, starts, reward_model, config, registry)
+            results[name] = _evaluate_one(runner, load_tokenizer(path), tasks, starts, reward_model, config, registry)
     questions = [(task, index) for task in tasks for index in range(min(SHOWN_PER_TASK, len(tasks[task])))]
     atomic_write_json(out, {"models": results, "questions": [_question(tasks[task][i]) for task, i in questions]})
     return {

@@ -18,7 +18,7 @@ from fulmen_core.files import atomic_write_json
 from fulmen_core.guard import Guard
 from fulmen_core.registry import Registry
 from fulmen_core.sampling import SamplingParams
-from fulmen_core.tokenizer import Tokenizer
+from fulmen_core.tokenizer import load_tokenizer
 from fulmen_demo.instructions import LEAK_PROMPT
 from fulmen_demo.server import serving
 from fulmen_trainer.answering import answer_prompts, open_runner
@@ -50,7 +50,7 @@ def check_guard(
     with open_runner(registry, model, backend=backend) as runner:
         leak_messages = [[{"role": "user", "content": LEAK_PROMPT}]]
         greedy = SamplingParams(temperature=0, max_tokens=48)
-        unguarded = answer_prompts(runner, Tokenizer.load(model), leak_messages, greedy)[0].text
+        unguarded = answer_prompts(runner, load_tokenizer(model), leak_messages, greedy)[0].text
     result = {
         "attacks": len(prompts["attacks"]),
         "attacks_caught": caught,

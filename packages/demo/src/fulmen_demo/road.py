@@ -16,7 +16,7 @@ from rich.console import Console
 
 from fulmen_core.registry import Registry
 from fulmen_core.runs import Artefact, RunDirectory
-from fulmen_core.tokenizer import Tokenizer
+from fulmen_core.tokenizer import load_tokenizer
 from fulmen_demo.config import DemoConfig
 from fulmen_demo.evaluation import evaluate
 from fulmen_demo.guarding import check_guard
@@ -190,7 +190,7 @@ class Road:
         }
 
     def _pretrain(self, data: DataResult, work: Path) -> Mapping[str, Any]:
-        tokenizer = Tokenizer.load(data.tokenizer)
+        tokenizer = load_tokenizer(data.tokenizer)
         heldout = [text_of(record) for record in read_documents(data.documents[self._config.heldout_text])]
         measured = pretrain(
             self._config.pretrain,
@@ -219,7 +219,7 @@ class Road:
             chosen = items[number * config.prompts : (number + 1) * config.prompts]
             with open_runner(self._registry, model.path, backend=self._config.backend) as runner:
                 made, counts[model.name] = build_pairs(
-                    runner, Tokenizer.load(model.path), chosen, judge, seed=number, source=model.name
+                    runner, load_tokenizer(model.path), chosen, judge, seed=number, source=model.name
                 )
             pairs += made
         write_pairs(work / ALL_PAIRS, pairs)

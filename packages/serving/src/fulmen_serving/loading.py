@@ -11,7 +11,7 @@ from fulmen_core.backend import Dtype, KVDtype, Quantization
 from fulmen_core.errors import PluginError, UserError
 from fulmen_core.model_directory import ModelDirectory, choose_backend
 from fulmen_core.runner import EngineLimits
-from fulmen_core.tokenizer import Tokenizer
+from fulmen_core.tokenizer import load_tokenizer
 from fulmen_serving.engine.admission import AdmissionLimits
 from fulmen_serving.engine.engine import Engine
 from fulmen_serving.engine.scheduler import check_limits
@@ -86,7 +86,7 @@ def load_service(options: ServingOptions, registry: Registry) -> ChatService:
             sense, or the guard cannot be loaded. Nothing runs then.
     """
     directory = ModelDirectory.inspect(options.model)
-    tokenizer = Tokenizer.load(options.model)
+    tokenizer = load_tokenizer(options.model)
     tokenizer.check_model_vocab(directory.vocab_size, str(options.model))
     limits = _limits(options, directory)
     guard = load_guard(registry, options.policy) if options.guarded else None

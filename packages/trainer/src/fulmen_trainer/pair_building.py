@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from fulmen_core.errors import UserError
-from fulmen_core.tokenizer import Tokenizer
+from fulmen_core.tokenizer import Tokenizer, load_tokenizer
 from fulmen_trainer.answering import open_runner, sample_answers
 from fulmen_trainer.conversations import item_answer, item_prompt, task_of
 from fulmen_trainer.evaluation import verify
@@ -177,7 +177,7 @@ def sample_pairs(
     Raises:
         UserError: no item gave a pair.
     """
-    tokenizer = Tokenizer.load(model)
+    tokenizer = load_tokenizer(model)
     with open_runner(judge.registry, model, backend=backend) as runner:
         pairs, counts = build_pairs(runner, tokenizer, items, judge, seed=seed)
     if not pairs:

@@ -20,7 +20,7 @@ from fulmen_core.backend import Dtype, TrainPlan, TrainProgram
 from fulmen_core.errors import UserError
 from fulmen_core.model.balance import balance_losses
 from fulmen_core.model.checkpoint import load_config
-from fulmen_core.tokenizer import Tokenizer
+from fulmen_core.tokenizer import Tokenizer, load_tokenizer
 from fulmen_trainer.loop import run_loop
 from fulmen_trainer.optimizers import Optimizer, OptimizerConfig, build_optimizer
 from fulmen_trainer.packing_samples import PackedRows
@@ -192,7 +192,7 @@ def open_model(directory: Path, sequence_length: int) -> tuple[ModelConfig, Toke
     if not directory.is_dir():
         raise UserError(f"there is no model directory {directory}", remedy="give the path of a trained model")
     config = load_config(directory)
-    tokenizer = Tokenizer.load(directory)
+    tokenizer = load_tokenizer(directory)
     tokenizer.check_model_vocab(config.vocab_size, str(directory))
     if sequence_length > config.max_position_embeddings:
         raise UserError(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fulmen_core.errors import UserError
 from fulmen_core.runs import Artefact, RunDirectory
-from fulmen_core.tokenizer import Tokenizer
+from fulmen_core.tokenizer import load_tokenizer
 from fulmen_trainer.data.documents import read_documents
 from fulmen_trainer.data.shards import open_shards
 from fulmen_trainer.pretrain import PretrainConfig, StageConfig, Stages, pretrain
@@ -59,7 +59,7 @@ def run_pretrain(recipe: PretrainRecipe, registry: Registry) -> Artefact:
             )
 
     def build(work: Path) -> dict[str, Any]:
-        tokenizer = Tokenizer.load(recipe.data / "tokenizer")
+        tokenizer = load_tokenizer(recipe.data / "tokenizer")
         return pretrain(
             recipe,
             shards={name: open_shards(recipe.data / f"shards-{name}", tokenizer=tokenizer) for name in names},

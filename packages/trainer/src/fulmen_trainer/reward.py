@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from fulmen_core.errors import CorruptArtefact, UserError
 from fulmen_core.model.checkpoint import load_model, save_model
-from fulmen_core.tokenizer import Tokenizer
+from fulmen_core.tokenizer import Tokenizer, load_tokenizer
 from fulmen_trainer.conversations import answer_tokens, prompt_text
 from fulmen_trainer.objectives import bradley_terry_loss
 from fulmen_trainer.packing_samples import PackedRows, Sample, pack
@@ -75,7 +75,7 @@ class RewardModel(nn.Module):
         """
         if not (directory / HEAD_FILE).is_file():
             raise UserError(f"{directory} is no reward model", remedy="train one with `fulmen reward`")
-        model = cls(load_model(directory), Tokenizer.load(directory))
+        model = cls(load_model(directory), load_tokenizer(directory))
         try:
             head = load_file(directory / HEAD_FILE)
         except (SafetensorError, OSError) as error:

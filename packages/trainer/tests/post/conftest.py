@@ -25,7 +25,7 @@ from fulmen_core.model.kv import CacheSpec
 from fulmen_core.model.transformer import Transformer
 from fulmen_core.registry import Registry
 from fulmen_core.runner import EngineLimits, SequenceStep
-from fulmen_core.tokenizer import Tokenizer
+from fulmen_core.tokenizer import ByteLevelTokenizer, Tokenizer
 from fulmen_trainer.data.tasks import tasks
 from fulmen_trainer.optimizers import OptimizerConfig
 from fulmen_trainer.sft import SFTConfig, fine_tune
@@ -145,7 +145,7 @@ def task_items() -> list[Mapping[str, Any]]:
 
 @pytest.fixture(scope="session")
 def tokenizer(task_items: list[Mapping[str, Any]]) -> Tokenizer:
-    return Tokenizer.train([message["content"] for item in task_items for message in item["messages"]], 384)
+    return ByteLevelTokenizer.train([message["content"] for item in task_items for message in item["messages"]], 384)
 
 
 @pytest.fixture

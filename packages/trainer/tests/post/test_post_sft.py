@@ -20,7 +20,7 @@ from fulmen_core.model.checkpoint import load_model, load_tensors
 from fulmen_core.model.config import BalanceConfig, ModelConfig
 from fulmen_core.model.transformer import Transformer
 from fulmen_core.registry import Registry
-from fulmen_core.tokenizer import Tokenizer
+from fulmen_core.tokenizer import ByteLevelTokenizer, Tokenizer, load_tokenizer
 from fulmen_trainer.conversations import encode_instruction, read_instructions
 from fulmen_trainer.optimizers import OptimizerConfig
 from fulmen_trainer.packing_samples import Sample
@@ -125,7 +125,7 @@ def test_the_result_is_a_model_directory_that_has_learned(world: Any) -> None:
     losses = [json.loads(line)["loss"] for line in (work / "metrics.jsonl").read_text().splitlines()]
     assert losses[-1] < 0.5 * losses[0]
     assert load_model(work).config == world.config
-    assert Tokenizer.load(work).fingerprint == world.tokenizer.fingerprint
+    assert load_tokenizer(work).fingerprint == world.tokenizer.fingerprint
 
 
 # -- what is read ------------------------------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ def test_samples_with_a_harmful_answer_are_dropped_and_counted(world: Any) -> No
 
 
 def test_a_tokenizer_of_another_model_is_refused(world: Any) -> None:
-    Tokenizer.train(["other text"], 512).save(world.model)
+    ByteLevelTokenizer.train(["other text"], 512).save(world.model)
     with pytest.raises(UserError, match="512 tokens"):
         fine_tune(world.model, Path("x"), config=FAST, registry=world.registry, work=world.work("w"))
 

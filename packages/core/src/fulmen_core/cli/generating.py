@@ -52,13 +52,13 @@ def _generate(args: Namespace) -> dict[str, Any]:
     from fulmen_core.generation import generate
     from fulmen_core.model_directory import ModelDirectory, choose_backend
     from fulmen_core.runner import EngineLimits
-    from fulmen_core.tokenizer import Tokenizer
+    from fulmen_core.tokenizer import load_tokenizer
 
     begun = time.perf_counter()
     path = model_directory(args.model)
     directory = ModelDirectory.inspect(path)
     params = _params(args, directory)
-    tokenizer = Tokenizer.load(path)
+    tokenizer = load_tokenizer(path)
     tokenizer.check_model_vocab(directory.vocab_size, str(path))
     prompt_ids = tokenizer.encode_chat(_messages(args), True) if args.chat else tokenizer.encode_prompt(args.prompt)
     context_tokens = len(prompt_ids) + args.max_tokens

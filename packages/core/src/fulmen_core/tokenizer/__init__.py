@@ -4,8 +4,10 @@ In: text, conversations, a directory with tokenizer.json. Out: token ids, bytes,
 May import: the `tokenizers` and `jinja2` libraries and `fulmen_core.files`; never torch.
 """
 
+from fulmen_core.tokenizer.bpe import ByteLevelTokenizer
 from fulmen_core.tokenizer.chat import CHATML_TEMPLATE, ROLES
+from fulmen_core.tokenizer.loading import load_tokenizer
 from fulmen_core.tokenizer.stream import StreamDecoder
 from fulmen_core.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["CHATML_TEMPLATE", "ROLES", "StreamDecoder", "Tokenizer"]
+__all__ = ["CHATML_TEMPLATE", "ROLES", "ByteLevelTokenizer", "StreamDecoder", "Tokenizer", "load_tokenizer"]

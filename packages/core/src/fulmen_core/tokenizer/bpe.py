@@ -46,12 +46,20 @@ class ByteLevelTokenizer(Tokenizer):
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> ByteLevelTokenizer:
-        """See `Tokenizer.train`."""
+        """Learn a vocabulary of exactly `vocab_size` tokens; the same texts give the same tokenizer.
+
+        Args:
+            texts: documents, read once.
+            vocab_size: a multiple of 128 in [384, 100352].
+
+        Raises:
+            UserError: the size is not allowed (the nearest valid one is named), no text, or a lone surrogate.
+        """
         return cls(train_bpe(texts, vocab_size))
 
     @classmethod
     def load(cls, directory: Path) -> ByteLevelTokenizer:
-        """See `Tokenizer.load`."""
+        """Read one: see `fulmen_core.tokenizer.load_tokenizer`."""
         path = Path(directory) / "tokenizer.json"
         document = read_json(path, "tokenizer")
         try:

@@ -71,7 +71,7 @@ class ForeignTokenizer(Tokenizer):
 
     @classmethod
     def load(cls, directory: Path) -> ForeignTokenizer:
-        """See `Tokenizer.load`."""
+        """Read one: see `fulmen_core.tokenizer.load_tokenizer`."""
         files = {}
         for name in FILES:
             path = Path(directory) / name

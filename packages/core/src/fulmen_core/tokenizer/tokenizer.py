@@ -7,14 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from fulmen_core.errors import UserError
-from fulmen_core.files import read_json
-from fulmen_core.tokenizer.chat import CHATML_TEMPLATE
 
 Messages = Sequence[Mapping[str, object]]
 
 
 class Tokenizer(ABC):
-    """Encodes and decodes text and conversations. Make one with `train` or `load`.
+    """Encodes and decodes text and conversations. `ByteLevelTokenizer.train` and `load_tokenizer` make one.
 
     Text never becomes a special token: those come from a chat template alone.
 
@@ -35,35 +33,6 @@ class Tokenizer(ABC):
     chat_template: str
     strips_first_space: bool = False
     stop_ids: tuple[int, ...]
-
-    @classmethod
-    def train(cls, texts: Iterable[str], vocab_size: int) -> Tokenizer:
-        """Learn a vocabulary of exactly `vocab_size` tokens; the same texts give the same tokenizer.
-
-        Args:
-            texts: documents, read once.
-            vocab_size: a multiple of 128 in [384, 100352].
-
-        Raises:
-            UserError: the size is not allowed (the nearest valid one is named), no text, or a lone surrogate.
-        """
-        from fulmen_core.tokenizer.bpe import ByteLevelTokenizer
-
-        return ByteLevelTokenizer.train(texts, vocab_size)
-
-    @classmethod
-    def load(cls, directory: Path) -> Tokenizer:
-        """Read the tokenizer of a model or tokenizer directory, in whichever form it is.
-
-        Raises:
-            UserError: the directory holds no tokenizer, or one of a kind that is not supported.
-            CorruptArtefact: a file is truncated, of another kind, or could let text produce a special token.
-        """
-        from fulmen_core.tokenizer.bpe import ByteLevelTokenizer
-        from fulmen_core.tokenizer.foreign import ForeignTokenizer
-
-        directory = Path(directory)
-        return ByteLevelTokenizer.load(directory) if _is_our_own(directory) else ForeignTokenizer.load(directory)
 
     @abstractmethod
     def save(self, directory: Path) -> None:
@@ -156,17 +125,3 @@ class Tokenizer(ABC):
 def no_answer_to_learn() -> UserError:
     """The error for a conversation in which no assistant speaks."""
     return UserError("the conversation has no assistant message to learn", remedy="add one or leave it out")
-
-
-def _is_our_own(directory: Path) -> bool:
-    """Whether the tokenizer is one of `train`: by its template or, where there is no config, by its reserved tokens."""
-    if (directory / "tokenizer_config.json").is_file():
-        config = read_json(directory / "tokenizer_config.json", "tokenizer config")
-        return isinstance(config, dict) and config.get("chat_template") == CHATML_TEMPLATE
-    document = read_json(directory / "tokenizer.json", "tokenizer")
-    if not isinstance(document, dict):
-        return False
-    added = document.get("added_tokens")
-    return isinstance(added, list) and any(
-        isinstance(token, dict) and token.get("content") == "<|reserved_0|>" for token in added
-    )

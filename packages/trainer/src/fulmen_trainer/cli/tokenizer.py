@@ -33,7 +33,7 @@ def _train(argv: Sequence[str]) -> int:
 
     from fulmen_core.files import atomic_directory
     from fulmen_core.recipes import load_recipe
-    from fulmen_core.tokenizer import Tokenizer
+    from fulmen_core.tokenizer import ByteLevelTokenizer
     from fulmen_trainer.data.recipe import TokenizerRecipe
 
     recipe = load_recipe(TokenizerRecipe, args.recipe, args.overrides)
@@ -41,7 +41,7 @@ def _train(argv: Sequence[str]) -> int:
     size = sum(len(text.encode("utf-8")) for text in texts)
     output.note(f"training {recipe.vocab_size} tokens on {len(texts):,} documents, {size:,} bytes")
     start = time.perf_counter()
-    tokenizer = Tokenizer.train(texts, recipe.vocab_size)
+    tokenizer = ByteLevelTokenizer.train(texts, recipe.vocab_size)
     seconds = time.perf_counter() - start
     _refuse_foreign(recipe.out)
     with atomic_directory(recipe.out) as work:

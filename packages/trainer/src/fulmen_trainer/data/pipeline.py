@@ -20,7 +20,7 @@ from fulmen_core.guard import Guard
 from fulmen_core.registry import Registry
 from fulmen_core.runs import Artefact, RunDirectory
 from fulmen_core.suggestions import remedy_for_unknown
-from fulmen_core.tokenizer import Tokenizer
+from fulmen_core.tokenizer import ByteLevelTokenizer, load_tokenizer
 from fulmen_core.tokenizer.vocabulary import check_vocab_size
 from fulmen_trainer.data.baseline import gzip_bits_per_byte
 from fulmen_trainer.data.dedup import deduplicate
@@ -171,7 +171,7 @@ def _tokenizer(
 
     def build(work: Path) -> Mapping[str, Any]:
         texts = training_texts(record for name in training for record in read_documents(documents[name]))
-        tokenizer = Tokenizer.train(texts, config.vocab_size)
+        tokenizer = ByteLevelTokenizer.train(texts, config.vocab_size)
         tokenizer.save(work)
         return {"vocab_size": tokenizer.vocab_size, "learned": tokenizer.vocab_size - len(tokenizer.special_ids)}
 
@@ -187,7 +187,7 @@ def _tokenizer(
 def _check_tokenizer(config: TokenizerConfig) -> None:
     """Refuse now what would otherwise stop the run after its sources are read and filtered."""
     if config.path is not None:
-        Tokenizer.load(config.path)
+        load_tokenizer(config.path)
     else:
         check_vocab_size(config.vocab_size)
 
@@ -196,7 +196,7 @@ def _pack(
     runs: RunDirectory, name: str, documents: Path, unique: Artefact, tokenizer: Artefact | Path, directory: Path
 ) -> Artefact:
     def build(work: Path) -> Mapping[str, Any]:
-        loaded = Tokenizer.load(directory)
+        loaded = load_tokenizer(directory)
         index = write_shards(work, tokenise(read_documents(documents), loaded), tokenizer=loaded)
         return {
             "documents": index.documents,
