@@ -38,12 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, and print a table or JSON."""
     options = _options(arguments)
     _pin(options.threads)
-    results = [measure(shapes()[name], options) for name in options.shapes]
+    results = []
+    for name in options.shapes:
+        results.append(measure(shapes()[name], options))
+        print(_row(results[-1]), file=sys.stderr if options.json else sys.stdout, flush=True)
     if options.json:
         print(json.dumps(results, indent=1))
-    else:
-        for result in results:
-            print(_row(result))
     return 0
 
 
