@@ -38,7 +38,8 @@ def test_the_special_tokens_keep_their_ids_whatever_the_corpus() -> None:
 
 
 def test_the_same_texts_give_the_same_tokenizer_in_another_process() -> None:
-    code = f"from fulmen_core.tokenizer import ByteLevelTokenizer; print(ByteLevelTokenizer.train({TEXTS!r}, 512).fingerprint)"
+    train = f"ByteLevelTokenizer.train({TEXTS!r}, 512)"
+    code = f"from fulmen_core.tokenizer import ByteLevelTokenizer; print({train}.fingerprint)"
     environment = {**os.environ, "PYTHONHASHSEED": "7"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ByteLevelTokenizer.train(iter(TEXTS), 512).fingerprint
