@@ -22,8 +22,8 @@ _ROUNDS = 3
 _WORTH = 1.15
 #: On a busy machine it must gain this much: what it shows in a tenth of a second is luck.
 _WORTH_WHEN_BUSY = 1.5
-#: Of the product: the tokens and the width of a small training step. At 256 rows waiting costs more than the product, and
-#: two threads show 0.75 of one's speed on a machine where they train 1.7 times as fast.
+#: Of the product: the tokens and the width of a small training step. At 256 rows waiting costs more than the product,
+#: and two threads show 0.75 of one's speed on a machine where they train 1.7 times as fast.
 _ROWS, _WIDTH = 2048, 256
 
 
