@@ -25,7 +25,7 @@ import json, sys
 from pathlib import Path
 import torch
 from fulmen_core.registry import Registry
-from fulmen_core.tokenizer import Tokenizer
+from fulmen_core.tokenizer import load_tokenizer
 from fulmen_trainer.data.shards import open_shards
 from fulmen_trainer.pretrain import PretrainConfig, pretrain
 torch.set_num_threads(1)
