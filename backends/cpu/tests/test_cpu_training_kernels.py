@@ -56,13 +56,14 @@ def agree(
 ) -> None:
     """Result and gradients of `native` on `inputs` rounded to `dtype` are near those of `plain` in float64."""
     found, exact = [], []
-    for function, kind, to in ((native, dtype, found), (plain, torch.float64, exact)):
+    for function, kind, to in ((plain, torch.float64, exact), (native, dtype, found)):
         leaves = [x.to(dtype).to(kind).requires_grad_() for x in inputs]
         y = function(*leaves)
-        weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(y.dtype)
-        to += [y, *torch.autograd.grad(y, leaves, weights)]
+        # By the exact result: with random weights a small gradient may cancel to less than the rounding of its terms.
+        weights = exact[0] if exact else y
+        to += [y, *torch.autograd.grad(y, leaves, weights.detach().to(y.dtype))]
     for a, b in zip(found, exact, strict=True):
-        assert (a.double() - b).norm() <= 16 * torch.finfo(dtype).eps * (b.norm() + 1)  # inputs have about unit size
+        assert (a.double() - b).norm() <= 16 * torch.finfo(dtype).eps * b.norm() + 1e-12
 
 
 def random_segments(rows: int, tokens: int, seed: int) -> Tensor:
