@@ -13,7 +13,7 @@ from tokenizers import Tokenizer as BackendTokenizer
 
 from fulmen_core.errors import CorruptArtefact, UserError
 from fulmen_core.files import atomic_write_json, atomic_write_text, read_json
-from fulmen_core.tokenizer.byte_level import byte_alphabet, check_encodable, train_bpe
+from fulmen_core.tokenizer.byte_level import byte_alphabet, encode_texts, train_bpe
 from fulmen_core.tokenizer.chat import CHATML_TEMPLATE, chatml_pieces, check_messages
 from fulmen_core.tokenizer.tokenizer import Messages, Tokenizer, no_answer_to_learn
 from fulmen_core.tokenizer.vocabulary import ENDOFTEXT, IM_END, IM_START, PAD
@@ -95,23 +95,9 @@ class ByteLevelTokenizer(Tokenizer):
         canonical = json.dumps(json.loads(self._backend.to_str()), sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
-    def check_model_vocab(self, vocab_size: int, where: str) -> None:
-        """Refuse a model whose embedding has another number of rows than this tokenizer has ids."""
-        if vocab_size != self.vocab_size:
-            raise UserError(
-                f"the tokenizer has {self.vocab_size} tokens but the model has a vocabulary of {vocab_size}",
-                where=where,
-                remedy="use the tokenizer that the model was trained with",
-            )
-
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """See `Tokenizer.encode_batch`."""
-        try:
-            return [encoding.ids for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
-        except TypeError:
-            for index, text in enumerate(texts):
-                check_encodable(text, f"text {index}" if len(texts) > 1 else "the text")
-            raise
+        return encode_texts(self._backend, texts)
 
     def encode_prompt(self, text: str) -> list[int]:
         """The mark that opens a document, and the text."""

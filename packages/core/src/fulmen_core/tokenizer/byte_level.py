@@ -15,7 +15,7 @@ one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as BackendTokenizer
@@ -56,6 +56,20 @@ def check_encodable(text: str, where: str = "the text") -> None:
             where=where,
             remedy="give valid Unicode text",
         ) from None
+
+
+def encode_texts(backend: BackendTokenizer, texts: Sequence[str]) -> list[list[int]]:
+    """The ids of each text, encoded on all cores, with nothing added before or behind.
+
+    Raises:
+        UserError: a text has a lone surrogate; names which.
+    """
+    try:
+        return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
+    except TypeError:
+        for index, text in enumerate(texts):
+            check_encodable(text, f"text {index}" if len(texts) > 1 else "the text")
+        raise
 
 
 def _checked(texts: Iterable[str], counts: dict[str, int]) -> Iterator[str]:

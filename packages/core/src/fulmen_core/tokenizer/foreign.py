@@ -13,7 +13,7 @@ from tokenizers import Tokenizer as BackendTokenizer
 
 from fulmen_core.errors import CorruptArtefact, UserError
 from fulmen_core.files import atomic_write_text
-from fulmen_core.tokenizer.byte_level import check_encodable
+from fulmen_core.tokenizer.byte_level import check_encodable, encode_texts
 from fulmen_core.tokenizer.chat import check_messages
 from fulmen_core.tokenizer.defence import SpecialTokenCutter
 from fulmen_core.tokenizer.pieces import bytes_of_tokens, strips_first_space
@@ -42,6 +42,8 @@ class ForeignTokenizer(Tokenizer):
         UserError: it is no BPE tokenizer, or spells its tokens in a way that is not known.
         CorruptArtefact: a file is not what its name says.
     """
+
+    models_have_spare_rows = True
 
     def __init__(self, files: Mapping[str, str], where: str = "the tokenizer") -> None:
         self._files, self._where = {name: files[name] for name in FILES if name in files}, where
@@ -95,24 +97,9 @@ class ForeignTokenizer(Tokenizer):
         canonical = json.dumps([self._object(TOKENIZER_FILE), self.chat_template], sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
-    def check_model_vocab(self, vocab_size: int, where: str) -> None:
-        """Refuse a model with fewer rows than there are ids. It may have spare ones: open checkpoints round up."""
-        if vocab_size < self.vocab_size:
-            raise UserError(
-                f"the tokenizer has {self.vocab_size} tokens but the model has a vocabulary of {vocab_size}",
-                where=where,
-                remedy="use the tokenizer that the model was trained with",
-            )
-
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """See `Tokenizer.encode_batch`."""
-        try:
-            encoded = [encoding.ids for encoding in self._plain.encode_batch_fast(texts, add_special_tokens=False)]
-        except TypeError:
-            for index, text in enumerate(texts):
-                check_encodable(text, f"text {index}" if len(texts) > 1 else "the text")
-            raise
-        return [self._without_special(ids) for ids in encoded]
+        return [self._without_special(ids) for ids in encode_texts(self._plain, texts)]
 
     def encode_prompt(self, text: str) -> list[int]:
         """The text, after the bos token if this tokenizer begins with one."""

@@ -23,6 +23,7 @@ class Tokenizer(ABC):
         special_ids: every id that `encode` never returns.
         chat_template: the Jinja template of conversations; empty if the model knows none.
         strips_first_space: whether decoding drops a space at the very start, which encoding has put there.
+        models_have_spare_rows: whether a model may have more rows than there are ids: open checkpoints round up.
         stop_ids: the ids that end an answer.
     """
 
@@ -32,6 +33,7 @@ class Tokenizer(ABC):
     special_ids: frozenset[int]
     chat_template: str
     strips_first_space: bool = False
+    models_have_spare_rows: bool = False
     stop_ids: tuple[int, ...]
 
     @abstractmethod
@@ -45,14 +47,6 @@ class Tokenizer(ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """SHA-256 hex of the tokenizer's contents: shards of another fingerprint do not fit."""
-
-    @abstractmethod
-    def check_model_vocab(self, vocab_size: int, where: str) -> None:
-        """Refuse a model whose embedding cannot be this tokenizer's.
-
-        Raises:
-            UserError: naming both sizes.
-        """
 
     @abstractmethod
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
@@ -97,6 +91,19 @@ class Tokenizer(ABC):
         Raises:
             UserError: as `encode_chat`, and if no token would be learned.
         """
+
+    def check_model_vocab(self, vocab_size: int, where: str) -> None:
+        """Refuse a model whose embedding cannot be this tokenizer's.
+
+        Raises:
+            UserError: naming both sizes.
+        """
+        if vocab_size < self.vocab_size or (vocab_size > self.vocab_size and not self.models_have_spare_rows):
+            raise UserError(
+                f"the tokenizer has {self.vocab_size} tokens but the model has a vocabulary of {vocab_size}",
+                where=where,
+                remedy="use the tokenizer that the model was trained with",
+            )
 
     def encode(self, text: str) -> list[int]:
         """Encode text, whatever it contains, without any special token.
