@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import tempfile
 import weakref
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,14 +30,6 @@ from fulmen_core.sampling import SamplingParams
 CONTEXT = 40
 VOCABULARY = 61
 YARN = RopeScaling(rope_type="yarn", factor=4.0, original_max_position_embeddings=16)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 AnyRunner = CpuRunner | NativeRunner

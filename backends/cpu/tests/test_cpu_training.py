@@ -7,7 +7,6 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,6 @@ from fulmen_core.model.config import BalanceConfig, ModelConfig
 from fulmen_core.model.experts import Experts
 from fulmen_core.model.transformer import Transformer
 from fulmen_core.registry import Registry
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def config(**changes: Any) -> ModelConfig:
