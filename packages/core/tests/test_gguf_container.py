@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 import tracemalloc
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 import gguf
@@ -83,16 +82,14 @@ def test_header_and_tensors_are_those_that_the_reference_reads(tmp_path: Path) -
     assert len(ours.metadata) == len(reference.fields) - 3  # the reference counts version and counts as fields
 
 
-@cache
-def scratch() -> Path:
-    import tempfile
-
-    return Path(tempfile.mkdtemp(prefix="fulmen-gguf-"))
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("mutated")
 
 
-def attempt(data: bytes) -> None:
+def attempt(data: bytes, scratch: Path) -> None:
     """Read `data` as a file: it must load or be refused in words, and never take much memory."""
-    path = scratch() / "mutated.gguf"
+    path = scratch / "mutated.gguf"
     path.write_bytes(data)
     said = "nothing"
     tracemalloc.start()
@@ -110,31 +107,31 @@ def attempt(data: bytes) -> None:
 
 @given(data=st.data())
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_altered_bytes_are_read_or_refused_in_words(whole: bytes, data: st.DataObject) -> None:
+def test_altered_bytes_are_read_or_refused_in_words(whole: bytes, scratch: Path, data: st.DataObject) -> None:
     altered = bytearray(whole)
     header = whole.index(b"blk.0.ffn_down.weight") + 64
     for _ in range(data.draw(st.integers(1, 4))):
         place = data.draw(st.integers(0, header))
         altered[place] = data.draw(st.integers(0, 255))
-    attempt(bytes(altered))
+    attempt(bytes(altered), scratch)
 
 
 @given(data=st.data())
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_altered_numbers_are_read_or_refused_in_words(whole: bytes, data: st.DataObject) -> None:
+def test_altered_numbers_are_read_or_refused_in_words(whole: bytes, scratch: Path, data: st.DataObject) -> None:
     """Whole fields at once: counts, lengths and offsets become huge, not only a byte larger."""
     altered = bytearray(whole)
     header = whole.index(b"blk.0.ffn_down.weight") + 64
     value = data.draw(st.sampled_from([0, 1, 2**31, 2**32 - 1, 2**40, 2**63, 2**64 - 1]) | st.integers(0, 2**64 - 1))
     place = data.draw(st.integers(0, header - 8))
     altered[place : place + 8] = struct.pack("<Q", value)
-    attempt(bytes(altered))
+    attempt(bytes(altered), scratch)
 
 
 @given(share=st.floats(0, 1, exclude_max=True))
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_truncated_file_is_refused(whole: bytes, share: float) -> None:
-    path = scratch() / "cut.gguf"
+def test_a_truncated_file_is_refused(whole: bytes, scratch: Path, share: float) -> None:
+    path = scratch / "cut.gguf"
     path.write_bytes(whole[: int(len(whole) * share)])
     with pytest.raises(UserError):
         read(path)
@@ -142,8 +139,8 @@ def test_a_truncated_file_is_refused(whole: bytes, share: float) -> None:
 
 @given(junk=st.binary(max_size=200))
 @settings(max_examples=100, deadline=None)
-def test_anything_behind_the_magic_is_refused_in_words(junk: bytes) -> None:
-    attempt(b"GGUF" + junk)
+def test_anything_behind_the_magic_is_refused_in_words(scratch: Path, junk: bytes) -> None:
+    attempt(b"GGUF" + junk, scratch)
 
 
 def number_at(data: bytes, mark: bytes, skip: int, value: int, code: str = "<Q") -> bytes:
