@@ -90,3 +90,15 @@ def test_it_answers_a_question(folder: Path) -> None:
     answer = generated(folder, QUESTION, "--chat", "--max-tokens", "40")
     assert "Paris" in str(answer["text"])
     assert answer["finish_reason"] == "stop"
+
+
+def test_verbs_take_its_name_for_its_folder(gguf_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FULMEN_CACHE_DIR", str(tmp_path))
+    (tmp_path / "downloads").mkdir()
+    (tmp_path / "downloads" / gguf_file.name).symlink_to(gguf_file)
+    commands = (["model", "show"], ["export", "--to", "huggingface", "--no-check", "--out", str(tmp_path / "back")])
+    for words in commands:
+        command = [sys.executable, "-m", "fulmen_core", *words, "--model", "smollm2", "--json"]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+    assert json.loads((tmp_path / "back" / "config.json").read_text())["model_type"] == "llama"

@@ -10,6 +10,7 @@ from typing import Any
 
 from fulmen_core.artefacts import check_replaceable
 from fulmen_core.cli import arguments, context
+from fulmen_core.cli.model_source import model_directory
 from fulmen_core.cli.output import note, print_json
 from fulmen_core.errors import UserError
 
@@ -27,6 +28,7 @@ def run(argv: Sequence[str]) -> int:
         "--check", action=BooleanOptionalAction, default=True, help="compare logits and greedy answers with the model"
     )
     args = parser.parse_args(argv)
+    args.model = model_directory(args.model)
     if not args.model.is_dir():
         raise UserError(f"there is no model folder {args.model}", remedy="check --model")
     check_replaceable(args.out)

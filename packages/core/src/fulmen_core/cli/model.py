@@ -81,13 +81,14 @@ def describe(config: Any, context: int | None = None) -> dict[str, Any]:
 
 
 def _config(preset: str | None, directory: Path | None) -> Any:
+    from fulmen_core.cli.model_source import model_directory
     from fulmen_core.model.config_file import load_config
     from fulmen_core.model.presets import load_preset
 
     if preset is not None:
         return load_preset(preset)
     assert directory is not None  # the parser requires one of the two
-    return load_config(directory)
+    return load_config(model_directory(directory))
 
 
 def _print(summary: dict[str, Any]) -> None:
