@@ -3,7 +3,7 @@
     python bench/contended_threads.py --json
 
 For each number of threads and each way of OpenMP's waiting, tokens a second alone and beside the neighbour. `chosen` is
-what `fulmen` takes by itself (passive waiting; with the neighbour there, when it looks); `kept` is its rate beside the
+what `fulmen` takes by itself (spin 1000; with the neighbour there, when it looks); `kept` is its rate beside the
 neighbour as a share of one thread alone. The goal is one half or more.
 """
 
@@ -148,7 +148,7 @@ def main() -> int:
     rows = []
     for kind in ("train", "decode") if args.model else ("train",):
         settings = [(1, "default"), *((most, waiting) for waiting in (WAITING if kind == "train" else ["default"]))]
-        for threads, waiting in [*settings, (0, "passive")]:
+        for threads, waiting in [*settings, (0, "spin 1000")]:
             alone, beside = (measure(kind, threads, waiting, present, args) for present in (False, True))
             row = {"step": kind, "threads": threads or "chosen", "waiting": waiting}
             row |= {"alone": alone["rate"], "beside": beside["rate"], "took": [alone["threads"], beside["threads"]]}

@@ -216,14 +216,23 @@ def test_threads_reach_the_numeric_libraries(site: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "policy"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"), ({"GOMP_SPINCOUNT": "9"}, "None")]
+    ("said", "told"),
+    [
+        ({}, "None 1000"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE None"),
+        ({"GOMP_SPINCOUNT": "9"}, "None 9"),
+        ({"KMP_BLOCKTIME": "1"}, "None None"),
+    ],
 )
-def test_waiting_threads_sleep_unless_the_environment_says_how_they_wait(
-    site: Any, monkeypatch: pytest.MonkeyPatch, said: dict[str, str], policy: str
+def test_waiting_threads_soon_sleep_unless_the_environment_says_how_they_wait(
+    site: Any, monkeypatch: pytest.MonkeyPatch, said: dict[str, str], told: str
 ) -> None:
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)  # set by verbs that ran in this process
-    install_verb(site, "fly", "import os\ndef run(argv):\n    print(os.environ.get('OMP_WAIT_POLICY'))\n    return 0")
-    assert fulmen(site, "fly", env=said).stdout == f"{policy}\n"
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)  # set by verbs that ran in this process
+    verb = f"import os\ndef run(argv):\n    print(*(os.environ.get(name) for name in {names}))\n    return 0"
+    install_verb(site, "fly", verb)
+    assert fulmen(site, "fly", env=said).stdout == f"{told}\n"
 
 
 # -- faults ------------------------------------------------------------------------------------------------------------

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 
 
-#: OpenMP threads sleep while they wait. By default they spin for milliseconds, and burn the core that the thread they
-#: wait for may need: beside one busy neighbour, training on two threads kept a tenth of its speed; so, nine tenths
-#: (`bench/contended_threads.py`).
-_WAITING = {"OMP_WAIT_POLICY": "PASSIVE"}
+#: OpenMP threads spin for some microseconds while they wait, then sleep. By default they spin for milliseconds and burn
+#: the core that the thread they wait for may need: beside a busy neighbour, training on two threads keeps a third of its
+#: speed. To sleep at once costs a quarter of the speed where there is none (docs/explanation/performance.md).
+_WAITING = {"GOMP_SPINCOUNT": "1000"}
 _WAITING_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
