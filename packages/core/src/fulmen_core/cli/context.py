@@ -17,8 +17,8 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS
 
 
 #: OpenMP threads spin for some microseconds while they wait, then sleep. By default they spin for milliseconds and burn
-#: the core that the thread they wait for may need: beside a busy neighbour, training on two threads keeps a third of its
-#: speed. To sleep at once costs a quarter of the speed where there is none (docs/explanation/performance.md).
+#: the core that the thread they wait for may need: beside a busy neighbour, training on two threads keeps a third of
+#: its speed. To sleep at once costs a quarter of the speed where there is none (docs/explanation/performance.md).
 _WAITING = {"GOMP_SPINCOUNT": "1000"}
 _WAITING_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
