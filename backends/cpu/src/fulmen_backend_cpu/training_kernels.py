@@ -6,7 +6,7 @@ Their library is apart from the serving kernels', as it shares torch's OpenMP th
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from ctypes import c_float, c_int, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
@@ -39,9 +39,18 @@ _SIGNATURES = {
     "combine": "iipplpll",
     "swiglu_forward": "ippppll",
     "swiglu_backward": "ipppppppll",
+    "experts_forward": "ippppppllllppp",
+    "experts_backward": "ippppppppllllppppppppp",
 }
 _PART = ctypes.CFUNCTYPE(None)
 _TYPES = {"p": c_void_p, "l": c_int64, "i": c_int, "f": c_float}
+
+
+@cache
+def panels_are_faster() -> bool:
+    """Whether products of bfloat16 are faster by panels than in torch's library, which has kernels for matrix units."""
+    capabilities: Mapping[str, Any] = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16")) and not capabilities.get("amx_bf16")
 
 
 @cache
@@ -113,3 +122,19 @@ class TrainingKernels:
             selected_NK.data_ptr(), pairs, experts, unit, ends_E.data_ptr(), row_M.data_ptr(), pair_R.data_ptr()
         )
         return ends_E, row_M, pair_R[:rows]
+
+    def gather(self, x_ND: Tensor, pair_R: Tensor, top_k: int, dtype: torch.dtype) -> Tensor:
+        """Each row its token's vector, [R, D]; filler is zero."""
+        rows, width = len(pair_R), x_ND.shape[1]
+        x_RD = x_ND.new_empty(rows, width, dtype=dtype)
+        low = int(x_ND.dtype is torch.bfloat16), int(dtype is torch.bfloat16)
+        self.call("gather", *low, x_ND, pair_R, top_k, x_RD, rows, width)
+        return x_RD
+
+    def combine(self, y_RD: Tensor, row_M: Tensor, top_k: int, dtype: torch.dtype) -> Tensor:
+        """Each token the sum of its rows, [N, D]."""
+        tokens, width = len(row_M) // top_k, y_RD.shape[1]
+        y_ND = y_RD.new_empty(tokens, width, dtype=dtype)
+        low = int(y_RD.dtype is torch.bfloat16), int(dtype is torch.bfloat16)
+        self.call("combine", *low, y_RD, row_M, top_k, y_ND, tokens, width)
+        return y_ND

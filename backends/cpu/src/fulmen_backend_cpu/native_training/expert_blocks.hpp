@@ -167,14 +167,14 @@ void experts_backward_rows(const float* grad_ND, const X* x_ND, const float* gat
     }
 }
 
-// left transposed times right, [L, C], of two matrices in panels with so many pairs of rows; four panels of C.
-inline void multiply_transposed(const uint16_t* left, int64_t lefts, const uint16_t* right, int panels, int64_t pairs, float* out,
+// left transposed times right, [L, C], of columns in panels of so many pairs of rows.
+inline void multiply_transposed(const uint16_t* left, int64_t lefts, const uint16_t* right, int64_t columns, int64_t pairs, float* out,
                                 int64_t stride) {
     constexpr int64_t STEP = 128;  // pairs: with so many, a strip of both stays in the second cache
     for (int64_t k = 0; k < pairs; k += STEP)
         for (int64_t l = 0; l < lefts; l += LANES)
-            multiply(by_columns(left + l * 2 * pairs + k * 2 * LANES), LANES, right + k * 2 * LANES, panels, std::min(STEP, pairs - k),
-                     pairs * 2 * LANES, out + l * stride, stride, k > 0);
+            multiply(by_columns(left + l * 2 * pairs + k * 2 * LANES), LANES, right + k * 2 * LANES, (int)columns / LANES,
+                     std::min(STEP, pairs - k), pairs * 2 * LANES, out + l * stride, stride, k > 0);
 }
 
 inline void experts_backward_weights(const Kept& kept, const int32_t* ends_E, const ExpertSizes& s, float* grad_gate_up_EGD,
@@ -184,13 +184,13 @@ inline void experts_backward_weights(const Kept& kept, const int32_t* ends_E, co
     for (int64_t i = 0; i < s.experts * strips; i++) {
         const int64_t expert = i / strips, column = i % strips * 4 * LANES;
         const int64_t first = expert ? ends_E[expert - 1] : 0, rows = ends_E[expert] - first;
-        const int columns = (int)std::min<int64_t>(4 * LANES, s.width - column);
+        const int64_t columns = std::min<int64_t>(4 * LANES, s.width - column);
         const auto gradient = [&](const uint16_t* left, int64_t lefts, const uint16_t* right, float* out_ELD) {
             float* out = out_ELD + expert * lefts * s.width + column;
             if (rows == 0)
                 for (int64_t l = 0; l < lefts; l++) std::fill(out + l * s.width, out + l * s.width + columns, 0.0f);
             else
-                multiply_transposed(left + first * lefts, lefts, right + first * s.width + column * rows, columns / LANES, rows / 2, out,
+                multiply_transposed(left + first * lefts, lefts, right + first * s.width + column * rows, columns, rows / 2, out,
                                     s.width);
         };
         gradient(kept.grad_gate_up, s.outer(), kept.x, grad_gate_up_EGD);

@@ -8,9 +8,9 @@
 namespace fulmen {
 
 // `count` rounded up to a multiple of `unit`, which doubles with every doubling of the count above 16 units: few different
-// sizes, and filler of an eighth at most.
+// sizes, and filler of an eighth at most. A unit of one or two is kept.
 inline int64_t rounded_rows(int64_t count, int64_t unit) {
-    if (unit == 1) return count;
+    if (unit <= 2) return (count + unit - 1) / unit * unit;
     while (count > 16 * unit) unit *= 2;
     return (count + unit - 1) / unit * unit;
 }

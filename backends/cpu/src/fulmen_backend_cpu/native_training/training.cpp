@@ -1,24 +1,12 @@
 // The operations of a training step that torch has no fast form of, for ctypes: pointers into tensors, sizes, threads.
-// `bf16` says what `void*` elements are: bfloat16, or float.
 
 #include "experts.hpp"
+#include "exports.hpp"
 #include "layout.hpp"
 #include "norm.hpp"
 #include "softmax.hpp"
 
 using namespace fulmen;
-
-#define EXPORT extern "C" __attribute__((visibility("default"))) void
-#define TYPED(call)                \
-    do {                           \
-        if (bf16) {                \
-            using T = uint16_t;    \
-            call;                  \
-        } else {                   \
-            using T = float;       \
-            call;                  \
-        }                          \
-    } while (0)
 
 // Asked when the library is tried out.
 extern "C" __attribute__((visibility("default"))) int fulmen_features() {
