@@ -1,11 +1,17 @@
-"""One training step of each contestant: Fulmen through its public path, and a Qwen3-MoE of the same dimensions."""
+"""One training step of each contestant: Fulmen through its public path, and a Qwen3-MoE of the same dimensions.
+
+Every step has another batch, as in training: experts get other numbers of rows each time. The learning rate is next to
+nothing, which costs a step as much as any other: routers stay as they were initialised, where the two are alike. Trained
+on random tokens they would collapse, each in its own time, until all tokens go to the same few experts.
+"""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -21,6 +27,8 @@ from fulmen_trainer.linear_loss import linear_cross_entropy
 from fulmen_trainer.optimizers import OptimizerConfig, build_optimizer
 
 DOCUMENT = 300  # tokens of a document on the average
+BATCHES = 64  # until they repeat
+LEARNING_RATE = 1e-7
 
 Step = Callable[[], float]
 
@@ -56,6 +64,10 @@ class Batch:
         )
 
 
+def _batches(vocabulary: int, rows: int, tokens: int) -> Iterator[Batch]:
+    return cycle([Batch.random(vocabulary, rows, tokens, seed) for seed in range(BATCHES)])
+
+
 def fulmen(
     config: ModelConfig, rows: int, tokens: int, *, optimizer: str = "adamw", compile_model: bool = False
 ) -> Contestant:
@@ -64,11 +76,14 @@ def fulmen(
     model = Transformer(config)
     program = Registry.discover().backend("cpu").prepare_training(model, TrainPlan(compile=compile_model))
     products = torch.bfloat16 if program.choices["dtype"] == "bfloat16" else torch.float32
-    updates = build_optimizer(model, OptimizerConfig.model_validate({"name": optimizer, "lr": 1e-3}), products=products)
-    batch = Batch.random(config.vocab_size, rows, tokens)
+    updates = build_optimizer(
+        model, OptimizerConfig.model_validate({"name": optimizer, "lr": LEARNING_RATE}), products=products
+    )
+    batches = _batches(config.vocab_size, rows, tokens)
     weights_N = torch.full((rows * tokens,), 1 / (rows * tokens))
 
     def step() -> float:
+        batch = next(batches)
         with program.autocast():
             output = program.model(
                 batch.ids_BT1[:, :-1], positions_BT=batch.positions_BT, segments_BT=batch.segments_BT
@@ -130,11 +145,12 @@ def transformers(config: ModelConfig, rows: int, tokens: int, settings: Mapping[
     model: Any = Qwen3MoeForCausalLM(Qwen3MoeConfig(**sizes))
     model.set_experts_implementation(settings["experts"])
     model.train()
-    updates = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), fused=True)
+    updates = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95), fused=True)
     called = torch.compile(model) if settings["compile"] == "yes" else model
-    ids_BT = Batch.random(config.vocab_size, rows, tokens).ids_BT1[:, :-1]
+    batches = _batches(config.vocab_size, rows, tokens)
 
     def step() -> float:
+        ids_BT = next(batches).ids_BT1[:, :-1]
         low = settings["dtype"] == "bfloat16"
         with torch.autocast("cpu", torch.bfloat16) if low else nullcontext():
             loss = called(input_ids=ids_BT, labels=ids_BT).loss

@@ -104,12 +104,13 @@ inline void multiply(const Left& left, int rows, const uint16_t* right, int pane
 // Rows [2 * pairs][C], `stride` elements apart, as panels whose next one is `panel` elements further: rows are summed over.
 template <class T>
 void panels_of_rows(const T* rows, int64_t stride, int64_t pairs, int columns, uint16_t* out, int64_t panel) {
-    for (int64_t k = 0; k < pairs; k++) {
-        const T *even = rows + 2 * k * stride, *odd = even + stride;
-        for (int c = 0; c < columns; c += LANES) {
-            const u32x16 low = __builtin_convertvector(to_bf16(get(even + c)), u32x16);
-            const u32x16 high = __builtin_convertvector(to_bf16(get(odd + c)), u32x16);
-            store(out + c / LANES * panel + k * 2 * LANES, low | high << 16);
+    for (int c = 0; c < columns; c += LANES) {
+        uint16_t* to = out + c / LANES * panel;
+        for (int64_t k = 0; k < pairs; k++, to += 2 * LANES) {
+            const T *even = rows + 2 * k * stride + c, *odd = even + stride;
+            const u32x16 low = __builtin_convertvector(to_bf16(get(even)), u32x16);
+            const u32x16 high = __builtin_convertvector(to_bf16(get(odd)), u32x16);
+            store(to, low | high << 16);
         }
     }
 }
