@@ -1,8 +1,8 @@
 """One training step of each contestant: Fulmen through its public path, and a Qwen3-MoE of the same dimensions.
 
 Every step has another batch, as in training: experts get other numbers of rows each time. The learning rate is next to
-nothing, which costs a step as much as any other: routers stay as they were initialised, where the two are alike. Trained
-on random tokens they would collapse, each in its own time, until all tokens go to the same few experts.
+nothing, which costs a step as much as any other: routers stay as they were initialised, where the two are alike.
+Trained on random tokens they would collapse, each in its own time, until all tokens go to the same few experts.
 """
 
 from __future__ import annotations
@@ -76,9 +76,8 @@ def fulmen(
     model = Transformer(config)
     program = Registry.discover().backend("cpu").prepare_training(model, TrainPlan(compile=compile_model))
     products = torch.bfloat16 if program.choices["dtype"] == "bfloat16" else torch.float32
-    updates = build_optimizer(
-        model, OptimizerConfig.model_validate({"name": optimizer, "lr": LEARNING_RATE}), products=products
-    )
+    settings = OptimizerConfig.model_validate({"name": optimizer, "lr": LEARNING_RATE})
+    updates = build_optimizer(model, settings, products=products)
     batches = _batches(config.vocab_size, rows, tokens)
     weights_N = torch.full((rows * tokens,), 1 / (rows * tokens))
 

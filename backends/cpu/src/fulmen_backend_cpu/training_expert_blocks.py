@@ -50,16 +50,14 @@ class _ExpertBlocks(torch.autograd.Function):
         kernels = load_kernels()
         x_ND, gate_up_EGD, down_EFD, weights_NK, ends_E, row_M, pair_R, gate_up_RG = ctx.saved_tensors
         experts, inner, width = down_EFD.shape
-        rows = len(pair_R)
-        kept = [gate_up_RG.new_empty(rows, columns) for columns in (width, width, inner, 2 * inner)]
-        grad_x_RD = gate_up_RG.new_empty(rows, width)
+        grad_x_RD = gate_up_RG.new_empty(len(pair_R), width)
         grad_weights_NK = torch.empty_like(weights_NK)
         grad_gate_up_EGD, grad_down_EFD = torch.empty_like(gate_up_EGD), torch.empty_like(down_EFD)
         kernels.call(
             "experts_backward",
             int(x_ND.dtype is torch.bfloat16),
             *(grad_ND.float().contiguous(), x_ND, gate_up_EGD, down_EFD, ends_E, pair_R, weights_NK, gate_up_RG),
-            *(experts, width, inner, ctx.top_k, gate_up_RG.new_empty(3 * down_EFD.numel()), *kept),
+            *(experts, width, inner, ctx.top_k, gate_up_RG.new_empty(3 * down_EFD.numel())),
             *(grad_x_RD, grad_weights_NK, grad_gate_up_EGD, grad_down_EFD),
         )
         grad_x_ND = kernels.combine(grad_x_RD, row_M, ctx.top_k, x_ND.dtype)

@@ -40,7 +40,7 @@ _SIGNATURES = {
     "swiglu_forward": "ippppll",
     "swiglu_backward": "ipppppppll",
     "experts_forward": "ippppppllllppp",
-    "experts_backward": "ippppppppllllppppppppp",
+    "experts_backward": "ippppppppllllppppp",
 }
 _PART = ctypes.CFUNCTYPE(None)
 _TYPES = {"p": c_void_p, "l": c_int64, "i": c_int, "f": c_float}

@@ -16,12 +16,9 @@ EXPORT fulmen_experts_forward(int bf16, const void* x, const float* gate_up, con
 
 EXPORT fulmen_experts_backward(int bf16, const float* grad, const void* x, const float* gate_up, const float* down, const int32_t* ends,
                                const int32_t* pair, const float* weight, const uint16_t* gate_up_rows, int64_t experts, int64_t width,
-                               int64_t inner, int64_t top_k, uint16_t* packed, uint16_t* kept_x, uint16_t* kept_grad, uint16_t* kept_hidden,
-                               uint16_t* kept_gate_up, uint16_t* grad_x, float* grad_weight, float* grad_gate_up, float* grad_down,
-                               int threads) {
+                               int64_t inner, int64_t top_k, uint16_t* packed, uint16_t* grad_x, float* grad_weight, float* grad_gate_up,
+                               float* grad_down, int threads) {
     const ExpertSizes s{experts, width, inner, top_k};
-    const Kept kept{kept_x, kept_grad, kept_hidden, kept_gate_up};
-    TYPED((experts_backward_rows(grad, (const T*)x, gate_up, down, ends, pair, weight, gate_up_rows, s, packed,
-                                 packed + experts * s.outer() * width, kept, grad_x, grad_weight, threads)));
-    experts_backward_weights(kept, ends, s, grad_gate_up, grad_down, threads);
+    TYPED((experts_backward(grad, (const T*)x, gate_up, down, ends, pair, weight, gate_up_rows, s, packed,
+                            packed + experts * s.outer() * width, grad_x, grad_weight, grad_gate_up, grad_down, threads)));
 }

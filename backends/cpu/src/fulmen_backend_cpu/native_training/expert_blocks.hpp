@@ -8,6 +8,9 @@
 #include "experts.hpp"
 #include "panels.hpp"
 
+#include <atomic>
+#include <thread>
+
 namespace fulmen {
 
 struct ExpertSizes {
@@ -21,16 +24,12 @@ struct Span {
 
 constexpr int64_t BLOCK_ROWS = 96;
 
-// Rows of every expert, in blocks as even as can be.
-inline std::vector<Span> blocks_of(const int32_t* ends_E, int64_t experts) {
-    std::vector<Span> blocks;
-    for (int64_t e = 0, first = 0; e < experts; first = ends_E[e++]) {
-        const int64_t rows = ends_E[e] - first;
-        if (rows == 0) continue;
-        const int64_t each = round_up(detail::even_part((int)rows, BLOCK_ROWS), 2);
-        for (int64_t r = 0; r < rows; r += each) blocks.push_back({e, first + r, std::min(each, rows - r)});
-    }
-    return blocks;
+// Rows [first, first + rows) of an expert in parts as even as can be, none above `most`, each of an even number of rows.
+inline std::vector<Span> parts_of(const Span& span, int64_t most) {
+    std::vector<Span> parts;
+    const int64_t each = round_up(detail::even_part((int)span.rows, (int)most), 2);
+    for (int64_t r = 0; r < span.rows; r += each) parts.push_back({span.expert, span.first + r, std::min(each, span.rows - r)});
+    return parts;
 }
 
 // Experts that have rows.
@@ -39,6 +38,13 @@ inline std::vector<Span> spans_of(const int32_t* ends_E, int64_t experts) {
     for (int64_t e = 0, first = 0; e < experts; first = ends_E[e++])
         if (ends_E[e] > first) spans.push_back({e, first, ends_E[e] - first});
     return spans;
+}
+
+inline std::vector<Span> blocks_of(const std::vector<Span>& spans) {
+    std::vector<Span> blocks;
+    for (const Span& span : spans)
+        for (const Span& block : parts_of(span, BLOCK_ROWS)) blocks.push_back(block);
+    return blocks;
 }
 
 // One expert's two weights [G, D] and [F, D] in panels: for the products of the forward pass (x, then hidden units), or of
@@ -97,8 +103,8 @@ template <class X>
 void experts_forward(const X* x_ND, const float* gate_up_EGD, const float* down_EFD, const int32_t* ends_E, const int32_t* pair_R,
                      const float* weight_M, const ExpertSizes& s, uint16_t* gate_up, uint16_t* down, uint16_t* gate_up_RG, uint16_t* y_RD,
                      int threads) {
-    pack_all_weights(false, gate_up_EGD, down_EFD, spans_of(ends_E, s.experts), s, gate_up, down, threads);
-    const std::vector<Span> blocks = blocks_of(ends_E, s.experts);
+    const std::vector<Span> spans = spans_of(ends_E, s.experts), blocks = blocks_of(spans);
+    pack_all_weights(false, gate_up_EGD, down_EFD, spans, s, gate_up, down, threads);
 #pragma omp parallel num_threads(threads)
     {
         BlockMemory memory(s);
@@ -120,82 +126,93 @@ void experts_forward(const X* x_ND, const float* gate_up_EGD, const float* down_
     }
 }
 
-// The four matrices of all rows that weights' gradients are products of, in panels, expert after expert.
-struct Kept {
-    uint16_t *x, *grad, *hidden, *grad_gate_up;
+// left transposed times right, [L, C], of columns in panels of so many pairs of rows; or plus that.
+inline void multiply_transposed(const std::vector<uint16_t>& left, int64_t lefts, const std::vector<uint16_t>& right, int64_t columns,
+                                int64_t pairs, float* out_LC, bool add) {
+    constexpr int64_t STRIP = 4 * LANES;
+    for (int64_t c = 0; c < columns; c += STRIP)
+        for (int64_t l = 0; l < lefts; l += LANES)
+            multiply(by_columns(left.data() + l * 2 * pairs), LANES, right.data() + c * 2 * pairs, (int)std::min(STRIP, columns - c) / LANES,
+                     pairs, pairs * 2 * LANES, out_LC + l * columns + c, columns, add);
+}
+
+// A run of an expert's rows, the number of runs of the same expert that go before it.
+struct Segment {
+    Span span;
+    int turn;
 };
 
+constexpr int64_t SEGMENT_BYTES = 512 << 10;  // of what is kept of a segment: half of a second cache
+
+// Segments of all experts, the first of each before the second of any: neighbours in the list seldom wait for each other.
+inline std::vector<Segment> segments_of(const std::vector<Span>& spans, int64_t rows) {
+    std::vector<Segment> segments;
+    for (const Span& span : spans) {
+        int turn = 0;
+        for (const Span& part : parts_of(span, rows)) segments.push_back({part, turn++});
+    }
+    std::stable_sort(segments.begin(), segments.end(), [](const Segment& a, const Segment& b) { return a.turn < b.turn; });
+    return segments;
+}
+
+// All gradients, from that of y. A thread takes a segment through both: the rows, and their part of the weights' gradients,
+// which are added up in the order of the segments, whoever computed them.
 template <class X>
-void experts_backward_rows(const float* grad_ND, const X* x_ND, const float* gate_up_EGD, const float* down_EFD, const int32_t* ends_E,
-                           const int32_t* pair_R, const float* weight_M, const uint16_t* gate_up_RG, const ExpertSizes& s,
-                           uint16_t* gate_up, uint16_t* down, const Kept& kept, uint16_t* grad_x_RD, float* grad_weight_M, int threads) {
+void experts_backward(const float* grad_ND, const X* x_ND, const float* gate_up_EGD, const float* down_EFD, const int32_t* ends_E,
+                      const int32_t* pair_R, const float* weight_M, const uint16_t* gate_up_RG, const ExpertSizes& s, uint16_t* gate_up,
+                      uint16_t* down, uint16_t* grad_x_RD, float* grad_weight_M, float* grad_gate_up_EGD, float* grad_down_EFD,
+                      int threads) {
+    const int64_t width = s.width, inner = s.inner, outer = s.outer();
     const std::vector<Span> spans = spans_of(ends_E, s.experts);
     pack_all_weights(true, gate_up_EGD, down_EFD, spans, s, gate_up, down, threads);
-    std::vector<Span> of_expert(s.experts);
-    for (const Span& span : spans) of_expert[span.expert] = span;
-    const std::vector<Span> blocks = blocks_of(ends_E, s.experts);
+    const int64_t kept = std::max<int64_t>(BLOCK_ROWS, SEGMENT_BYTES / (2 * (2 * width + inner + outer)));
+    const std::vector<Segment> segments = segments_of(spans, kept);
+    std::vector<std::atomic<int>> done(s.experts);  // segments of each expert whose part has been added
 #pragma omp parallel num_threads(threads)
     {
         BlockMemory memory(s);
-        std::vector<uint16_t> rounded(BLOCK_ROWS * s.inner), grad_gate_up(BLOCK_ROWS * s.outer());
+        std::vector<uint16_t> rounded(BLOCK_ROWS * inner), grad_gate_up(BLOCK_ROWS * outer);
+        std::vector<uint16_t> kept_x((kept + 2) * width), kept_grad((kept + 2) * width), kept_hidden((kept + 2) * inner),
+            kept_gate_up((kept + 2) * outer);
         float* sums = memory.sums.data();
-#pragma omp for schedule(dynamic)
-        for (size_t i = 0; i < blocks.size(); i++) {
-            const auto [expert, first, rows] = blocks[i];
-            const int32_t* pair = pair_R + first;
-            const Span& all = of_expert[expert];
-            // Where this block's pairs of rows begin in the first panel of a matrix with so many columns.
-            const auto keep = [&, first = first, rows = rows](const uint16_t* block, int64_t columns, uint16_t* to) {
-                panels_of_rows(block, columns, rows / 2, (int)columns, to + all.first * columns + (first - all.first) * LANES,
-                               all.rows * LANES);
-            };
-            gather_block(grad_ND, pair, s, rows, memory.grad.data());
-            multiply(by_rows(memory.grad.data(), s.width), (int)rows, down + expert * s.inner * s.width, (int)s.inner / LANES, s.width / 2,
-                     s.width * LANES, sums, s.inner);
-            round_block(sums, rows * s.inner, rounded.data());
-            swiglu_backward(rounded.data(), gate_up_RG + first * s.outer(), pair, weight_M, grad_gate_up.data(), memory.hidden.data(),
-                            grad_weight_M, rows, (int)s.inner, 1);
-            multiply(by_rows(grad_gate_up.data(), s.outer()), (int)rows, gate_up + expert * s.outer() * s.width, (int)s.width / LANES,
-                     s.inner, s.outer() * LANES, sums, s.width);
-            round_block(sums, rows * s.width, grad_x_RD + first * s.width);
-            gather_block(x_ND, pair, s, rows, memory.x.data());
-            keep(memory.x.data(), s.width, kept.x);
-            keep(memory.grad.data(), s.width, kept.grad);
-            keep(memory.hidden.data(), s.inner, kept.hidden);
-            keep(grad_gate_up.data(), s.outer(), kept.grad_gate_up);
+#pragma omp for schedule(monotonic : dynamic)
+        for (size_t i = 0; i < segments.size(); i++) {
+            const auto& [segment, turn] = segments[i];
+            const uint16_t *gate_up_panels = gate_up + segment.expert * outer * width, *down_panels = down + segment.expert * inner * width;
+            for (const Span& block : parts_of(segment, BLOCK_ROWS)) {
+                const int rows = (int)block.rows;
+                const int32_t* pair = pair_R + block.first;
+                const auto keep = [&](const std::vector<uint16_t>& from, int64_t columns, std::vector<uint16_t>& to) {
+                    panels_of_rows(from.data(), columns, rows / 2, (int)columns, to.data() + (block.first - segment.first) * LANES,
+                                   segment.rows * LANES);
+                };
+                gather_block(grad_ND, pair, s, rows, memory.grad.data());
+                multiply(by_rows(memory.grad.data(), width), rows, down_panels, (int)inner / LANES, width / 2, width * LANES, sums, inner);
+                round_block(sums, rows * inner, rounded.data());
+                swiglu_backward(rounded.data(), gate_up_RG + block.first * outer, pair, weight_M, grad_gate_up.data(), memory.hidden.data(),
+                                grad_weight_M, rows, (int)inner, 1);
+                multiply(by_rows(grad_gate_up.data(), outer), rows, gate_up_panels, (int)width / LANES, inner, outer * LANES, sums, width);
+                round_block(sums, rows * width, grad_x_RD + block.first * width);
+                gather_block(x_ND, pair, s, rows, memory.x.data());
+                keep(memory.x, width, kept_x);
+                keep(memory.grad, width, kept_grad);
+                keep(memory.hidden, inner, kept_hidden);
+                keep(grad_gate_up, outer, kept_gate_up);
+            }
+            std::atomic<int>& added = done[segment.expert];
+            while (added.load(std::memory_order_acquire) < turn) std::this_thread::yield();
+            multiply_transposed(kept_gate_up, outer, kept_x, width, segment.rows / 2, grad_gate_up_EGD + segment.expert * outer * width,
+                                turn > 0);
+            multiply_transposed(kept_hidden, inner, kept_grad, width, segment.rows / 2, grad_down_EFD + segment.expert * inner * width,
+                                turn > 0);
+            added.store(turn + 1, std::memory_order_release);
         }
     }
-}
-
-// left transposed times right, [L, C], of columns in panels of so many pairs of rows.
-inline void multiply_transposed(const uint16_t* left, int64_t lefts, const uint16_t* right, int64_t columns, int64_t pairs, float* out,
-                                int64_t stride) {
-    constexpr int64_t STEP = 128;  // pairs: with so many, a strip of both stays in the second cache
-    for (int64_t k = 0; k < pairs; k += STEP)
-        for (int64_t l = 0; l < lefts; l += LANES)
-            multiply(by_columns(left + l * 2 * pairs + k * 2 * LANES), LANES, right + k * 2 * LANES, (int)columns / LANES,
-                     std::min(STEP, pairs - k), pairs * 2 * LANES, out + l * stride, stride, k > 0);
-}
-
-inline void experts_backward_weights(const Kept& kept, const int32_t* ends_E, const ExpertSizes& s, float* grad_gate_up_EGD,
-                                     float* grad_down_EFD, int threads) {
-    const int64_t strips = (s.width + 4 * LANES - 1) / (4 * LANES);
-#pragma omp parallel for schedule(dynamic) num_threads(threads)
-    for (int64_t i = 0; i < s.experts * strips; i++) {
-        const int64_t expert = i / strips, column = i % strips * 4 * LANES;
-        const int64_t first = expert ? ends_E[expert - 1] : 0, rows = ends_E[expert] - first;
-        const int64_t columns = std::min<int64_t>(4 * LANES, s.width - column);
-        const auto gradient = [&](const uint16_t* left, int64_t lefts, const uint16_t* right, float* out_ELD) {
-            float* out = out_ELD + expert * lefts * s.width + column;
-            if (rows == 0)
-                for (int64_t l = 0; l < lefts; l++) std::fill(out + l * s.width, out + l * s.width + columns, 0.0f);
-            else
-                multiply_transposed(left + first * lefts, lefts, right + first * s.width + column * rows, columns, rows / 2, out,
-                                    s.width);
-        };
-        gradient(kept.grad_gate_up, s.outer(), kept.x, grad_gate_up_EGD);
-        gradient(kept.hidden, s.inner, kept.grad, grad_down_EFD);
-    }
+    for (int64_t e = 0, first = 0; e < s.experts; first = ends_E[e++])
+        if (ends_E[e] == first) {
+            std::fill_n(grad_gate_up_EGD + e * outer * width, outer * width, 0.0f);
+            std::fill_n(grad_down_EFD + e * inner * width, inner * width, 0.0f);
+        }
 }
 
 }  // namespace fulmen
