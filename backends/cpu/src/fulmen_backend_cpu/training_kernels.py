@@ -39,6 +39,8 @@ _SIGNATURES = {
     "combine": "iipplpll",
     "swiglu_forward": "ippppll",
     "swiglu_backward": "ipppppppll",
+    "attention_forward": "plplplpllllllpp",
+    "attention_backward": "plplplplpllllllppppp",
 }
 _PART = ctypes.CFUNCTYPE(None)
 _TYPES = {"p": c_void_p, "l": c_int64, "i": c_int, "f": c_float}

@@ -1,0 +1,219 @@
+// Attention backward (FlashAttention-2, arXiv 2307.08691): weights are computed again from the scores and the forward pass's sums.
+//
+// A block of strips walks the keys that it sees. Each strip makes its weights and the gradients of its scores for some panels of
+// keys, and from the latter its queries' gradient; then each panel of keys gets its part of the keys' and values' gradients from
+// all rows of the block at once, as short sums would spend their time on loading and storing what they are added to.
+// Threads share parts of a kv head's queries; a part adds up gradients of keys and values of its own, and the parts' are
+// added in order, so that no result depends on who computed it.
+//
+// Legend: as in attention.hpp.
+#pragma once
+
+#include "attention.hpp"
+
+namespace fulmen {
+
+constexpr int64_t BACKWARD_PANELS = 16;  // of keys that a block meets at once
+constexpr int64_t BLOCK_OF_ROWS = 192;   // rows of a block, about
+constexpr int64_t ENOUGH_PARTS = 32;     // of all kv heads, for threads to share
+constexpr int64_t MOST_PARTS = 8;        // of one kv head: each has room for gradients of as many keys as it sees
+constexpr int64_t PART_TOKENS = 128;     // at least
+
+// The queries of a kv head that one thread walks, in strips, and where its gradients of keys lie: from panel `from` on.
+struct Part {
+    int64_t item, begin, end, from, at;
+};
+
+inline int64_t block_strips(const AttentionSizes& s) { return std::max<int64_t>(BLOCK_OF_ROWS / s.rows(), 1); }
+
+// Parts in the order of their queries, each kv head's one after the other; `floats` is the room that they need together.
+inline std::vector<Part> parts_of(const Reach& reach, const AttentionSizes& s, int64_t& floats) {
+    const int64_t wanted = std::min((ENOUGH_PARTS + s.items() - 1) / s.items(), MOST_PARTS);
+    const int64_t least = round_up(PART_TOKENS / LANES, (int)block_strips(s));
+    const int64_t each = std::max<int64_t>(round_up((int)((s.strips() + wanted - 1) / wanted), (int)block_strips(s)), least);
+    std::vector<Part> parts;
+    floats = 0;
+    for (int64_t item = 0; item < s.items(); item++)
+        for (int64_t begin = 0; begin < s.strips(); begin += each) {
+            const int64_t end = std::min(begin + each, s.strips()), from = reach.froms(item / s.kv_heads)[begin];
+            parts.push_back({item, begin, end, from, floats});
+            floats += 2 * (end - from) * LANES * s.width;
+        }
+    return parts;
+}
+
+// What a thread computes a block in.
+struct BackwardMemory {
+    int64_t strips, rows;                                      // of a block
+    std::vector<uint16_t> q, grad, o;                          // [rows, h], as left operands
+    std::vector<uint16_t> q_panels, grad_panels;               // the same in panels, summed over rows
+    std::vector<uint16_t> weights, grad_scores;                // a panel for each panel of keys, summed over rows
+    std::vector<uint16_t> grad_rows;                           // the gradient of a strip's scores as a left operand
+    std::vector<float> scores, grad_weights, grad_q, log_sum, mean;
+    explicit BackwardMemory(const AttentionSizes& s)
+        : strips(block_strips(s)), rows(strips * s.rows()), q(rows * s.width), grad(rows * s.width), o(rows * s.width),
+          q_panels(rows * s.width), grad_panels(rows * s.width), weights(rows * BACKWARD_PANELS * LANES),
+          grad_scores(rows * BACKWARD_PANELS * LANES), grad_rows(s.rows() * BACKWARD_PANELS * LANES),
+          scores(s.rows() * detail::MOST_PANELS * LANES), grad_weights(s.rows() * detail::MOST_PANELS * LANES), grad_q(rows * s.width),
+          log_sum(rows), mean(rows) {}
+};
+
+struct AttentionGradients {
+    uint16_t *q, *k, *v;  // [B, T, heads, h]
+};
+
+class AttentionBackward {
+  public:
+    AttentionBackward(const Tokens& grad, const Tokens& q, const Tokens& k, const Tokens& v, const uint16_t* o, const float* log_sum,
+                      const Visible& visible, const AttentionSizes& s, const AttentionGradients& grads)
+        : s(s), grad(grad), q(q), k(k), v(v), o{o, s.kv_heads * s.group * s.width}, log_sum(log_sum), visible(visible), grads(grads),
+          keys(s, true, true), values(s, true, false), reach(visible, s) {}
+
+    void run(int threads) {
+        pack_keys_and_values(keys, values, k, v, s, threads);
+        int64_t floats;
+        const std::vector<Part> parts = parts_of(reach, s, floats);
+        const auto sums = unwritten<float>(floats);
+#pragma omp parallel num_threads(threads)
+        {
+            BackwardMemory m(s);
+#pragma omp for schedule(dynamic)
+            for (size_t i = 0; i < parts.size(); i++) walk(parts[parts.size() - 1 - i], m, sums.get());  // the longest first
+#pragma omp for schedule(static)
+            for (int64_t i = 0; i < s.items() * s.strips(); i++) add_parts(parts, sums.get(), i / s.strips(), i % s.strips());
+        }
+    }
+
+  private:
+    const AttentionSizes s;
+    const Tokens grad, q, k, v, o;
+    const float* log_sum;
+    const Visible visible;
+    const AttentionGradients grads;
+    KeyPanels keys, values;
+    const Reach reach;
+
+    void walk(const Part& part, BackwardMemory& m, float* sums) const {
+        const int64_t each = (part.end - part.from) * LANES * s.width;
+        float *grad_k = sums + part.at, *grad_v = grad_k + each;
+        std::fill(grad_k, grad_k + 2 * each, 0.0f);
+        const int32_t* from = reach.froms(part.item / s.kv_heads);
+        for (int64_t begin = part.begin; begin < part.end; begin += m.strips) {
+            const int64_t end = std::min(begin + m.strips, part.end);
+            load_block(part.item, begin, end, m);
+            for (int64_t panel = from[begin]; panel < end; panel += BACKWARD_PANELS) {
+                const int64_t stop = std::min(panel + BACKWARD_PANELS, end);
+                for (int64_t strip = begin; strip < end; strip++)
+                    walk_strip(part.item, strip, strip - begin, std::max<int64_t>(panel, from[strip]), std::min(stop, strip + 1), panel, m);
+                for (int64_t p = panel; p < stop; p++) {
+                    int64_t first = std::max(begin, p), last = first;  // the strips that see it
+                    while (last < end && from[last] <= p) last++;
+                    add_rows(m.weights, m.grad_panels, first - begin, last - begin, p - panel, m, grad_v + (p - part.from) * LANES * s.width);
+                    add_rows(m.grad_scores, m.q_panels, first - begin, last - begin, p - panel, m, grad_k + (p - part.from) * LANES * s.width);
+                }
+            }
+            store_block(part.item, begin, end, m);
+        }
+    }
+
+    void load_block(int64_t item, int64_t begin, int64_t end, BackwardMemory& m) const {
+        const int64_t batch = item / s.kv_heads, kv_head = item % s.kv_heads, size = s.rows() * s.width;
+        for (int64_t strip = begin; strip < end; strip++) {
+            const int64_t at = (strip - begin) * size;
+            gather_strip(q, s, batch, kv_head, strip, s.group, m.q.data() + at);
+            gather_strip(grad, s, batch, kv_head, strip, s.group, m.grad.data() + at);
+            gather_strip(o, s, batch, kv_head, strip, s.group, m.o.data() + at);
+        }
+        const int64_t rows = (end - begin) * s.rows();
+        const int64_t there = std::min(rows, (s.tokens - begin * LANES) * s.group);
+        const float* sums = log_sum + (item * s.tokens + begin * LANES) * s.group;
+        for (int64_t r = 0; r < rows; r++) {
+            f32x16 along{};
+            for (int64_t d = 0; d < s.width; d += LANES) along += get(m.o.data() + r * s.width + d) * get(m.grad.data() + r * s.width + d);
+            m.mean[r] = sum(along);
+            m.log_sum[r] = r < there ? sums[r] : 0.0f;
+        }
+        panels_of_rows(m.q.data(), s.width, rows / 2, (int)s.width, m.q_panels.data(), m.rows * LANES);
+        panels_of_rows(m.grad.data(), s.width, rows / 2, (int)s.width, m.grad_panels.data(), m.rows * LANES);
+        std::fill(m.grad_q.begin(), m.grad_q.end(), 0.0f);
+    }
+
+    // Panels [from, to) of keys, where the memory of panels begins with `base`.
+    void walk_strip(int64_t item, int64_t strip, int64_t index, int64_t from, int64_t to, int64_t base, BackwardMemory& m) const {
+        if (from >= to) return;
+        const int64_t at = index * s.rows() * s.width, keys_here = (to - from) * LANES;
+        for (int64_t panel = from; panel < to;) {
+            const int64_t panels = detail::even_part((int)(to - panel), detail::MOST_PANELS);
+            keys.by_key(by_rows(m.q.data() + at, s.width), s.rows(), item, panel, panels, m.scores.data(), panels * LANES);
+            values.by_key(by_rows(m.grad.data() + at, s.width), s.rows(), item, panel, panels, m.grad_weights.data(), panels * LANES);
+            for (int64_t p = 0; p < panels; p++)
+                weigh(item, strip, index, panel + p, p, panels, panel + p - base, panel + p - from, keys_here, m);
+            panel += panels;
+        }
+        keys.by_width(by_rows(m.grad_rows.data(), keys_here), s.rows(), item, from, to - from, m.grad_q.data() + at, true);
+    }
+
+    // Weights and the gradient of scores of a strip for one panel of keys, the `p`-th of those just multiplied.
+    void weigh(int64_t item, int64_t strip, int64_t index, int64_t panel, int64_t p, int64_t panels, int64_t place, int64_t column,
+               int64_t stride, BackwardMemory& m) const {
+        const int64_t batch = item / s.kv_heads, first_row = index * s.rows(), at = (place * m.rows + first_row) * LANES;
+        const bool masked = panel < reach.wholes(batch)[strip] || panel >= strip;
+        const int32_t* first = visible.of(batch);
+        const float scale = s.scale(), scale_2 = scale * LOG2_E;
+        const auto row = [&](int64_t r, u32x16& weights, u32x16& grads) {
+            const int64_t query = strip * LANES + r / s.group;
+            f32x16 weight = power_of_two(load_f32(m.scores.data() + (r * panels + p) * LANES) * scale_2 - m.log_sum[first_row + r]);
+            if (masked && query < s.tokens) weight = seen(first[query], query, panel * LANES) ? weight : f32x16{};
+            const f32x16 change = load_f32(m.grad_weights.data() + (r * panels + p) * LANES) - m.mean[first_row + r];
+            const u16x16 rounded = to_bf16(weight * change * scale);
+            store(m.grad_rows.data() + r * stride + column * LANES, rounded);
+            weights = __builtin_convertvector(to_bf16(weight), u32x16);
+            grads = __builtin_convertvector(rounded, u32x16);
+        };
+        for (int64_t r = 0; r < s.rows(); r += 2) {
+            u32x16 weights[2], grads[2];
+            row(r, weights[0], grads[0]);
+            row(r + 1, weights[1], grads[1]);
+            store(m.weights.data() + at + r * LANES, weights[0] | weights[1] << 16);
+            store(m.grad_scores.data() + at + r * LANES, grads[0] | grads[1] << 16);
+        }
+    }
+
+    // What the rows of strips [first, last) of the block add to the gradient of one panel of keys or values.
+    void add_rows(const std::vector<uint16_t>& left, const std::vector<uint16_t>& right, int64_t first, int64_t last, int64_t place,
+                  const BackwardMemory& m, float* out) const {
+        if (first >= last) return;
+        const int64_t at = first * s.rows() * LANES;
+        multiply(by_columns(left.data() + place * m.rows * LANES + at), LANES, right.data() + at, (int)s.width / LANES,
+                 (last - first) * s.rows() / 2, m.rows * LANES, out, s.width, true);
+    }
+
+    void store_block(int64_t item, int64_t begin, int64_t end, const BackwardMemory& m) const {
+        const int64_t batch = item / s.kv_heads, kv_head = item % s.kv_heads, each = s.group * s.width;
+        for (int64_t t = begin * LANES; t < std::min(end * LANES, s.tokens); t++)
+            for (int64_t d = 0; d < each; d += LANES)
+                put(grads.q + ((batch * s.tokens + t) * s.kv_heads + kv_head) * each + d,
+                    load_f32(m.grad_q.data() + (t - begin * LANES) * each + d));
+    }
+
+    void add_parts(const std::vector<Part>& parts, const float* sums, int64_t item, int64_t panel) const {
+        const int64_t of_item = parts.size() / s.items(), size = LANES * s.width;
+        const int64_t there = std::min<int64_t>(LANES, s.tokens - panel * LANES);
+        for (int64_t d = 0; d < there * s.width; d += LANES) {
+            f32x16 grad_k{}, grad_v{};
+            for (int64_t i = item * of_item; i < (item + 1) * of_item; i++) {
+                const Part& part = parts[i];
+                if (panel < part.from || panel >= part.end) continue;
+                const float* at = sums + part.at + (panel - part.from) * size + d;
+                grad_k += load_f32(at);
+                grad_v += load_f32(at + (part.end - part.from) * size);
+            }
+            const int64_t t = panel * LANES + d / s.width, batch = item / s.kv_heads, kv_head = item % s.kv_heads;
+            const int64_t to = ((batch * s.tokens + t) * s.kv_heads + kv_head) * s.width + d % s.width;
+            put(grads.k + to, grad_k);
+            put(grads.v + to, grad_v);
+        }
+    }
+};
+
+}  // namespace fulmen
