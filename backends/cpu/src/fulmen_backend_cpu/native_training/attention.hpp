@@ -111,6 +111,15 @@ inline void gather_strip(const Tokens& x, const AttentionSizes& s, int64_t batch
     }
 }
 
+// Have a strip's rows fetched while others are computed: they lie too far apart for the processor to foresee.
+inline void prefetch_strip(const Tokens& x, const AttentionSizes& s, int64_t item, int64_t strip) {
+    const int64_t each = s.group * s.width;
+    for (int64_t t = strip * LANES; t < std::min((strip + 1) * LANES, s.tokens); t++) {
+        const uint16_t* row = x.at + (item / s.kv_heads * s.tokens + t) * x.stride + item % s.kv_heads * each;
+        for (int64_t d = 0; d < each; d += 2 * LANES) __builtin_prefetch(row + d, 0, 2);
+    }
+}
+
 // Keys or values of all kv heads in panels that hold them as columns (to sum over h), as rows (to sum over keys), or both.
 class KeyPanels {
   public:

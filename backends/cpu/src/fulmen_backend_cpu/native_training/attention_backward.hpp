@@ -45,13 +45,13 @@ inline std::vector<Part> parts_of(const Reach& reach, const AttentionSizes& s, i
 // What a thread computes a block in.
 struct BackwardMemory {
     int64_t strips, rows;                                      // of a block
-    std::vector<uint16_t> q, grad, o;                          // [rows, h], as left operands
+    std::vector<uint16_t> q, grad;                             // [rows, h], as left operands
     std::vector<uint16_t> q_panels, grad_panels;               // the same in panels, summed over rows
     std::vector<uint16_t> weights, grad_scores;                // a panel for each panel of keys, summed over rows
     std::vector<uint16_t> grad_rows;                           // the gradient of a strip's scores as a left operand
     std::vector<float> scores, grad_weights, grad_q, log_sum, mean;
     explicit BackwardMemory(const AttentionSizes& s)
-        : strips(block_strips(s)), rows(strips * s.rows()), q(rows * s.width), grad(rows * s.width), o(rows * s.width),
+        : strips(block_strips(s)), rows(strips * s.rows()), q(rows * s.width), grad(rows * s.width),
           q_panels(rows * s.width), grad_panels(rows * s.width), weights(rows * BACKWARD_PANELS * LANES),
           grad_scores(rows * BACKWARD_PANELS * LANES), grad_rows(s.rows() * BACKWARD_PANELS * LANES),
           scores(s.rows() * detail::MOST_PANELS * LANES), grad_weights(s.rows() * detail::MOST_PANELS * LANES), grad_q(rows * s.width),
@@ -103,8 +103,11 @@ class AttentionBackward {
             load_block(part.item, begin, end, m);
             for (int64_t panel = from[begin]; panel < end; panel += BACKWARD_PANELS) {
                 const int64_t stop = std::min(panel + BACKWARD_PANELS, end);
-                for (int64_t strip = begin; strip < end; strip++)
+                for (int64_t strip = begin; strip < end; strip++) {
+                    if (panel == from[begin] && strip + m.strips < part.end)
+                        for (const Tokens& x : {q, grad, o}) prefetch_strip(x, s, part.item, strip + m.strips);
                     walk_strip(part.item, strip, strip - begin, std::max<int64_t>(panel, from[strip]), std::min(stop, strip + 1), panel, m);
+                }
                 for (int64_t p = panel; p < stop; p++) {
                     int64_t first = std::max(begin, p), last = first;  // the strips that see it
                     while (last < end && from[last] <= p) last++;
@@ -122,17 +125,21 @@ class AttentionBackward {
             const int64_t at = (strip - begin) * size;
             gather_strip(q, s, batch, kv_head, strip, s.group, m.q.data() + at);
             gather_strip(grad, s, batch, kv_head, strip, s.group, m.grad.data() + at);
-            gather_strip(o, s, batch, kv_head, strip, s.group, m.o.data() + at);
         }
         const int64_t rows = (end - begin) * s.rows();
         const int64_t there = std::min(rows, (s.tokens - begin * LANES) * s.group);
         const float* sums = log_sum + (item * s.tokens + begin * LANES) * s.group;
-        for (int64_t r = 0; r < rows; r++) {
-            f32x16 along{};
-            for (int64_t d = 0; d < s.width; d += LANES) along += get(m.o.data() + r * s.width + d) * get(m.grad.data() + r * s.width + d);
-            m.mean[r] = sum(along);
-            m.log_sum[r] = r < there ? sums[r] : 0.0f;
-        }
+        std::fill(m.mean.begin(), m.mean.end(), 0.0f);
+        std::fill(m.log_sum.begin(), m.log_sum.end(), 0.0f);
+        std::copy(sums, sums + there, m.log_sum.data());
+        for (int64_t t = begin * LANES, r = 0; r < there; t++)
+            for (int64_t g = 0; g < s.group; g++, r++) {
+                const uint16_t *o_row = o.at + (((batch * s.tokens + t) * s.kv_heads + kv_head) * s.group + g) * s.width,
+                               *grad_row = m.grad.data() + r * s.width;
+                f32x16 along{};
+                for (int64_t d = 0; d < s.width; d += LANES) along += get(o_row + d) * get(grad_row + d);
+                m.mean[r] = sum(along);
+            }
         panels_of_rows(m.q.data(), s.width, rows / 2, (int)s.width, m.q_panels.data(), m.rows * LANES);
         panels_of_rows(m.grad.data(), s.width, rows / 2, (int)s.width, m.grad_panels.data(), m.rows * LANES);
         std::fill(m.grad_q.begin(), m.grad_q.end(), 0.0f);
@@ -146,37 +153,43 @@ class AttentionBackward {
             const int64_t panels = detail::even_part((int)(to - panel), detail::MOST_PANELS);
             keys.by_key(by_rows(m.q.data() + at, s.width), s.rows(), item, panel, panels, m.scores.data(), panels * LANES);
             values.by_key(by_rows(m.grad.data() + at, s.width), s.rows(), item, panel, panels, m.grad_weights.data(), panels * LANES);
-            for (int64_t p = 0; p < panels; p++)
-                weigh(item, strip, index, panel + p, p, panels, panel + p - base, panel + p - from, keys_here, m);
+            weigh(item, strip, index, panel, panels, base, (panel - from) * LANES, keys_here, m);
             panel += panels;
         }
         keys.by_width(by_rows(m.grad_rows.data(), keys_here), s.rows(), item, from, to - from, m.grad_q.data() + at, true);
     }
 
-    // Weights and the gradient of scores of a strip for one panel of keys, the `p`-th of those just multiplied.
-    void weigh(int64_t item, int64_t strip, int64_t index, int64_t panel, int64_t p, int64_t panels, int64_t place, int64_t column,
-               int64_t stride, BackwardMemory& m) const {
-        const int64_t batch = item / s.kv_heads, first_row = index * s.rows(), at = (place * m.rows + first_row) * LANES;
-        const bool masked = panel < reach.wholes(batch)[strip] || panel >= strip;
+    // Weights and gradients of scores of a strip for the panels of keys just multiplied, `panels` of them from `panel` on; the
+    // latter also as rows of `stride` elements, from `column` on.
+    void weigh(int64_t item, int64_t strip, int64_t index, int64_t panel, int64_t panels, int64_t base, int64_t column, int64_t stride,
+               BackwardMemory& m) const {
+        const int64_t batch = item / s.kv_heads, first_row = index * s.rows(), next = m.rows * LANES, whole = reach.wholes(batch)[strip];
         const int32_t* first = visible.of(batch);
         const float scale = s.scale(), scale_2 = scale * LOG2_E;
-        const auto row = [&](int64_t r, u32x16& weights, u32x16& grads) {
-            const int64_t query = strip * LANES + r / s.group;
-            f32x16 weight = power_of_two(load_f32(m.scores.data() + (r * panels + p) * LANES) * scale_2 - m.log_sum[first_row + r]);
-            if (masked && query < s.tokens) weight = seen(first[query], query, panel * LANES) ? weight : f32x16{};
-            const f32x16 change = load_f32(m.grad_weights.data() + (r * panels + p) * LANES) - m.mean[first_row + r];
-            const u16x16 rounded = to_bf16(weight * change * scale);
-            store(m.grad_rows.data() + r * stride + column * LANES, rounded);
-            weights = __builtin_convertvector(to_bf16(weight), u32x16);
-            grads = __builtin_convertvector(rounded, u32x16);
+        const float *log_sum = m.log_sum.data() + first_row, *mean = m.mean.data() + first_row;
+        const float *scores = m.scores.data(), *grad_weights = m.grad_weights.data();
+        uint16_t* grad_rows = m.grad_rows.data() + column;
+        uint16_t *weights = m.weights.data() + (panel - base) * next + first_row * LANES,
+                 *grad_scores = m.grad_scores.data() + (panel - base) * next + first_row * LANES;
+        const int64_t rows = s.rows(), group = s.group, tokens = s.tokens;
+        const auto one = [=](int64_t r, int64_t p, u16x16& weight_bits, u16x16& grad_bits) {
+            f32x16 weight = power_of_two(load_f32(scores + (r * panels + p) * LANES) * scale_2 - log_sum[r]);
+            if (panel + p < whole || panel + p >= strip) {
+                const int64_t query = strip * LANES + r / group;
+                if (query < tokens) weight = seen(first[query], query, (panel + p) * LANES) ? weight : f32x16{};
+            }
+            weight_bits = to_bf16(weight);
+            grad_bits = to_bf16(weight * (load_f32(grad_weights + (r * panels + p) * LANES) - mean[r]) * scale);
+            store(grad_rows + r * stride + p * LANES, grad_bits);
         };
-        for (int64_t r = 0; r < s.rows(); r += 2) {
-            u32x16 weights[2], grads[2];
-            row(r, weights[0], grads[0]);
-            row(r + 1, weights[1], grads[1]);
-            store(m.weights.data() + at + r * LANES, weights[0] | weights[1] << 16);
-            store(m.grad_scores.data() + at + r * LANES, grads[0] | grads[1] << 16);
-        }
+        for (int64_t r = 0; r < rows; r += 2)
+            for (int64_t p = 0; p < panels; p++) {
+                u16x16 weight[2], grad[2];
+                one(r, p, weight[0], grad[0]);
+                one(r + 1, p, weight[1], grad[1]);
+                store(weights + p * next + r * LANES, paired(weight[0], weight[1]));
+                store(grad_scores + p * next + r * LANES, paired(grad[0], grad[1]));
+            }
     }
 
     // What the rows of strips [first, last) of the block add to the gradient of one panel of keys or values.

@@ -23,9 +23,10 @@ struct StripMemory {
 // shrinks. Panels in [whole, strip) are seen by every query.
 inline void weigh(StripMemory& m, const AttentionSizes& s, const int32_t* first, int64_t strip, int64_t whole, int64_t panel, int64_t panels,
                   float scale, bool start) {
-    const int64_t keys = panels * LANES;
-    for (int64_t r = 0; r < s.rows(); r++) {
-        float* scores = m.scores.data() + r * keys;
+    const int64_t keys = panels * LANES, rows = s.rows();
+    float* scores = m.scores.data();
+    uint16_t* weights = m.weights.data();
+    for (int64_t r = 0; r < rows; r++, scores += keys, weights += keys) {
         const int64_t query = strip * LANES + r / s.group;
         f32x16 most_v = splat(UNSEEN);
         for (int64_t p = 0; p < panels; p++) {
@@ -40,7 +41,7 @@ inline void weigh(StripMemory& m, const AttentionSizes& s, const int32_t* first,
         f32x16 total{};
         for (int64_t p = 0; p < panels; p++) {
             const f32x16 weight = power_of_two(load_f32(scores + p * LANES) * scale - most);
-            put(m.weights.data() + r * keys + p * LANES, weight);
+            put(weights + p * LANES, weight);
             total += weight;
         }
         m.most[r] = most;
@@ -67,11 +68,12 @@ inline void attention_forward(const Tokens& q, const Tokens& k, const Tokens& v,
 #pragma omp parallel num_threads(threads)
     {
         StripMemory m(s);
-#pragma omp for schedule(dynamic, 2)
+#pragma omp for schedule(dynamic, 4)
         for (int64_t i = 0; i < s.items() * strips; i++) {
             const int64_t strip = i % strips, item = i / strips, batch = item / s.kv_heads, kv_head = item % s.kv_heads;
             const int64_t from = reach.froms(batch)[strip], to = strip + 1;
             gather_strip(q, s, batch, kv_head, strip, s.group, m.q.data());
+            if (strip + 1 < strips) prefetch_strip(q, s, item, strip + 1);
             for (int64_t panel = from; panel < to; panel += FORWARD_PANELS) {
                 const int64_t panels = std::min(FORWARD_PANELS, to - panel);
                 keys.by_key(by_rows(m.q.data(), s.width), rows, item, panel, panels, m.scores.data(), panels * LANES);
