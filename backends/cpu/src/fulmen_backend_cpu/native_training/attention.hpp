@@ -112,8 +112,8 @@ inline void gather_strip(const Tokens& x, const AttentionSizes& s, int64_t batch
 }
 
 // Have a strip's rows fetched while others are computed: they lie too far apart for the processor to foresee.
-inline void prefetch_strip(const Tokens& x, const AttentionSizes& s, int64_t item, int64_t strip) {
-    const int64_t each = s.group * s.width;
+inline void prefetch_strip(const Tokens& x, const AttentionSizes& s, int64_t item, int64_t strip, int64_t group) {
+    const int64_t each = group * s.width;
     for (int64_t t = strip * LANES; t < std::min((strip + 1) * LANES, s.tokens); t++) {
         const uint16_t* row = x.at + (item / s.kv_heads * s.tokens + t) * x.stride + item % s.kv_heads * each;
         for (int64_t d = 0; d < each; d += 2 * LANES) __builtin_prefetch(row + d, 0, 2);
@@ -130,6 +130,7 @@ class KeyPanels {
 
     // `memory` holds 16 * h elements.
     void pack(const Tokens& x, const AttentionSizes& s, int64_t item, int64_t panel, uint16_t* memory) {
+        prefetch_strip(x, s, item, panel + 2, 1);
         gather_strip(x, s, item / s.kv_heads, item % s.kv_heads, panel, 1, memory);
         if (columns) panel_of_columns(memory, width, width / 2, columns.get() + item * all + panel * LANES * width);
         if (rows) panels_of_rows(memory, width, LANES / 2, (int)width, rows.get() + item * all + panel * LANES * LANES, row_panel);

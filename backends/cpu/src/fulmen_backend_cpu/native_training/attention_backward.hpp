@@ -105,7 +105,7 @@ class AttentionBackward {
                 const int64_t stop = std::min(panel + BACKWARD_PANELS, end);
                 for (int64_t strip = begin; strip < end; strip++) {
                     if (panel == from[begin] && strip + m.strips < part.end)
-                        for (const Tokens& x : {q, grad, o}) prefetch_strip(x, s, part.item, strip + m.strips);
+                        for (const Tokens& x : {q, grad, o}) prefetch_strip(x, s, part.item, strip + m.strips, s.group);
                     walk_strip(part.item, strip, strip - begin, std::max<int64_t>(panel, from[strip]), std::min(stop, strip + 1), panel, m);
                 }
                 for (int64_t p = panel; p < stop; p++) {

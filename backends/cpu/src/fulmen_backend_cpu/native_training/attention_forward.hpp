@@ -73,7 +73,7 @@ inline void attention_forward(const Tokens& q, const Tokens& k, const Tokens& v,
             const int64_t strip = i % strips, item = i / strips, batch = item / s.kv_heads, kv_head = item % s.kv_heads;
             const int64_t from = reach.froms(batch)[strip], to = strip + 1;
             gather_strip(q, s, batch, kv_head, strip, s.group, m.q.data());
-            if (strip + 1 < strips) prefetch_strip(q, s, item, strip + 1);
+            prefetch_strip(q, s, item, strip + 1, s.group);
             for (int64_t panel = from; panel < to; panel += FORWARD_PANELS) {
                 const int64_t panels = std::min(FORWARD_PANELS, to - panel);
                 keys.by_key(by_rows(m.q.data(), s.width), rows, item, panel, panels, m.scores.data(), panels * LANES);
