@@ -52,8 +52,8 @@ def assert_exact(
     found = both_ways(form, inputs, first_keys(tokens, window, segments, HERE), grad)
     for a, b in zip(found, exact, strict=True):
         assert a.dtype is dtype
-        # A query that sees one key has no gradient: what is left is the rounding of sums that cancel.
-        assert (a.double() - b).norm() <= 16 * torch.finfo(dtype).eps * b.norm() + 1e-5 * grad.norm()
+        # The second term is for queries with few keys: what nearly cancels in their gradients was rounded before.
+        assert (a.double() - b).norm() <= torch.finfo(dtype).eps * (8 * b.norm() + grad.double().norm() / 4)
 
 
 @given(
@@ -89,11 +89,10 @@ def test_long_rows(form: Attend, dtype: torch.dtype, documents: bool) -> None:
     assert_exact(form, dtype, [torch.randn(1, 2000, heads, 32) for heads in (2, 1, 1)], None, segments)
 
 
-@every_form
-def test_scores_that_grow_along_a_row_and_leave_no_weight_elsewhere(form: Attend, dtype: torch.dtype) -> None:
+def test_a_running_softmax_forgets_what_later_scores_outweigh() -> None:
     growing = torch.linspace(0.1, 30, 700)[None, :, None, None]
     q, k, v = (torch.randn(1, 700, 2, 16) for _ in range(3))
-    assert_exact(form, dtype, (q.abs(), k.abs() * growing, v), None, None)
+    assert_exact(attend_fused, torch.bfloat16, (q.abs(), k.abs() * growing, v), None, None)
 
 
 @every_form

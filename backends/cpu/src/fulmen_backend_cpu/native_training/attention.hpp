@@ -111,15 +111,6 @@ inline void gather_strip(const Tokens& x, const AttentionSizes& s, int64_t batch
     }
 }
 
-// Have a strip's rows fetched while others are computed: they lie too far apart for the processor to foresee.
-inline void prefetch_strip(const Tokens& x, const AttentionSizes& s, int64_t item, int64_t strip, int64_t group) {
-    const int64_t each = group * s.width;
-    for (int64_t t = strip * LANES; t < std::min((strip + 1) * LANES, s.tokens); t++) {
-        const uint16_t* row = x.at + (item / s.kv_heads * s.tokens + t) * x.stride + item % s.kv_heads * each;
-        for (int64_t d = 0; d < each; d += 2 * LANES) __builtin_prefetch(row + d, 0, 2);
-    }
-}
-
 // Keys or values of all kv heads in panels that hold them as columns (to sum over h), as rows (to sum over keys), or both.
 class KeyPanels {
   public:
@@ -130,7 +121,6 @@ class KeyPanels {
 
     // `memory` holds 16 * h elements.
     void pack(const Tokens& x, const AttentionSizes& s, int64_t item, int64_t panel, uint16_t* memory) {
-        prefetch_strip(x, s, item, panel + 2, 1);
         gather_strip(x, s, item / s.kv_heads, item % s.kv_heads, panel, 1, memory);
         if (columns) panel_of_columns(memory, width, width / 2, columns.get() + item * all + panel * LANES * width);
         if (rows) panels_of_rows(memory, width, LANES / 2, (int)width, rows.get() + item * all + panel * LANES * LANES, row_panel);
@@ -138,7 +128,8 @@ class KeyPanels {
 
     // left [rows, h] times all keys of `panels` panels: [rows, panels * 16].
     void by_key(const Left& left, int64_t count, int64_t item, int64_t panel, int64_t panels, float* out, int64_t stride) const {
-        multiply(left, (int)count, columns.get() + item * all + panel * LANES * width, (int)panels, width / 2, LANES * width, out, stride);
+        multiply(left, (int)count, columns.get() + item * all + panel * LANES * width, (int)panels, width / 2, LANES * width, out,
+                 stride);
     }
 
     // left [rows, panels * 16] times what lies in `panels` panels, or plus that: [rows, h].
@@ -152,7 +143,8 @@ class KeyPanels {
     std::unique_ptr<uint16_t[]> columns, rows;
 };
 
-inline void pack_keys_and_values(KeyPanels& keys, KeyPanels& values, const Tokens& k, const Tokens& v, const AttentionSizes& s, int threads) {
+inline void pack_keys_and_values(KeyPanels& keys, KeyPanels& values, const Tokens& k, const Tokens& v, const AttentionSizes& s,
+                                 int threads) {
 #pragma omp parallel num_threads(threads)
     {
         const auto memory = unwritten<uint16_t>(LANES * s.width);

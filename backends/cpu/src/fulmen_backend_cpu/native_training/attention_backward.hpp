@@ -66,7 +66,7 @@ class AttentionBackward {
   public:
     AttentionBackward(const Tokens& grad, const Tokens& q, const Tokens& k, const Tokens& v, const uint16_t* o, const float* log_sum,
                       const Visible& visible, const AttentionSizes& s, const AttentionGradients& grads)
-        : s(s), grad(grad), q(q), k(k), v(v), o{o, s.kv_heads * s.group * s.width}, log_sum(log_sum), visible(visible), grads(grads),
+        : s(s), grad(grad), q(q), k(k), v(v), o(o), log_sum(log_sum), visible(visible), grads(grads),
           keys(s, true, true), values(s, true, false), reach(visible, s) {}
 
     void run(int threads) {
@@ -86,7 +86,8 @@ class AttentionBackward {
 
   private:
     const AttentionSizes s;
-    const Tokens grad, q, k, v, o;
+    const Tokens grad, q, k, v;
+    const uint16_t* o;  // [B, T, K*G, h]
     const float* log_sum;
     const Visible visible;
     const AttentionGradients grads;
@@ -103,16 +104,14 @@ class AttentionBackward {
             load_block(part.item, begin, end, m);
             for (int64_t panel = from[begin]; panel < end; panel += BACKWARD_PANELS) {
                 const int64_t stop = std::min(panel + BACKWARD_PANELS, end);
-                for (int64_t strip = begin; strip < end; strip++) {
-                    if (panel == from[begin] && strip + m.strips < part.end)
-                        for (const Tokens& x : {q, grad, o}) prefetch_strip(x, s, part.item, strip + m.strips, s.group);
+                for (int64_t strip = begin; strip < end; strip++)
                     walk_strip(part.item, strip, strip - begin, std::max<int64_t>(panel, from[strip]), std::min(stop, strip + 1), panel, m);
-                }
                 for (int64_t p = panel; p < stop; p++) {
                     int64_t first = std::max(begin, p), last = first;  // the strips that see it
                     while (last < end && from[last] <= p) last++;
-                    add_rows(m.weights, m.grad_panels, first - begin, last - begin, p - panel, m, grad_v + (p - part.from) * LANES * s.width);
-                    add_rows(m.grad_scores, m.q_panels, first - begin, last - begin, p - panel, m, grad_k + (p - part.from) * LANES * s.width);
+                    const int64_t to = (p - part.from) * LANES * s.width;
+                    add_rows(m.weights, m.grad_panels, first - begin, last - begin, p - panel, m, grad_v + to);
+                    add_rows(m.grad_scores, m.q_panels, first - begin, last - begin, p - panel, m, grad_k + to);
                 }
             }
             store_block(part.item, begin, end, m);
@@ -134,7 +133,7 @@ class AttentionBackward {
         std::copy(sums, sums + there, m.log_sum.data());
         for (int64_t t = begin * LANES, r = 0; r < there; t++)
             for (int64_t g = 0; g < s.group; g++, r++) {
-                const uint16_t *o_row = o.at + (((batch * s.tokens + t) * s.kv_heads + kv_head) * s.group + g) * s.width,
+                const uint16_t *o_row = o + (((batch * s.tokens + t) * s.kv_heads + kv_head) * s.group + g) * s.width,
                                *grad_row = m.grad.data() + r * s.width;
                 f32x16 along{};
                 for (int64_t d = 0; d < s.width; d += LANES) along += get(o_row + d) * get(grad_row + d);

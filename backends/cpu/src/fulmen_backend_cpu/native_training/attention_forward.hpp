@@ -21,8 +21,8 @@ struct StripMemory {
 
 // Scores of `panels` panels from `panel` on to weights 2^(scale * score - most), where `most` may grow: then what was summed before
 // shrinks. Panels in [whole, strip) are seen by every query.
-inline void weigh(StripMemory& m, const AttentionSizes& s, const int32_t* first, int64_t strip, int64_t whole, int64_t panel, int64_t panels,
-                  float scale, bool start) {
+inline void weigh(StripMemory& m, const AttentionSizes& s, const int32_t* first, int64_t strip, int64_t whole, int64_t panel,
+                  int64_t panels, float scale, bool start) {
     const int64_t keys = panels * LANES, rows = s.rows();
     float* scores = m.scores.data();
     uint16_t* weights = m.weights.data();
@@ -58,8 +58,8 @@ inline void weigh(StripMemory& m, const AttentionSizes& s, const int32_t* first,
 }
 
 // o [B, T, K*G, h], and for the backward pass the base-2 logarithm of each row's sum of 2^(scale * score), [B, K, T, G].
-inline void attention_forward(const Tokens& q, const Tokens& k, const Tokens& v, const Visible& visible, const AttentionSizes& s, uint16_t* o,
-                              float* log_sum, int threads) {
+inline void attention_forward(const Tokens& q, const Tokens& k, const Tokens& v, const Visible& visible, const AttentionSizes& s,
+                              uint16_t* o, float* log_sum, int threads) {
     KeyPanels keys(s, true, false), values(s, false, true);
     pack_keys_and_values(keys, values, k, v, s, threads);
     const Reach reach(visible, s);
@@ -73,7 +73,6 @@ inline void attention_forward(const Tokens& q, const Tokens& k, const Tokens& v,
             const int64_t strip = i % strips, item = i / strips, batch = item / s.kv_heads, kv_head = item % s.kv_heads;
             const int64_t from = reach.froms(batch)[strip], to = strip + 1;
             gather_strip(q, s, batch, kv_head, strip, s.group, m.q.data());
-            prefetch_strip(q, s, item, strip + 1, s.group);
             for (int64_t panel = from; panel < to; panel += FORWARD_PANELS) {
                 const int64_t panels = std::min(FORWARD_PANELS, to - panel);
                 keys.by_key(by_rows(m.q.data(), s.width), rows, item, panel, panels, m.scores.data(), panels * LANES);
