@@ -15,19 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fulmen_backend_cpu import training_attention
 from fulmen_backend_cpu.compiler import NativeUnavailable
-from fulmen_backend_cpu.training_attention import native_attend
 from fulmen_backend_cpu.training_cross_entropy import native_cross_entropy
 from fulmen_backend_cpu.training_experts import native_grouped
 from fulmen_backend_cpu.training_kernels import load_kernels
 from fulmen_backend_cpu.training_norm import native_norm_and_rotate, native_rms_norm
 from fulmen_backend_cpu.training_operations import native_operations
-from fulmen_core.model.attention import attend, norm_and_rotate
+from fulmen_core.model.attention import norm_and_rotate
 from fulmen_core.model.balance import balance_losses
 from fulmen_core.model.cross_entropy import cross_entropy
 from fulmen_core.model.experts import grouped
-from fulmen_core.model.masks import FirstKeys, build_mask, first_keys
 from fulmen_core.model.norm import RMSNorm, rms_norm
 from fulmen_core.model.operations import Operations
 from fulmen_core.model.presets import load_preset
@@ -61,48 +58,6 @@ def agree(
 def random_segments(rows: int, tokens: int, seed: int) -> Tensor:
     begins = torch.rand(rows, tokens, generator=torch.Generator().manual_seed(seed)) < 0.05
     return begins.cumsum(1)
-
-
-@given(
-    tokens=st.integers(1, 200),
-    window=st.sampled_from([None, 1, 5, 16, 50, 64, 300]),
-    heads=st.sampled_from([(1, 1), (4, 2), (3, 1)]),
-    documents=st.booleans(),
-    seed=st.integers(0, 2**31),
-)
-@settings(max_examples=30, deadline=None)
-@pytest.mark.parametrize("dtype", LOW, ids=str)
-def test_attention(
-    dtype: torch.dtype, tokens: int, window: int | None, heads: tuple[int, int], documents: bool, seed: int
-) -> None:
-    torch.manual_seed(seed)
-    segments = random_segments(2, tokens, seed) if documents else None
-    q, k, v = (torch.randn(2, tokens, count, 16) for count in (heads[0], heads[1], heads[1]))
-    here = torch.device("cpu")
-    mask, plain = first_keys(tokens, window, segments, here), build_mask(tokens, window, segments, here)
-    agree(lambda *x: native_attend(*x, mask), lambda *x: attend(*x, plain), (q, k, v), dtype)
-
-
-def test_attention_that_computes_its_weights_again_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    mask = first_keys(150, None, random_segments(2, 150, 3), torch.device("cpu"))
-    q, k, v = (torch.randn(2, 150, 2, 16, requires_grad=True) for _ in range(3))
-    results = []
-    for kept in (1024, 100):
-        monkeypatch.setattr(training_attention, "_KEPT_TOKENS", kept)
-        y = native_attend(q, k, v, mask)
-        results.append([y, *torch.autograd.grad(y.square().sum(), (q, k, v))])
-    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
-
-
-@pytest.mark.parametrize("window", [None, 7])
-def test_first_keys_are_the_mask(window: int | None) -> None:
-    segments, here = random_segments(2, 40, 5), torch.device("cpu")
-    first = first_keys(40, window, segments, here)
-    at = torch.arange(40)
-    expected = (at[:, None] >= at) & (segments[:, None, :, None] == segments[:, None, None, :])
-    expected &= (at[:, None] - at) < (window or 40)
-    assert isinstance(first, FirstKeys)
-    assert torch.equal(first.seen(), expected)
 
 
 @pytest.mark.parametrize("dtype", LOW, ids=str)

@@ -41,16 +41,25 @@ _SIGNATURES = {
     "swiglu_backward": "ipppppppll",
     "experts_forward": "ippppppllllppp",
     "experts_backward": "ippppppppllllppppp",
+    "attention_forward": "plplplpllllllpp",
+    "attention_backward": "plplplplpllllllppppp",
 }
 _PART = ctypes.CFUNCTYPE(None)
 _TYPES = {"p": c_void_p, "l": c_int64, "i": c_int, "f": c_float}
 
 
+def choose_panels(capabilities: Mapping[str, Any]) -> bool:
+    """Whether a processor with these `torch.cpu.get_capabilities()` is fastest in bfloat16 with products by panels.
+
+    They multiply with vectors; a processor that has matrix units (AMX) is faster in oneDNN's products, which use them.
+    """
+    return bool(capabilities.get("avx512_bf16")) and not capabilities.get("amx_bf16")
+
+
 @cache
 def panels_are_faster() -> bool:
-    """Whether products of bfloat16 are faster by panels than in torch's library, which has kernels for matrix units."""
-    capabilities: Mapping[str, Any] = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16")) and not capabilities.get("amx_bf16")
+    """`choose_panels` of this processor."""
+    return choose_panels(torch.cpu.get_capabilities())
 
 
 @cache

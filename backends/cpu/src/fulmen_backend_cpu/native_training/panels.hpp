@@ -101,16 +101,28 @@ inline void multiply(const Left& left, int rows, const uint16_t* right, int pane
     }
 }
 
+// Two rows of 16 side by side, as a panel holds them.
+inline u32x16 paired(u16x16 even, u16x16 odd) {
+#if defined(__AVX512BW__)
+    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8,  //
+                                           23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    return (u32x16)_mm512_permutexvar_epi16(order, _mm512_inserti64x4(_mm512_castsi256_si512((__m256i)even), (__m256i)odd, 1));
+#else
+    return __builtin_convertvector(even, u32x16) | __builtin_convertvector(odd, u32x16) << 16;
+#endif
+}
+
+inline u16x16 get_bf16(const float* from) { return to_bf16(load_f32(from)); }
+inline u16x16 get_bf16(const uint16_t* from) { return load<u16x16>(from); }
+
 // Rows [2 * pairs][C], `stride` elements apart, as panels whose next one is `panel` elements further: rows are summed over.
 template <class T>
 void panels_of_rows(const T* rows, int64_t stride, int64_t pairs, int columns, uint16_t* out, int64_t panel) {
     for (int c = 0; c < columns; c += LANES) {
         uint16_t* to = out + c / LANES * panel;
         for (int64_t k = 0; k < pairs; k++, to += 2 * LANES) {
-            const T *even = rows + 2 * k * stride + c, *odd = even + stride;
-            const u32x16 low = __builtin_convertvector(to_bf16(get(even)), u32x16);
-            const u32x16 high = __builtin_convertvector(to_bf16(get(odd)), u32x16);
-            store(to, low | high << 16);
+            const T* even = rows + 2 * k * stride + c;
+            store(to, paired(get_bf16(even), get_bf16(even + stride)));
         }
     }
 }
@@ -121,7 +133,7 @@ void panel_of_columns(const T* rows, int64_t stride, int64_t pairs, uint16_t* ou
     constexpr int64_t STEP = LANES / 2;  // pairs that are read from a row at once
     uint32_t block[LANES][STEP];
     for (int64_t k = 0; k < pairs; k += STEP) {
-        for (int r = 0; r < LANES; r++) store(block[r], to_bf16(get(rows + r * stride + 2 * k)));
+        for (int r = 0; r < LANES; r++) store(block[r], get_bf16(rows + r * stride + 2 * k));
         for (int64_t i = 0; i < STEP; i++)
             for (int r = 0; r < LANES; r++) std::memcpy(out + (k + i) * 2 * LANES + 2 * r, &block[r][i], sizeof(uint32_t));
     }
