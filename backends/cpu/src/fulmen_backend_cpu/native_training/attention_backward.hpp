@@ -78,7 +78,7 @@ class AttentionBackward {
         {
             BackwardMemory m(s);
 #pragma omp for schedule(dynamic)
-            for (size_t i = 0; i < parts.size(); i++) walk(parts[parts.size() - 1 - i], m, sums.get());  // the longest first
+            for (size_t i = 0; i < parts.size(); i++) walk(parts[parts.size() - 1 - i], m, sums.get());  // of a kv head, the longest first
 #pragma omp for schedule(static)
             for (int64_t i = 0; i < s.items() * s.strips(); i++) add_parts(parts, sums.get(), i / s.strips(), i % s.strips());
         }
