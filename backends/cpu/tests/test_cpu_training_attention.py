@@ -89,6 +89,13 @@ def test_long_rows(form: Attend, dtype: torch.dtype, documents: bool) -> None:
     assert_exact(form, dtype, [torch.randn(1, 2000, heads, 32) for heads in (2, 1, 1)], None, segments)
 
 
+@pytest.mark.parametrize("width", [16, 32, 48, 64])
+@pytest.mark.parametrize("start", [300, 315, 400])
+def test_a_document_may_start_keys_after_those_that_its_strip_meets_first(width: int, start: int) -> None:
+    segments = (torch.arange(420) >= start).long()[None]
+    assert_exact(attend_fused, torch.bfloat16, [torch.randn(1, 420, heads, width) for heads in (2, 1, 1)], None, segments)
+
+
 def test_a_running_softmax_forgets_what_later_scores_outweigh() -> None:
     growing = torch.linspace(0.1, 30, 700)[None, :, None, None]
     q, k, v = (torch.randn(1, 700, 2, 16) for _ in range(3))

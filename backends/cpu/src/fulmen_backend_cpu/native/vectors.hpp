@@ -105,7 +105,13 @@ inline u16x16 to_bf16(f32x16 v) {
 #endif
 }
 
-inline f32x16 from_bf16(u16x16 v) { return (f32x16)(__builtin_convertvector(v, u32x16) << 16); }
+inline f32x16 from_bf16(u16x16 v) {
+#if defined(__AVX512F__)
+    return (f32x16)_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)v), 16);  // gcc 12 converts by halves
+#else
+    return (f32x16)(__builtin_convertvector(v, u32x16) << 16);
+#endif
+}
 
 inline uint16_t to_bf16(float x) {
     uint32_t bits;

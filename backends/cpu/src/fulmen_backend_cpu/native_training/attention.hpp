@@ -60,6 +60,7 @@ inline f32x16 power_of_two(f32x16 x) {
 
 constexpr float LOG2_E = 1.44269504088896341f;
 constexpr float UNSEEN = -1e30f;  // a score whose weight is 0
+constexpr float LOWEST = -1e20f;  // below every score: the maximum of a row that has seen no key yet
 
 // Which of 16 keys from `key` on the query sees.
 inline i32x16 seen(int64_t first, int64_t query, int64_t key) {

@@ -37,7 +37,7 @@ inline void weigh(StripMemory& m, const AttentionSizes& s, const int32_t* first,
             }
             most_v = maximum(most_v, score);
         }
-        const float before = start ? UNSEEN : m.most[r], most = std::max(largest(most_v) * scale, before);
+        const float before = start ? LOWEST : m.most[r], most = std::max(largest(most_v) * scale, before);
         f32x16 total{};
         for (int64_t p = 0; p < panels; p++) {
             const f32x16 weight = power_of_two(load_f32(scores + p * LANES) * scale - most);
