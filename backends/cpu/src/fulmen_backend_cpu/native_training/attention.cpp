@@ -2,10 +2,9 @@
 
 #include "attention_backward.hpp"
 #include "attention_forward.hpp"
+#include "exports.hpp"
 
 using namespace fulmen;
-
-#define EXPORT extern "C" __attribute__((visibility("default"))) void
 
 EXPORT fulmen_attention_forward(const uint16_t* q, int64_t q_stride, const uint16_t* k, int64_t k_stride, const uint16_t* v,
                                 int64_t v_stride, const int32_t* first, int64_t first_stride, int64_t batch, int64_t tokens,
