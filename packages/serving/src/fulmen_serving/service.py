@@ -65,6 +65,9 @@ class AnswerOptions:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     choices: int = 1
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
 
 
 class Answer:
@@ -270,6 +273,14 @@ class ChatService:
                 code="context_length_exceeded",
                 param="max_tokens",
             )
+        outside = [token for token, _ in options.logit_bias if token >= self.tokenizer.vocab_size]
+        if outside:
+            raise Refusal(
+                400,
+                f"'logit_bias' has token id {outside[0]}, outside the vocabulary of {self.tokenizer.vocab_size} tokens",
+                code="invalid_value",
+                param="logit_bias",
+            )
         try:
             return SamplingParams(
                 temperature=self.model.temperature if options.temperature is None else options.temperature,
@@ -277,6 +288,9 @@ class ChatService:
                 max_tokens=max_tokens,
                 seed=options.seed,
                 stop=options.stop,
+                logit_bias=options.logit_bias,
+                presence_penalty=options.presence_penalty,
+                frequency_penalty=options.frequency_penalty,
             )
         except UserError as error:
             raise Refusal(400, str(error), code="invalid_value") from None

@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from fulmen_serving.api.strict_request import (
+    LogitBias,
     Stops,
     StreamOptions,
     StrictModel,
@@ -27,17 +28,14 @@ from fulmen_serving.service import AnswerOptions
 #: OpenAI's fields that are not supported, and the values (beside null) with which they ask for nothing.
 UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "audio": (),
-    "frequency_penalty": (0,),
     "function_call": ("none", "auto"),
     "functions": ([],),
-    "logit_bias": ({},),
     "logprobs": (False,),
     "metadata": ({},),
     "modalities": (["text"],),
     "moderation": (),
     "parallel_tool_calls": (True, False),
     "prediction": (),
-    "presence_penalty": (0,),
     "prompt_cache_options": ({},),
     "prompt_cache_retention": (),
     "reasoning_effort": ("none",),
@@ -114,6 +112,9 @@ class ChatCompletionRequest(StrictModel):
     stop: Stops = Field(default=[])
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     n: int | None = Field(None, ge=1)
+    logit_bias: LogitBias | None = None
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     # They name the user or a cache line; an answer does not depend on them.
@@ -132,6 +133,9 @@ class ChatCompletionRequest(StrictModel):
             seed=self.seed,
             stop=tuple(self.stop),
             choices=self.n or 1,
+            logit_bias=tuple((self.logit_bias or {}).items()),
+            presence_penalty=self.presence_penalty or 0.0,
+            frequency_penalty=self.frequency_penalty or 0.0,
         )
 
 

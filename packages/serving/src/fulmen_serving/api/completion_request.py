@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from fulmen_serving.api.strict_request import (
+    LogitBias,
     Stops,
     StreamOptions,
     StrictModel,
@@ -29,10 +30,7 @@ DEFAULT_MAX_TOKENS = 16
 #: OpenAI's fields that are not supported, and the values (beside null) with which they ask for nothing.
 UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "echo": (False,),
-    "frequency_penalty": (0,),
-    "logit_bias": ({},),
     "logprobs": (),
-    "presence_penalty": (0,),
     "suffix": ("",),
 }
 
@@ -67,6 +65,9 @@ class CompletionRequest(StrictModel):
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     n: int | None = Field(None, ge=1)
     best_of: int | None = Field(None, ge=1)
+    logit_bias: LogitBias | None = None
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: str | None = None  # names the user; an answer does not depend on it
@@ -81,6 +82,9 @@ class CompletionRequest(StrictModel):
             seed=self.seed,
             stop=tuple(self.stop),
             choices=self.n or 1,
+            logit_bias=tuple((self.logit_bias or {}).items()),
+            presence_penalty=self.presence_penalty or 0.0,
+            frequency_penalty=self.frequency_penalty or 0.0,
         )
 
     @property

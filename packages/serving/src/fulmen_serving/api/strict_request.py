@@ -48,6 +48,24 @@ Stops = Annotated[
 ]
 
 
+def _biases_of(biases: object) -> object:
+    """Token ids are JSON keys, so they arrive as text."""
+    if not isinstance(biases, dict):
+        return biases
+    wrong = next((key for key in biases if not (key.isascii() and key.isdigit() and len(key) < 10)), None)
+    if wrong is not None:
+        raise PydanticCustomError("logit_bias", "a key is no token id")
+    return {int(key): bias for key, bias in biases.items()}
+
+
+#: A token id to what is added to its logit.
+LogitBias = Annotated[
+    dict[int, Annotated[float, Field(ge=-100, le=100)]],
+    BeforeValidator(_biases_of),
+    WithJsonSchema({"type": "object", "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100}}),
+]
+
+
 def validate(model: type[M], fields: Mapping[str, Any], fields_at: FieldsAt) -> M:
     """Make a `model` of `fields`.
 
