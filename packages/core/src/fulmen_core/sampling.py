@@ -7,6 +7,7 @@ request draws does not depend on which other requests share its batch.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,6 +32,9 @@ class SamplingParams:
         max_tokens: at most this many new tokens.
         seed: makes the draws repeatable; None takes fresh entropy.
         stop: strings that end the answer. Whoever turns ids into text applies them: sampling sees no text.
+        logit_bias: pairs of token id and what is added to its logit; the ids are the caller's to check.
+        presence_penalty: taken from the logit of every token that the answer has so far.
+        frequency_penalty: taken from it once for each time.
     """
 
     temperature: float = 1.0
@@ -39,6 +43,9 @@ class SamplingParams:
     max_tokens: int = 256
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
@@ -49,6 +56,9 @@ class SamplingParams:
             raise UserError(f"top_k {self.top_k} is negative", remedy="0 keeps every token")
         if self.max_tokens < 1:
             raise UserError(f"max_tokens {self.max_tokens} is less than 1")
+        biases = (bias for _, bias in self.logit_bias)
+        if not all(map(math.isfinite, (self.presence_penalty, self.frequency_penalty, *biases))):
+            raise UserError("a penalty or a bias of a logit is not finite")
         if any(not text for text in self.stop):
             raise UserError("an empty stop string would end every answer at once")
 
@@ -68,6 +78,8 @@ class Sampler:
         words = [seed] if isinstance(seed, int) else seed
         # SeedSequence wants words that are not negative; OpenAI's seeds may be
         entropy = None if words is None else [word % 2**64 for word in words]
+        self._penalises = params.presence_penalty != 0 or params.frequency_penalty != 0
+        self._counts: Counter[int] = Counter()  # of the tokens drawn, kept if they are penalised
         self._random = np.random.default_rng(np.random.SeedSequence(entropy))
 
     def sample(self, logits_V: NDArray[np.float32]) -> int:
@@ -76,6 +88,22 @@ class Sampler:
         Raises:
             UserError: the logits hold NaN, or no finite value at all: the weights are damaged or have diverged.
         """
+        if not (self._penalises or self.params.logit_bias):
+            return self._choose(logits_V)
+        token = self._choose(self._adjusted(logits_V))
+        if self._penalises:
+            self._counts[token] += 1
+        return token
+
+    def _adjusted(self, logits_V: NDArray[np.float32]) -> NDArray[np.float32]:
+        params, adjusted_V = self.params, logits_V.copy()
+        for token, bias in params.logit_bias:
+            adjusted_V[token] += bias
+        for token, count in self._counts.items():
+            adjusted_V[token] -= params.presence_penalty + count * params.frequency_penalty
+        return adjusted_V
+
+    def _choose(self, logits_V: NDArray[np.float32]) -> int:
         top = float(logits_V.max())
         if not math.isfinite(top):
             raise UserError(

@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from fulmen_core.errors import UserError
@@ -27,11 +27,10 @@ from fulmen_serving.engine.engine import AnswerEnd, AnswerEvent, Engine, EngineS
 from fulmen_serving.engine.sequence import GenerationRequest
 from fulmen_serving.engine.stop_strings import StopStrings
 from fulmen_serving.metrics import ServingMetrics
+from fulmen_serving.prompt import ChatPrompt, Message, Prompt
 from fulmen_serving.refusal import Refusal
 
 logger = logging.getLogger(__name__)
-
-Message = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +65,17 @@ class AnswerOptions:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     choices: int = 1
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
 
 
 class Answer:
     """The answers to one request: iterate over pairs of choice and event, and close it in any case.
 
     Attributes:
-        request_id: unique, starts with "chatcmpl-".
-        prompt_tokens: of the conversation as it was given to the model.
+        request_id: unique, starts with "chatcmpl-" for a conversation and "cmpl-" for a text.
+        prompt_tokens: of the prompt as it was given to the model.
         completion_tokens: generated so far in all choices that ended.
     """
 
@@ -149,7 +151,11 @@ class ChatService:
         return self.engine.core.runner.limits.max_sequences
 
     async def open(self, messages: Sequence[Message], options: AnswerOptions) -> Answer:
-        """Judge and admit a conversation, each message with "role" and "content".
+        """Judge and admit a conversation, each message with "role" and "content". See `open_prompt`."""
+        return await self.open_prompt(ChatPrompt(tuple(messages)), options)
+
+    async def open_prompt(self, prompt: Prompt, options: AnswerOptions) -> Answer:
+        """Judge and admit a prompt.
 
         Raises:
             Refusal: it is too long, a parameter is out of range, there is no room, or the guard failed.
@@ -171,16 +177,16 @@ class ChatService:
             raise _full(full) from None
         self._entering += options.choices
         try:
-            return await self._admit(messages, options, begun)
+            return await self._admit(prompt, options, begun)
         finally:
             self._entering -= options.choices
 
-    async def _admit(self, messages: Sequence[Message], options: AnswerOptions, begun: float) -> Answer:
+    async def _admit(self, prompt: Prompt, options: AnswerOptions, begun: float) -> Answer:
         in_thread = asyncio.get_running_loop().run_in_executor
-        prompt_ids = await in_thread(self._intake, self._encode, messages)
-        params = self._params(options, len(prompt_ids))
-        verdict = None if self.guard is None else await in_thread(self._intake, self._judge, self.guard, messages)
-        request_id = f"chatcmpl-{uuid.uuid4().hex}"
+        prompt_ids = await in_thread(self._intake, self.encode, prompt)
+        params = self._params(options, len(prompt_ids), prompt.field)
+        verdict = None if self.guard is None else await in_thread(self._intake, self._judge, self.guard, prompt)
+        request_id = f"{prompt.id_prefix}{uuid.uuid4().hex}"
 
         def done(answer: Answer) -> None:
             self._report(answer, verdict, time.perf_counter() - begun)
@@ -189,12 +195,10 @@ class ChatService:
             self.metrics.requests.labels("content_filter").inc(options.choices)
             return Answer(request_id, len(prompt_ids), _blocked(verdict, options.choices), done)
         if verdict is not None and verdict.action == "rewrite":
-            messages = verdict.messages
-            prompt_ids = await in_thread(self._intake, self._encode, messages)
-            params = self._params(options, len(prompt_ids))
-        answers = await in_thread(
-            self._intake, self._answers, request_id, messages, prompt_ids, params, options.choices
-        )
+            prompt = prompt.rewritten(verdict.messages)
+            prompt_ids = await in_thread(self._intake, self.encode, prompt)
+            params = self._params(options, len(prompt_ids), prompt.field)
+        answers = await in_thread(self._intake, self._answers, request_id, prompt, prompt_ids, params, options.choices)
         try:
             stream = AnswerStream(self.engine, answers)
         except EngineFull as full:
@@ -210,41 +214,45 @@ class ChatService:
 
     # -- on the intake thread -----------------------------------------------------------------------------------------
 
-    def _encode(self, messages: Sequence[Message]) -> list[int]:
+    def encode(self, prompt: Prompt) -> list[int]:
+        """The ids of a prompt that leaves room for an answer.
+
+        Raises:
+            Refusal: it cannot be encoded, or is too long.
+        """
         try:
-            ids = self.tokenizer.encode_chat(messages, add_generation_prompt=True)
+            ids = prompt.encode(self.tokenizer)
         except UserError as error:
-            raise Refusal(400, str(error), code="invalid_value", param="messages") from None
+            raise Refusal(400, str(error), code="invalid_value", param=prompt.field) from None
         if len(ids) >= self.max_context:
             raise Refusal(
                 400,
-                f"This model's maximum context length is {self.max_context} tokens, and your messages have {len(ids)}, "
-                "which leaves no room for an answer; please shorten them",
+                f"This model's maximum context length is {self.max_context} tokens, and your {prompt.field} came to "
+                f"{len(ids)}, which leaves no room for an answer; please shorten what you send",
                 code="context_length_exceeded",
-                param="messages",
+                param=prompt.field,
             )
         return ids
 
-    def _judge(self, guard: Guard, messages: Sequence[Message]) -> InputVerdict:
+    def _judge(self, guard: Guard, prompt: Prompt) -> InputVerdict:
         try:
-            return guard.judge_input(messages)
+            return guard.judge_input(prompt.messages(self.tokenizer))
         except Exception as error:  # fail closed: what could not be judged is not answered
             raise _guard_failed(error) from error
 
     def _answers(
-        self, request_id: str, messages: Sequence[Message], prompt_ids: list[int], params: SamplingParams, choices: int
+        self, request_id: str, prompt: Prompt, prompt_ids: list[int], params: SamplingParams, choices: int
     ) -> list[tuple[GenerationRequest, AnswerText]]:
         # the seed is the sampler's second argument, mixed with the choice: choices differ, and each is repeatable
         seed = secrets.randbits(63) if params.seed is None else params.seed
+        messages = prompt.messages(self.tokenizer)
+        unseeded = replace(params, seed=None)
         answers = []
         for index in range(choices):
             try:
                 guard = None if self.guard is None else self.guard.open_output(messages)
             except Exception as error:
                 raise _guard_failed(error) from error
-            unseeded = SamplingParams(
-                params.temperature, params.top_p, params.top_k, params.max_tokens, None, params.stop
-            )
             request = GenerationRequest(
                 f"{request_id}-{index}", prompt_ids, unseeded, (seed, index), self.model.stop_ids
             )
@@ -253,17 +261,25 @@ class ChatService:
 
     # -----------------------------------------------------------------------------------------------------------------
 
-    def _params(self, options: AnswerOptions, prompt_tokens: int) -> SamplingParams:
+    def _params(self, options: AnswerOptions, prompt_tokens: int, field: str) -> SamplingParams:
         room = self.max_context - prompt_tokens
         max_tokens = room if options.max_tokens is None else options.max_tokens
         if max_tokens > room:
             raise Refusal(
                 400,
                 f"This model's maximum context length is {self.max_context} tokens. You requested "
-                f"{prompt_tokens + max_tokens} ({prompt_tokens} in the messages, {max_tokens} in the answer); please "
+                f"{prompt_tokens + max_tokens} ({prompt_tokens} in the {field}, {max_tokens} in the answer); please "
                 "reduce either",
                 code="context_length_exceeded",
                 param="max_tokens",
+            )
+        outside = [token for token, _ in options.logit_bias if token >= self.tokenizer.vocab_size]
+        if outside:
+            raise Refusal(
+                400,
+                f"'logit_bias' has token id {outside[0]}, outside the vocabulary of {self.tokenizer.vocab_size} tokens",
+                code="invalid_value",
+                param="logit_bias",
             )
         try:
             return SamplingParams(
@@ -272,6 +288,9 @@ class ChatService:
                 max_tokens=max_tokens,
                 seed=options.seed,
                 stop=options.stop,
+                logit_bias=options.logit_bias,
+                presence_penalty=options.presence_penalty,
+                frequency_penalty=options.frequency_penalty,
             )
         except UserError as error:
             raise Refusal(400, str(error), code="invalid_value") from None

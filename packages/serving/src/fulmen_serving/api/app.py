@@ -9,7 +9,9 @@ from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from fulmen_serving.api.chat_route import chat_router, model_not_found
+from fulmen_serving.api.completion_route import completion_router
 from fulmen_serving.api.errors import install_error_handlers
+from fulmen_serving.api.tokenize_route import tokenize_router
 from fulmen_serving.service import ChatService
 
 #: Larger than any prompt that a context of 100,000 tokens could hold in UTF-8.
@@ -22,6 +24,8 @@ def make_app(service: ChatService, *, version: str = "", max_body_bytes: int = M
     app = FastAPI(title="Fulmen", version=version or "0", docs_url=None, redoc_url=None)
     install_error_handlers(app, service.metrics)
     app.include_router(chat_router(service, max_body_bytes))
+    app.include_router(completion_router(service, max_body_bytes))
+    app.include_router(tokenize_router(service, max_body_bytes))
     model: dict[str, Any] = {
         "id": service.model.name,
         "object": "model",

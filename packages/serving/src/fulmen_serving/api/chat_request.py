@@ -10,29 +10,32 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from fulmen_core.suggestions import closest
+from fulmen_serving.api.strict_request import (
+    LogitBias,
+    Stops,
+    StreamOptions,
+    StrictModel,
+    check_stream_options,
+    validate,
+    without_neutral,
+)
 from fulmen_serving.refusal import Refusal
 from fulmen_serving.service import AnswerOptions
-
-MAX_STOPS = 4
 
 #: OpenAI's fields that are not supported, and the values (beside null) with which they ask for nothing.
 UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "audio": (),
-    "frequency_penalty": (0,),
     "function_call": ("none", "auto"),
     "functions": ([],),
-    "logit_bias": ({},),
     "logprobs": (False,),
     "metadata": ({},),
     "modalities": (["text"],),
     "moderation": (),
     "parallel_tool_calls": (True, False),
     "prediction": (),
-    "presence_penalty": (0,),
     "prompt_cache_options": ({},),
     "prompt_cache_retention": (),
     "reasoning_effort": ("none",),
@@ -76,13 +79,6 @@ def _role_of(role: object) -> object:
     return "system" if role == "developer" else role
 
 
-def _stops_of(stop: object) -> object:
-    stops = [] if stop is None else [stop] if isinstance(stop, str) else stop
-    if isinstance(stops, list) and "" in stops:
-        raise PydanticCustomError("stop", "an empty string would end every answer at once")
-    return stops
-
-
 _TEXT_PARTS = {
     "type": "array",
     "items": {
@@ -93,11 +89,7 @@ _TEXT_PARTS = {
 }
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class ChatMessage(_Strict):
+class ChatMessage(StrictModel):
     """One turn of a conversation."""
 
     role: Annotated[
@@ -108,14 +100,7 @@ class ChatMessage(_Strict):
     content: Annotated[str, BeforeValidator(_text_of), WithJsonSchema({"anyOf": [{"type": "string"}, _TEXT_PARTS]})]
 
 
-class StreamOptions(_Strict):
-    """Options of a streamed answer."""
-
-    include_usage: bool | None = None
-    include_obfuscation: Literal[False] | None = None
-
-
-class ChatCompletionRequest(_Strict):
+class ChatCompletionRequest(StrictModel):
     """The body of a request for a chat completion."""
 
     model: str
@@ -124,14 +109,12 @@ class ChatCompletionRequest(_Strict):
     top_p: float | None = Field(None, gt=0, le=1)
     max_completion_tokens: int | None = Field(None, ge=1)
     max_tokens: int | None = Field(None, ge=1)
-    stop: Annotated[
-        list[str],
-        Field(max_length=MAX_STOPS),
-        BeforeValidator(_stops_of),
-        WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
-    ] = []
+    stop: Stops = Field(default=[])
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     n: int | None = Field(None, ge=1)
+    logit_bias: LogitBias | None = None
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     # They name the user or a cache line; an answer does not depend on them.
@@ -150,6 +133,9 @@ class ChatCompletionRequest(_Strict):
             seed=self.seed,
             stop=tuple(self.stop),
             choices=self.n or 1,
+            logit_bias=tuple((self.logit_bias or {}).items()),
+            presence_penalty=self.presence_penalty or 0.0,
+            frequency_penalty=self.frequency_penalty or 0.0,
         )
 
 
@@ -159,21 +145,17 @@ def parse_chat_request(body: Mapping[str, Any]) -> ChatCompletionRequest:
     Raises:
         Refusal: 400, naming the first field at fault.
     """
-    fields = _without_neutral(body, UNSUPPORTED, "")
+    fields = without_neutral(body, UNSUPPORTED, "")
     messages = fields.get("messages")
     if isinstance(messages, list):
         fields["messages"] = [
-            _without_neutral(message, UNSUPPORTED_IN_MESSAGES, f"messages[{index}].")
+            without_neutral(message, UNSUPPORTED_IN_MESSAGES, f"messages[{index}].")
             if isinstance(message, dict)
             else message
             for index, message in enumerate(messages)
         ]
-    try:
-        request = ChatCompletionRequest.model_validate(fields)
-    except ValidationError as error:
-        raise _refusal(error) from None
-    if request.stream_options is not None and not request.stream:
-        raise Refusal(400, "'stream_options' needs 'stream': true", code="invalid_value", param="stream_options")
+    request = validate(ChatCompletionRequest, fields, _fields_at)
+    check_stream_options(request.stream_options, request.stream)
     if (
         None not in (request.max_tokens, request.max_completion_tokens)
         and request.max_tokens != request.max_completion_tokens
@@ -182,39 +164,6 @@ def parse_chat_request(body: Mapping[str, Any]) -> ChatCompletionRequest:
             400, "'max_tokens' and 'max_completion_tokens' differ; give one", code="invalid_value", param="max_tokens"
         )
     return request
-
-
-def _without_neutral(body: Mapping[str, Any], unsupported: Mapping[str, tuple[Any, ...]], where: str) -> dict[str, Any]:
-    """Drop unsupported fields that ask for nothing; refuse those that ask for something."""
-    kept = dict(body)
-    for name in unsupported.keys() & kept.keys():
-        value = kept.pop(name)
-        if value is not None and value not in unsupported[name]:
-            raise Refusal(
-                400,
-                f"'{where}{name}' is not supported by this server",
-                code="unsupported_parameter",
-                param=where + name,
-            )
-    return kept
-
-
-def _refusal(error: ValidationError) -> Refusal:
-    # an unknown field explains a missing one ("mesages"), so it is named first
-    faults = sorted(error.errors(include_url=False), key=lambda fault: fault["type"] != "extra_forbidden")
-    fault = faults[0]
-    path = [part for part in fault["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
-    param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
-    if fault["type"] == "extra_forbidden":
-        near = closest(str(path[-1]), _fields_at(path[:-1]))
-        message = f"Unrecognized request argument supplied: {param}" + (f"; did you mean '{near}'?" if near else "")
-        return Refusal(400, message, code="unknown_parameter", param=param)
-    if fault["type"] == "missing":
-        return Refusal(400, f"Missing required parameter: '{param}'", code="missing_required_parameter", param=param)
-    if fault["type"] == "model_type":  # pydantic's sentence names our class
-        return Refusal(400, f"Invalid '{param}': it must be an object", code="invalid_value", param=param)
-    sentence = fault["msg"][:1].lower() + fault["msg"][1:]
-    return Refusal(400, f"Invalid '{param}': {sentence}", code="invalid_value", param=param)
 
 
 def _fields_at(path: list[int | str]) -> set[str]:

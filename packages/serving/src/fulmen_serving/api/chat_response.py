@@ -16,7 +16,8 @@ from fulmen_serving.refusal import Refusal
 from fulmen_serving.service import Answer, ServedModel
 
 
-def _header(answer: Answer, model: ServedModel, kind: str) -> dict[str, Any]:
+def answer_header(answer: Answer, model: ServedModel, kind: str) -> dict[str, Any]:
+    """What every object and chunk of an answer begins with; `kind` is OpenAI's name of it."""
     return {
         "id": answer.request_id,
         "object": kind,
@@ -26,12 +27,14 @@ def _header(answer: Answer, model: ServedModel, kind: str) -> dict[str, Any]:
     }
 
 
-def _usage(answer: Answer) -> dict[str, int]:
+def usage_of(answer: Answer) -> dict[str, int]:
+    """The tokens of a whole answer."""
     prompt, completion = answer.prompt_tokens, answer.completion_tokens
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
-def _failure(event: AnswerFailure) -> Refusal:
+def failure_of(event: AnswerFailure) -> Refusal:
+    """The error of an answer that could not be completed."""
     return Refusal(500, event.message, code="generation_failed")
 
 
@@ -47,10 +50,10 @@ async def collect(answer: Answer, model: ServedModel, choices: int) -> dict[str,
             case TextDelta(text):
                 texts[index].append(text)
             case AnswerFailure():
-                raise _failure(event)
+                raise failure_of(event)
             case AnswerEnd():
                 pass
-    return _header(answer, model, "chat.completion") | {
+    return answer_header(answer, model, "chat.completion") | {
         "choices": [
             {
                 "index": index,
@@ -60,7 +63,7 @@ async def collect(answer: Answer, model: ServedModel, choices: int) -> dict[str,
             }
             for index, pieces in enumerate(texts)
         ],
-        "usage": _usage(answer),
+        "usage": usage_of(answer),
     }
 
 
@@ -68,12 +71,12 @@ async def stream_chunks(
     answer: Answer, model: ServedModel, choices: int, *, include_usage: bool
 ) -> AsyncIterator[bytes]:
     """Yield the answer as server-sent events, ending with ``[DONE]``; an error object instead if a choice failed."""
-    header = _header(answer, model, "chat.completion.chunk")
+    header = answer_header(answer, model, "chat.completion.chunk")
     usage: dict[str, Any] = {"usage": None} if include_usage else {}
 
     def chunk(index: int, delta: dict[str, Any], end: str | None = None) -> bytes:
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": end}
-        return _event(header | {"choices": [choice]} | usage)
+        return server_event(header | {"choices": [choice]} | usage)
 
     for index in range(choices):
         yield chunk(index, {"role": "assistant", "content": "", "refusal": None})
@@ -84,12 +87,13 @@ async def stream_chunks(
             case AnswerEnd():
                 yield chunk(index, {}, event.reason)
             case AnswerFailure():
-                yield _event(error_object(_failure(event)))
+                yield server_event(error_object(failure_of(event)))
                 return
     if include_usage:
-        yield _event(header | {"choices": [], "usage": _usage(answer)})
+        yield server_event(header | {"choices": [], "usage": usage_of(answer)})
     yield b"data: [DONE]\n\n"
 
 
-def _event(body: dict[str, Any]) -> bytes:
+def server_event(body: dict[str, Any]) -> bytes:
+    """One server-sent event."""
     return b"data: " + json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"

@@ -2,38 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
-
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
-from starlette.requests import ClientDisconnect
-from starlette.types import Receive, Scope, Send
+from fastapi.responses import JSONResponse, Response
 
+from fulmen_serving.api.answer_connection import AnswerStreamResponse, unless_left
 from fulmen_serving.api.body import read_json_object
 from fulmen_serving.api.chat_request import ChatCompletionRequest, parse_chat_request
 from fulmen_serving.api.chat_response import collect, stream_chunks
 from fulmen_serving.refusal import Refusal
-from fulmen_serving.service import Answer, ChatService
-
-T = TypeVar("T")
-
-
-class _AnswerStreamResponse(StreamingResponse):
-    """Server-sent events of one answer, closed in any case: a generator cancelled between two sends would not be."""
-
-    def __init__(self, content: Any, answer: Answer) -> None:
-        super().__init__(
-            content, media_type="text/event-stream", headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        )
-        self._answer = answer
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._answer.close()
+from fulmen_serving.service import ChatService
 
 
 def chat_router(service: ChatService, max_body_bytes: int) -> APIRouter:
@@ -52,9 +29,9 @@ def chat_router(service: ChatService, max_body_bytes: int) -> APIRouter:
         if asked.stream:
             include_usage = asked.stream_options is not None and bool(asked.stream_options.include_usage)
             chunks = stream_chunks(answer, service.model, options.choices, include_usage=include_usage)
-            return _AnswerStreamResponse(chunks, answer)
+            return AnswerStreamResponse(chunks, answer)
         try:
-            return JSONResponse(await _unless_left(request, collect(answer, service.model, options.choices)))
+            return JSONResponse(await unless_left(request, collect(answer, service.model, options.choices)))
         finally:
             answer.close()
 
@@ -66,22 +43,3 @@ def model_not_found(name: str, served: str) -> Refusal:
     return Refusal(
         404, f"The model '{name}' does not exist; this server serves '{served}'", code="model_not_found", param="model"
     )
-
-
-async def _unless_left(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Await `work`, or raise `ClientDisconnect` as soon as the client is gone."""
-    task = asyncio.create_task(work)
-    left = asyncio.create_task(_left(request.receive))
-    try:
-        await asyncio.wait((task, left), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return task.result()
-    finally:
-        task.cancel()
-        left.cancel()
-
-
-async def _left(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

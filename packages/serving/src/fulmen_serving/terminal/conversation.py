@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fulmen_serving.service import Message
+from fulmen_serving.prompt import Message
 
 
 class Conversation:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 
 from fulmen_serving.engine.engine import AnswerEvent
-from fulmen_serving.service import AnswerOptions, ChatService, Message
+from fulmen_serving.prompt import Message
+from fulmen_serving.service import AnswerOptions, ChatService
 
 
 class LocalPartner:

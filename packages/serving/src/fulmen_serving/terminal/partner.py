@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 from fulmen_serving.engine.engine import AnswerEvent
-from fulmen_serving.service import Message
+from fulmen_serving.prompt import Message
 
 
 class Partner(Protocol):

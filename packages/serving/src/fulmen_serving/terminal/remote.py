@@ -10,7 +10,8 @@ import httpx
 
 from fulmen_core.errors import UserError
 from fulmen_serving.engine.engine import AnswerEnd, AnswerEvent, AnswerFailure, TextDelta
-from fulmen_serving.service import AnswerOptions, Message
+from fulmen_serving.prompt import Message
+from fulmen_serving.service import AnswerOptions
 
 
 class RemotePartner:
