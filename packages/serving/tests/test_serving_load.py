@@ -285,10 +285,11 @@ def test_fulmen_serve_is_measured_with_what_its_metrics_say(nano_directory, caps
             table = capsys.readouterr().out
         finally:
             served.kill()
-    assert report["completed"] == 8
-    assert report["errors"] == {}
+    # random weights may choose the end first: such an answer has no text to time
+    assert set(report["errors"]) <= {"no_text"}
+    assert report["completed"] + report["errors"].get("no_text", 0) == 8
     assert report["tokens_counted_by"] == "server"
-    assert 8 <= report["output_tokens"] <= 8 * 24
+    assert report["completed"] <= report["output_tokens"] <= report["completed"] * 24
     assert report["prompt_tokens_mean"] == pytest.approx(60, rel=0.15)
     assert 0 < report["fulmen"]["busy"] <= 1
     assert 1 <= report["fulmen"]["batch"] <= 4
