@@ -93,7 +93,9 @@ def test_long_rows(form: Attend, dtype: torch.dtype, documents: bool) -> None:
 @pytest.mark.parametrize("start", [300, 315, 400])
 def test_a_document_may_start_keys_after_those_that_its_strip_meets_first(width: int, start: int) -> None:
     segments = (torch.arange(420) >= start).long()[None]
-    assert_exact(attend_fused, torch.bfloat16, [torch.randn(1, 420, heads, width) for heads in (2, 1, 1)], None, segments)
+    assert_exact(
+        attend_fused, torch.bfloat16, [torch.randn(1, 420, heads, width) for heads in (2, 1, 1)], None, segments
+    )
 
 
 def test_a_running_softmax_forgets_what_later_scores_outweigh() -> None:

@@ -1,4 +1,4 @@
-"""What serving registers: its two verbs. Light: everything is a dotted path until it is used."""
+"""What serving registers: its verbs. Light: everything is a dotted path until it is used."""
 
 from __future__ import annotations
 
@@ -12,4 +12,5 @@ def fulmen_commands() -> list[CommandInfo]:
     return [
         CommandInfo("serve", "serve a model behind the OpenAI-compatible API", "fulmen_serving.cli.serve:run"),
         CommandInfo("chat", "talk to a model in the terminal", "fulmen_serving.cli.chat:run"),
+        CommandInfo("bench", "measure a server under load", "fulmen_serving.cli.bench:run"),
     ]

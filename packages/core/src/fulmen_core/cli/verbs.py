@@ -33,6 +33,7 @@ FIRST_PARTY: dict[str, tuple[str, str]] = {
     "dpo": ("align with DPO, offline and online", "fulmen-trainer"),
     "serve": ("serve a model behind the OpenAI-compatible API", "fulmen-serving"),
     "chat": ("talk to a model in the terminal", "fulmen-serving"),
+    "bench": ("measure a server under load", "fulmen-serving"),
     "raise": ("check text against the RAISE policy", "fulmen-safety"),
 }
 

@@ -1,0 +1,54 @@
+"""The folder that every server reads: the benchmark's random weights, with a tokenizer that names every token.
+
+The weights' own tokenizer has 512 of the model's tokens and no chat template. Random weights choose any token, so
+without names most answers would be empty text, and no client could see the first token arrive.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+TEMPLATE = (
+    "{% for message in messages %}{{ message['role'] + ': ' + message['content'] + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+)
+_NAMES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
+
+
+def served_folder(model: Path, out: Path) -> Path:
+    """Make `out` of `model`: its weights linked, its tokenizer filled up to the vocabulary. Kept if it is there."""
+    if out.exists():
+        return out
+    unfinished = out.with_name(out.name + ".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    for name in _NAMES:
+        if (model / name).exists():
+            shutil.copy(model / name, unfinished / name)
+    for weights in model.glob("*.safetensors*"):
+        os.link(weights, unfinished / weights.name)
+    vocab_size = json.loads((model / "config.json").read_text())["vocab_size"]
+
+    tokenizer = json.loads((model / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    known = set(vocabulary.values()) | {token["id"] for token in tokenizer["added_tokens"]}
+    vocabulary |= {f"x{number}x": number for number in range(vocab_size) if number not in known}  # no merge makes these
+    (unfinished / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False))
+
+    config = json.loads((model / "tokenizer_config.json").read_text())
+    (unfinished / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": TEMPLATE}, indent=1))
+    unfinished.rename(out)
+    return out
+
+
+def fulmen_folder(served: Path, out: Path) -> Path:
+    """Import `served` into `out`, as Fulmen serves it. Kept if it is there."""
+    from fulmen_core.formats.huggingface import read
+    from fulmen_core.formats.writing import write_model
+
+    if not out.exists():
+        write_model(read(served), out)
+    return out
