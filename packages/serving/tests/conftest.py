@@ -268,7 +268,7 @@ def nano_directory(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenize
 def postgresql_server():
     """The URL of a real PostgreSQL: the one FULMEN_TEST_POSTGRESQL names, or one of our own from a wheel that ships it.
 
-    PostgreSQL does not run as root, so root runs it as nobody, from a copy that nobody can read.
+    PostgreSQL does not run as root, so root runs it as nobody, from a copy that this user can read.
     """
     if url := os.environ.get("FULMEN_TEST_POSTGRESQL"):
         yield url
@@ -280,7 +280,12 @@ def postgresql_server():
     with tempfile.TemporaryDirectory(prefix="fulmen-pg-") as place:
         folder, binaries, user = Path(place), found[-1].parent, {}
         if os.geteuid() == 0:
-            binaries = Path(shutil.copytree(binaries.parent, folder / "pg")) / "bin"
+            package = Path(wheel.origin).parent
+            # the layout of site-packages: the binaries look for the wheel's libraries beside the package
+            shutil.copytree(binaries.parent, folder / package.name / binaries.parent.name)
+            if (libraries := package.with_name(f"{package.name}.libs")).is_dir():
+                shutil.copytree(libraries, folder / libraries.name)
+            binaries = folder / package.name / binaries.parent.name / "bin"
             user = {"user": "nobody", "group": "nogroup", "extra_groups": []}
             folder.chmod(0o755)
         data = folder / "data"
