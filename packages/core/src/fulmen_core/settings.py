@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
@@ -24,6 +24,8 @@ class Settings(BaseSettings):
         default_factory=lambda: Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fulmen",
         description="where downloaded models are kept; default: fulmen in the user's cache folder",
     )
+    platform: str = Field("", description="the database of API keys and usage: a file for SQLite, or an SQLAlchemy URL")
+    admin_key: SecretStr = Field(SecretStr(""), description="opens the admin routes of a server that demands API keys")
     debug: bool = Field(False, description="show tracebacks and debug logs")
 
     @field_validator("plugins_disabled", mode="before")

@@ -26,5 +26,7 @@ class Refusal(UserError):
 
     @property
     def error_type(self) -> str:
-        """OpenAI's error type for the status."""
+        """OpenAI's error type for the status; an exhausted quota has one of its own, for waiting does not help."""
+        if self.code == "insufficient_quota":
+            return self.code
         return _TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")

@@ -20,6 +20,7 @@ from fulmen_core.errors import UserError
 from fulmen_core.guard import Guard, InputVerdict
 from fulmen_core.sampling import SamplingParams
 from fulmen_core.tokenizer import StreamDecoder, Tokenizer
+from fulmen_serving.account import Charge, ChoiceTally, current_account
 from fulmen_serving.engine.admission import EngineFull
 from fulmen_serving.engine.answer_stream import AnswerStream
 from fulmen_serving.engine.answer_text import AnswerText
@@ -185,6 +186,25 @@ class ChatService:
         in_thread = asyncio.get_running_loop().run_in_executor
         prompt_ids = await in_thread(self._intake, self.encode, prompt)
         params = self._params(options, len(prompt_ids), prompt.field)
+        account = current_account.get()
+        charge = None if account is None else account.admit(self.model.name, len(prompt_ids))
+        try:
+            return await self._enter(prompt, options, begun, prompt_ids, params, charge)
+        except BaseException:
+            if charge is not None:
+                charge.cancel()
+            raise
+
+    async def _enter(
+        self,
+        prompt: Prompt,
+        options: AnswerOptions,
+        begun: float,
+        prompt_ids: list[int],
+        params: SamplingParams,
+        charge: Charge | None,
+    ) -> Answer:
+        in_thread = asyncio.get_running_loop().run_in_executor
         verdict = None if self.guard is None else await in_thread(self._intake, self._judge, self.guard, prompt)
         request_id = f"{prompt.id_prefix}{uuid.uuid4().hex}"
 
@@ -193,6 +213,8 @@ class ChatService:
 
         if verdict is not None and verdict.action == "block":
             self.metrics.requests.labels("content_filter").inc(options.choices)
+            if charge is not None:
+                charge.settle(len(prompt_ids), 0)
             return Answer(request_id, len(prompt_ids), _blocked(verdict, options.choices), done)
         if verdict is not None and verdict.action == "rewrite":
             prompt = prompt.rewritten(verdict.messages)
@@ -200,7 +222,8 @@ class ChatService:
             params = self._params(options, len(prompt_ids), prompt.field)
         answers = await in_thread(self._intake, self._answers, request_id, prompt, prompt_ids, params, options.choices)
         try:
-            stream = AnswerStream(self.engine, answers)
+            tally = None if charge is None else ChoiceTally(charge, options.choices)
+            stream = AnswerStream(self.engine, answers, tally)
         except EngineFull as full:
             raise _full(full) from None
         except EngineStopped:

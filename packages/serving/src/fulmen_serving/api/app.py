@@ -10,6 +10,7 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from fulmen_serving.api.chat_route import chat_router, model_not_found
 from fulmen_serving.api.completion_route import completion_router
+from fulmen_serving.api.edge import Edge
 from fulmen_serving.api.errors import install_error_handlers
 from fulmen_serving.api.tokenize_route import tokenize_router
 from fulmen_serving.service import ChatService
@@ -18,7 +19,9 @@ from fulmen_serving.service import ChatService
 MAX_BODY_BYTES = 2 << 20
 
 
-def make_app(service: ChatService, *, version: str = "", max_body_bytes: int = MAX_BODY_BYTES) -> FastAPI:
+def make_app(
+    service: ChatService, *, version: str = "", max_body_bytes: int = MAX_BODY_BYTES, edge: Edge | None = None
+) -> FastAPI:
     """Make the HTTP application over a started service. Whoever made the service closes it."""
     # no /docs: its page would load scripts from a third party
     app = FastAPI(title="Fulmen", version=version or "0", docs_url=None, redoc_url=None)
@@ -64,4 +67,6 @@ def make_app(service: ChatService, *, version: str = "", max_body_bytes: int = M
         """Prometheus text."""
         return Response(service.metrics.render(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
+    if edge is not None:
+        edge.install(app, service.metrics, max_body_bytes)
     return app

@@ -6,7 +6,7 @@ Source: https://platform.openai.com/docs/guides/error-codes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -37,6 +37,16 @@ def error_object(refusal: Refusal) -> dict[str, Any]:
     }
 
 
+def refusal_response(refusal: Refusal, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """Return the response of a refusal, with `headers` and those that its status asks for."""
+    told = dict(headers or {})
+    if refusal.retry_after is not None:
+        told["Retry-After"] = str(refusal.retry_after)
+    if refusal.status == 401:
+        told["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(error_object(refusal), refusal.status, told)
+
+
 def install_error_handlers(app: FastAPI, metrics: ServingMetrics) -> None:
     """Answer every refusal, unknown path, wrong method and defect of `app` with an error object, and count it."""
 
@@ -44,9 +54,7 @@ def install_error_handlers(app: FastAPI, metrics: ServingMetrics) -> None:
         refusal = _as_refusal(request, error)
         metrics.refusals.labels(str(refusal.status)).inc()
         headers = dict(getattr(error, "headers", None) or {})
-        if refusal.retry_after is not None:
-            headers["Retry-After"] = str(refusal.retry_after)
-        return JSONResponse(error_object(refusal), refusal.status, headers)
+        return refusal_response(refusal, headers)
 
     async def client_left(_request: Request, _error: Exception) -> Response:
         return Response(status_code=CLIENT_CLOSED_REQUEST)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 
 from fulmen_core.cli.arguments import parser
 from fulmen_core.cli.output import note
+from fulmen_serving.cli.edge_options import add_edge_options, check_prices, open_edge, warn_if_open
 from fulmen_serving.cli.options import add_model_options, serving_options
 
 
@@ -29,6 +31,7 @@ def run(argv: Sequence[str]) -> int:
     arguments.add_argument(
         "--drain-seconds", type=int, metavar="N", default=30, help="time to finish answers when stopped (%(default)s)"
     )
+    add_edge_options(arguments)
     args = arguments.parse_args(argv)
     options = serving_options(args, max_sequences=args.max_sequences)
 
@@ -41,24 +44,25 @@ def run(argv: Sequence[str]) -> int:
     from fulmen_serving.server import DrainingServer, bind, url_of
 
     listener = bind(args.host, args.port)  # before the model is read: a busy port should cost no time
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(listener.close)
+        edge = stack.enter_context(open_edge(args))  # closed last: it writes what the service metered
+        warn_if_open(listener, edge)
         admission = AdmissionLimits(args.max_waiting, args.max_queued_tokens)
         service = load_service(replace(options, admission=admission), context.registry())
-        try:
-            app = make_app(service, version=version("fulmen-serving"))
-            url = url_of(listener)
-            model, guard = service.model, service.guard
-            policy = f"RAISE policy {guard.policy_version}" if guard else "no guard"
-            detail = f"backend {model.backend}, {service.max_choices} x {service.max_context} tokens, {policy}"
-            server = DrainingServer(
-                app,
-                service.engine,
-                drain_seconds=args.drain_seconds,
-                on_ready=lambda: note(f"Serving {model.name} on {url} ({detail})"),
-            )
-            server.run(sockets=[listener])
-        finally:
-            service.close()
-    finally:
-        listener.close()
+        stack.callback(service.close)
+        check_prices(edge, service.model.name)
+        app = make_app(service, version=version("fulmen-serving"), max_body_bytes=args.max_body_bytes, edge=edge)
+        url = url_of(listener)
+        model, guard = service.model, service.guard
+        policy = f"RAISE policy {guard.policy_version}" if guard else "no guard"
+        keys = ", API keys demanded" if edge.platform is not None else ""
+        detail = f"backend {model.backend}, {service.max_choices} x {service.max_context} tokens, {policy}{keys}"
+        server = DrainingServer(
+            app,
+            service.engine,
+            drain_seconds=args.drain_seconds,
+            on_ready=lambda: note(f"Serving {model.name} on {url} ({detail})"),
+        )
+        server.run(sockets=[listener])
     return 0

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Self
 
 from fulmen_serving.engine.answer_text import AnswerText
-from fulmen_serving.engine.engine import AnswerEvent, Engine, TextDelta
+from fulmen_serving.engine.engine import AnswerEvent, Engine, Tally, TextDelta
 from fulmen_serving.engine.sequence import GenerationRequest
 
 
@@ -21,7 +21,9 @@ class AnswerStream:
         EngineStopped: the engine takes no requests.
     """
 
-    def __init__(self, engine: Engine, answers: Sequence[tuple[GenerationRequest, AnswerText]]) -> None:
+    def __init__(
+        self, engine: Engine, answers: Sequence[tuple[GenerationRequest, AnswerText]], tally: Tally | None = None
+    ) -> None:
         self._engine = engine
         self._indices = {request.request_id: index for index, (request, _) in enumerate(answers)}
         self._open = set(self._indices)
@@ -31,7 +33,7 @@ class AnswerStream:
         def sink(request_id: str, event: AnswerEvent) -> None:
             loop.call_soon_threadsafe(self._events.put_nowait, (request_id, event))
 
-        engine.submit(answers, sink)
+        engine.submit(answers, sink, tally)
 
     def __aiter__(self) -> Self:
         return self

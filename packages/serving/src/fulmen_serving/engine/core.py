@@ -62,9 +62,11 @@ class EngineCore:
         """Whether a step would compute anything."""
         return bool(self.waiting or self.running)
 
-    def add(self, request: GenerationRequest) -> None:
-        """Queue a request whose prompt and answer fit the context."""
-        self.waiting.append(SequenceState(request))
+    def add(self, request: GenerationRequest) -> SequenceState:
+        """Queue a request whose prompt and answer fit the context; return where it stands from now on."""
+        state = SequenceState(request)
+        self.waiting.append(state)
+        return state
 
     def abort(self, request_id: str) -> SequenceState | None:
         """End a request now and free what it holds; return it, or None if it is not here (any more)."""

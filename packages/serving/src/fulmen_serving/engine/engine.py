@@ -56,6 +56,11 @@ AnswerEvent = TextDelta | AnswerEnd | AnswerFailure
 Sink = Callable[[str, AnswerEvent], None]
 
 
+#: Called once for each answer, from any thread, when it has ended in whatever way: the tokens of its prompt that were
+#: computed, and those generated. Must not block.
+Tally = Callable[[int, int], None]
+
+
 class EngineStopped(Exception):
     """The engine takes no requests: it drains, is closed, or its model thread died."""
 
@@ -65,10 +70,24 @@ class _Job:
     request: GenerationRequest
     text: AnswerText
     sink: Sink
+    tally: Tally | None = None
+    state: SequenceState | None = None  # written by the model thread
     submitted: float = field(default_factory=time.perf_counter)
     got_slot: float = 0.0
     first_token: float = 0.0
     tokens: int = 0
+
+    def settle(self, *, aborted: bool = False) -> None:
+        """Tell what was computed. `tokens` of it have become text; of an aborted answer more may have been computed."""
+        if self.tally is not None:
+            prompt = 0 if self.state is None else min(self.state.computed, len(self.request.prompt_ids))
+            generated = 0 if self.state is None else self.state.generated
+            self.tally(prompt, generated if aborted else self.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class _Abort:
+    job: _Job
 
 
 class Engine:
@@ -88,8 +107,8 @@ class Engine:
         self.draining = False
         self._jobs: dict[str, _Job] = {}
         self._wake = threading.Condition()
-        self._inbox: list[GenerationRequest | str] = []  # a request to add, or the id of one to abort, in order
-        self._closing = False
+        self._inbox: list[_Job | _Abort | str] = []  # in order: a job to add or to abort, or the id of one to free
+        self._closing = self._model_ended = False
         self._tokens: queue.SimpleQueue[list[TokenEvent] | None] = queue.SimpleQueue()
         self._threads = [
             threading.Thread(target=self._run_model, name="fulmen-model", daemon=True),
@@ -104,8 +123,11 @@ class Engine:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, answers: Sequence[tuple[GenerationRequest, AnswerText]], sink: Sink) -> None:
-        """Admit all of `answers` or none. Events arrive at `sink` until each had an `AnswerEnd` or `AnswerFailure`.
+    def submit(
+        self, answers: Sequence[tuple[GenerationRequest, AnswerText]], sink: Sink, tally: Tally | None = None
+    ) -> None:
+        """Admit all of `answers` or none. Events arrive at `sink` until each had an `AnswerEnd` or `AnswerFailure`, and
+        `tally` hears of each once, also of those that are aborted.
 
         Raises:
             EngineFull: there is no room now.
@@ -116,16 +138,22 @@ class Engine:
                 raise EngineStopped(self.fault or "the server is stopping")
             self.admission.enter([(request.request_id, len(request.prompt_ids)) for request, _ in answers])
             for request, text in answers:
-                self._jobs[request.request_id] = _Job(request, text, sink)
-                self._inbox.append(request)
+                self._jobs[request.request_id] = job = _Job(request, text, sink, tally)
+                self._inbox.append(job)
             self._wake.notify()
         self.metrics.prompt_tokens.inc(sum(len(request.prompt_ids) for request, _ in answers))
 
     def abort(self, request_id: str) -> None:
         """End a request: no event follows (but one that is under way), and its slot is free before the next step."""
-        if self._jobs.pop(request_id, None) is not None:
+        if (job := self._jobs.pop(request_id, None)) is not None:
             self.metrics.requests.labels("abort").inc()
-            self._free(request_id)
+            with self._wake:
+                ended = self._model_ended
+                if not ended:
+                    self._inbox.append(_Abort(job))
+                    self._wake.notify()
+            if ended:
+                job.settle(aborted=True)
 
     def begin_drain(self) -> None:
         """Take no new requests; those admitted go on to their end."""
@@ -164,8 +192,12 @@ class Engine:
             message = self.fault = f"the engine failed: {type(error).__name__}: {error}"
         finally:
             with self._wake:
-                self.draining = True
+                self.draining = self._model_ended = True
                 left = list(self._jobs)
+                unheard, self._inbox = self._inbox, []
+            for command in unheard:
+                if isinstance(command, _Abort):
+                    command.job.settle(aborted=True)
             self._tokens.put([TokenEvent(request_id, None, "error", message) for request_id in left])
             self._tokens.put(None)
 
@@ -179,10 +211,14 @@ class Engine:
         with self._wake:
             commands, self._inbox = self._inbox, []
         for command in commands:
-            if isinstance(command, GenerationRequest):
-                self.core.add(command)
-            elif (state := self.core.abort(command)) is not None:
+            if isinstance(command, _Job):
+                command.state = self.core.add(command.request)
+                continue
+            request_id = command.job.request.request_id if isinstance(command, _Abort) else command
+            if (state := self.core.abort(request_id)) is not None:
                 self._ended(state)
+            if isinstance(command, _Abort):
+                command.job.settle(aborted=True)
 
     def _account(self, outcome: StepOutcome) -> None:
         now = time.perf_counter()
@@ -231,6 +267,7 @@ class Engine:
         if delivery.end and self._jobs.pop(job.request.request_id, None) is not None:
             if not event.end:
                 self._free(job.request.request_id)  # text ended it, tokens did not: free its slot
+            job.settle()  # before the caller knows of the end: what was answered is metered
             self._emit(job, self._end(job, delivery.end))
 
     def _end(self, job: _Job, reason: EndReason) -> AnswerEnd:
@@ -252,6 +289,7 @@ class Engine:
             if abort:
                 self._free(job.request.request_id)
             self.metrics.requests.labels("error").inc()
+            job.settle()
             self._emit(job, AnswerFailure(message))
 
     def _emit(self, job: _Job, event: AnswerEvent) -> None:
