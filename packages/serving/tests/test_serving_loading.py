@@ -16,6 +16,7 @@ from fulmen_core.hooks import hookimpl
 from fulmen_core.model_directory import ModelDirectory, choose_backend
 from fulmen_core.registry import Registry
 from fulmen_serving.loading import ServingOptions, load_service
+from fulmen_serving.prompt import ChatPrompt
 from fulmen_serving.service import AnswerOptions
 
 
@@ -121,7 +122,7 @@ def test_the_guards_policy_and_the_generation_config_reach_the_service(kit, nano
         assert service.max_context == 200
 
         async def one():
-            answer = await service.open([{"role": "user", "content": "hello"}], AnswerOptions())
+            answer = await service.open(ChatPrompt(({"role": "user", "content": "hello"},)), AnswerOptions())
             async for _ in answer:
                 pass
             answer.close()

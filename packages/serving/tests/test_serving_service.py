@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from fulmen_serving.engine.engine import AnswerEnd, TextDelta
+from fulmen_serving.prompt import ChatPrompt
 from fulmen_serving.refusal import Refusal
 from fulmen_serving.service import AnswerOptions
 
@@ -17,7 +18,7 @@ def ask(service, *texts, **options):
     messages = [{"role": role, "content": text} for role, text in zip(roles, texts, strict=False)]
 
     async def go():
-        answer = await service.open(messages, AnswerOptions(**options))
+        answer = await service.open(ChatPrompt(tuple(messages)), AnswerOptions(**options))
         said = [""] * (options.get("choices") or 1)
         try:
             async for index, event in answer:
@@ -130,10 +131,10 @@ def test_a_full_server_refuses_with_a_time_to_come_back_and_recovers(kit):
     async def scenario(service):
         runner.gate.clear()
         message = [{"role": "user", "content": "hello"}]
-        first = await service.open(message, AnswerOptions())
-        second = await service.open(message, AnswerOptions())
+        first = await service.open(ChatPrompt(tuple(message)), AnswerOptions())
+        second = await service.open(ChatPrompt(tuple(message)), AnswerOptions())
         with pytest.raises(Refusal) as full:
-            await service.open(message, AnswerOptions())
+            await service.open(ChatPrompt(tuple(message)), AnswerOptions())
         runner.gate.set()
         async for _ in first:
             pass
@@ -155,7 +156,7 @@ def test_a_burst_cannot_pass_the_bound_while_it_is_being_judged(kit):
     async def scenario(service):
         message = [{"role": "user", "content": "hello"}]
         opened = await asyncio.gather(
-            *(service.open(message, AnswerOptions()) for _ in range(30)), return_exceptions=True
+            *(service.open(ChatPrompt(tuple(message)), AnswerOptions()) for _ in range(30)), return_exceptions=True
         )
         for answer in opened:
             if not isinstance(answer, Refusal):
@@ -184,7 +185,7 @@ def test_the_record_of_a_request_has_its_measures_and_no_text(kit):
 
 def test_an_answer_that_is_closed_early_is_reported_once(kit):
     async def scenario(service):
-        answer = await service.open([{"role": "user", "content": "a long story " * 3}], AnswerOptions())
+        answer = await service.open(ChatPrompt(({"role": "user", "content": "a long story " * 3},)), AnswerOptions())
         await anext(answer)
         answer.close()
         answer.close()

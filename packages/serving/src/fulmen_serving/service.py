@@ -11,7 +11,7 @@ import logging
 import secrets
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Self
@@ -28,7 +28,7 @@ from fulmen_serving.engine.engine import AnswerEnd, AnswerEvent, Engine, EngineS
 from fulmen_serving.engine.sequence import GenerationRequest
 from fulmen_serving.engine.stop_strings import StopStrings
 from fulmen_serving.metrics import ServingMetrics
-from fulmen_serving.prompt import ChatPrompt, Message, Prompt
+from fulmen_serving.prompt import Prompt
 from fulmen_serving.refusal import Refusal
 
 logger = logging.getLogger(__name__)
@@ -151,11 +151,7 @@ class ChatService:
         """Answers that one request may ask for: as many as can run at once."""
         return self.engine.core.runner.limits.max_sequences
 
-    async def open(self, messages: Sequence[Message], options: AnswerOptions) -> Answer:
-        """Judge and admit a conversation, each message with "role" and "content". See `open_prompt`."""
-        return await self.open_prompt(ChatPrompt(tuple(messages)), options)
-
-    async def open_prompt(self, prompt: Prompt, options: AnswerOptions) -> Answer:
+    async def open(self, prompt: Prompt, options: AnswerOptions) -> Answer:
         """Judge and admit a prompt.
 
         Raises:

@@ -8,7 +8,8 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
-from fulmen_serving.api.chat_route import chat_router, model_not_found
+from fulmen_serving.api.answer_route import check_model
+from fulmen_serving.api.chat_route import chat_router
 from fulmen_serving.api.completion_route import completion_router
 from fulmen_serving.api.edge import Edge
 from fulmen_serving.api.errors import install_error_handlers
@@ -44,8 +45,7 @@ def make_app(
     @app.get("/v1/models/{name:path}")
     async def retrieve_model(name: str) -> dict[str, Any]:
         """The model, if it is the one that is served."""
-        if name != service.model.name:
-            raise model_not_found(name, service.model.name)
+        check_model(name, service)
         return model
 
     @app.get("/health")

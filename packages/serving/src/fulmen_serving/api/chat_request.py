@@ -13,17 +13,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from fulmen_serving.api.strict_request import (
-    LogitBias,
-    Stops,
-    StreamOptions,
-    StrictModel,
-    check_stream_options,
-    validate,
-    without_neutral,
-)
+from fulmen_serving.api.answer_request import AnswerRequest
+from fulmen_serving.api.strict_request import StreamOptions, StrictModel, validate, without_neutral
+from fulmen_serving.prompt import ChatPrompt
 from fulmen_serving.refusal import Refusal
-from fulmen_serving.service import AnswerOptions
 
 #: OpenAI's fields that are not supported, and the values (beside null) with which they ask for nothing.
 UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
@@ -100,43 +93,24 @@ class ChatMessage(StrictModel):
     content: Annotated[str, BeforeValidator(_text_of), WithJsonSchema({"anyOf": [{"type": "string"}, _TEXT_PARTS]})]
 
 
-class ChatCompletionRequest(StrictModel):
+class ChatCompletionRequest(AnswerRequest):
     """The body of a request for a chat completion."""
 
-    model: str
     messages: list[ChatMessage] = Field(min_length=1)
-    temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, gt=0, le=1)
     max_completion_tokens: int | None = Field(None, ge=1)
-    max_tokens: int | None = Field(None, ge=1)
-    stop: Stops = Field(default=[])
-    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
-    n: int | None = Field(None, ge=1)
-    logit_bias: LogitBias | None = None
-    presence_penalty: float | None = Field(None, ge=-2, le=2)
-    frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
     # They name the user or a cache line; an answer does not depend on them.
-    user: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
 
     @property
-    def options(self) -> AnswerOptions:
-        """What it asks of the service."""
-        newest = self.max_completion_tokens
-        return AnswerOptions(
-            temperature=self.temperature,
-            top_p=self.top_p,
-            max_tokens=self.max_tokens if newest is None else newest,
-            seed=self.seed,
-            stop=tuple(self.stop),
-            choices=self.n or 1,
-            logit_bias=tuple((self.logit_bias or {}).items()),
-            presence_penalty=self.presence_penalty or 0.0,
-            frequency_penalty=self.frequency_penalty or 0.0,
-        )
+    def token_limit(self) -> int | None:
+        """The newer name's value, else the older's."""
+        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+
+    @property
+    def start(self) -> ChatPrompt:
+        """What the model goes on from."""
+        return ChatPrompt(tuple(message.model_dump() for message in self.messages))
 
 
 def parse_chat_request(body: Mapping[str, Any]) -> ChatCompletionRequest:
@@ -155,7 +129,7 @@ def parse_chat_request(body: Mapping[str, Any]) -> ChatCompletionRequest:
             for index, message in enumerate(messages)
         ]
     request = validate(ChatCompletionRequest, fields, _fields_at)
-    check_stream_options(request.stream_options, request.stream)
+    request.check_stream_options()
     if (
         None not in (request.max_tokens, request.max_completion_tokens)
         and request.max_tokens != request.max_completion_tokens

@@ -78,12 +78,6 @@ def validate(model: type[M], fields: Mapping[str, Any], fields_at: FieldsAt) -> 
         raise _refusal(error, fields_at) from None
 
 
-def check_stream_options(options: StreamOptions | None, stream: bool | None) -> None:
-    """Refuse options of a stream that was not asked for."""
-    if options is not None and not stream:
-        raise Refusal(400, "'stream_options' needs 'stream': true", code="invalid_value", param="stream_options")
-
-
 def without_neutral(
     body: Mapping[str, Any], unsupported: Mapping[str, tuple[Any, ...]], where: str = ""
 ) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from fulmen_core.errors import UserError
+from fulmen_serving.api.answer_route import body_schema, check_model
 from fulmen_serving.api.body import read_json_object
 from fulmen_serving.api.chat_request import ChatMessage
-from fulmen_serving.api.chat_route import model_not_found
 from fulmen_serving.api.strict_request import StrictModel, validate
 from fulmen_serving.refusal import Refusal
 from fulmen_serving.service import ChatService
@@ -48,27 +48,23 @@ def tokenize_router(service: ChatService, max_body_bytes: int) -> APIRouter:
     router = APIRouter()
     tokenizer = service.tokenizer
 
-    def check_model(name: str | None) -> None:
-        if name is not None and name != service.model.name:
-            raise model_not_found(name, service.model.name)
-
-    @router.post("/tokenize", openapi_extra=_body(TokenizeRequest))
+    @router.post("/tokenize", openapi_extra=body_schema(TokenizeRequest))
     async def tokenize(request: Request) -> dict[str, Any]:
         """The token ids of a text or a conversation."""
         asked = validate(TokenizeRequest, await read_json_object(request, max_body_bytes), _fields_of(TokenizeRequest))
-        check_model(asked.model)
+        check_model(asked.model, service)
         tokens = await asyncio.to_thread(_encode, service, asked)
         answer: dict[str, Any] = {"count": len(tokens), "max_model_len": service.max_context, "tokens": tokens}
         if asked.return_token_strs:
             answer["token_strs"] = [tokenizer.decode([token], skip_special=False) for token in tokens]
         return answer
 
-    @router.post("/detokenize", openapi_extra=_body(DetokenizeRequest))
+    @router.post("/detokenize", openapi_extra=body_schema(DetokenizeRequest))
     async def detokenize(request: Request) -> dict[str, str]:
         """The text of token ids; what is no UTF-8 becomes U+FFFD."""
         fields = await read_json_object(request, max_body_bytes)
         asked = validate(DetokenizeRequest, fields, _fields_of(DetokenizeRequest))
-        check_model(asked.model)
+        check_model(asked.model, service)
         try:
             return {"prompt": tokenizer.decode(asked.tokens, skip_special=False)}
         except UserError as error:
@@ -98,7 +94,3 @@ def _encode(service: ChatService, asked: TokenizeRequest) -> list[int]:
 
 def _fields_of(model: type[StrictModel]) -> Any:
     return lambda path: set(ChatMessage.model_fields if path else model.model_fields)
-
-
-def _body(model: type[StrictModel]) -> dict[str, Any]:
-    return {"requestBody": {"content": {"application/json": {"schema": model.model_json_schema()}}, "required": True}}

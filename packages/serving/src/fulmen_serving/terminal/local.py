@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 
 from fulmen_serving.engine.engine import AnswerEvent
-from fulmen_serving.prompt import Message
+from fulmen_serving.prompt import ChatPrompt, Message
 from fulmen_serving.service import AnswerOptions, ChatService
 
 
@@ -21,7 +21,7 @@ class LocalPartner:
 
     async def answer(self, messages: Sequence[Message]) -> AsyncGenerator[AnswerEvent, None]:
         """Yield the events of one answer."""
-        answer = await self._service.open(messages, self._options)
+        answer = await self._service.open(ChatPrompt(tuple(messages)), self._options)
         try:
             async for _, event in answer:
                 yield event

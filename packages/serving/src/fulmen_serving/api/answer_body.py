@@ -1,0 +1,108 @@
+"""The bodies of an answer: the whole object, and the chunks of a stream. Routes differ in how a choice looks.
+
+Source: https://platform.openai.com/docs/api-reference/chat/object, /chat/streaming and /completions/object.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any, NamedTuple
+
+from fulmen_serving.api.errors import error_object
+from fulmen_serving.engine.engine import AnswerEnd, AnswerFailure, TextDelta
+from fulmen_serving.refusal import Refusal
+from fulmen_serving.service import Answer, ServedModel
+
+Choice = dict[str, Any]
+
+
+class AnswerForm(NamedTuple):
+    """How a route writes an answer.
+
+    Attributes:
+        kind, chunk_kind: OpenAI's names of the object and of a stream's chunk.
+        whole: a choice of the object, of its index, text and finish reason.
+        piece: a choice of a chunk, of its index, some text (empty at the end) and finish reason (None before the end).
+        opening: a choice of a chunk that begins a stream, of its index; None begins with text.
+    """
+
+    kind: str
+    chunk_kind: str
+    whole: Callable[[int, str, str], Choice]
+    piece: Callable[[int, str, str | None], Choice]
+    opening: Callable[[int], Choice] | None = None
+
+
+async def collect(answer: Answer, model: ServedModel, form: AnswerForm, choices: int) -> dict[str, Any]:
+    """Wait for the whole answer and return its object.
+
+    Raises:
+        Refusal: 500 if a choice failed.
+    """
+    texts: list[list[str]] = [[] for _ in range(choices)]
+    async for index, event in answer:
+        match event:
+            case TextDelta(text):
+                texts[index].append(text)
+            case AnswerFailure():
+                raise _failure_of(event)
+            case AnswerEnd():
+                pass
+    return _header(answer, model, form.kind) | {
+        "choices": [
+            form.whole(index, "".join(pieces), answer.ends[index].reason) for index, pieces in enumerate(texts)
+        ],
+        "usage": _usage_of(answer),
+    }
+
+
+async def stream(
+    answer: Answer, model: ServedModel, form: AnswerForm, choices: int, *, include_usage: bool
+) -> AsyncIterator[bytes]:
+    """Yield the answer as server-sent events, ending with ``[DONE]``; an error object instead if a choice failed."""
+    header = _header(answer, model, form.chunk_kind)
+    usage: dict[str, Any] = {"usage": None} if include_usage else {}
+
+    def chunk(choice: Choice) -> bytes:
+        return _server_event(header | {"choices": [choice]} | usage)
+
+    if form.opening is not None:
+        for index in range(choices):
+            yield chunk(form.opening(index))
+    async for index, event in answer:
+        match event:
+            case TextDelta(text):
+                yield chunk(form.piece(index, text, None))
+            case AnswerEnd():
+                yield chunk(form.piece(index, "", event.reason))
+            case AnswerFailure():
+                yield _server_event(error_object(_failure_of(event)))
+                return
+    if include_usage:
+        yield _server_event(header | {"choices": [], "usage": _usage_of(answer)})
+    yield b"data: [DONE]\n\n"
+
+
+def _header(answer: Answer, model: ServedModel, kind: str) -> dict[str, Any]:
+    return {
+        "id": answer.request_id,
+        "object": kind,
+        "created": int(time.time()),
+        "model": model.name,
+        "system_fingerprint": model.fingerprint,
+    }
+
+
+def _usage_of(answer: Answer) -> dict[str, int]:
+    prompt, completion = answer.prompt_tokens, answer.completion_tokens
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+
+def _failure_of(event: AnswerFailure) -> Refusal:
+    return Refusal(500, event.message, code="generation_failed")
+
+
+def _server_event(body: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"

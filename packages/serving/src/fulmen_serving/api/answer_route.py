@@ -1,0 +1,56 @@
+"""How a route answers, once its body has been read. Whatever happens to the connection, the answer is closed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import JSONResponse, Response
+
+from fulmen_serving.api.answer_body import AnswerForm, collect, stream
+from fulmen_serving.api.answer_connection import AnswerStreamResponse, unless_left
+from fulmen_serving.api.answer_request import AnswerRequest
+from fulmen_serving.api.strict_request import StrictModel
+from fulmen_serving.prompt import Prompt
+from fulmen_serving.refusal import Refusal
+from fulmen_serving.service import ChatService
+
+
+async def respond(
+    request: Request, service: ChatService, asked: AnswerRequest, prompt: Prompt, form: AnswerForm
+) -> Response:
+    """Answer `prompt` as `asked`, whole or as server-sent events.
+
+    Raises:
+        Refusal: another model is served, or the service refuses it.
+    """
+    check_model(asked.model, service)
+    answer = await service.open(prompt, asked.options)
+    if asked.stream:
+        chunks = stream(answer, service.model, form, asked.choices, include_usage=asked.include_usage)
+        return AnswerStreamResponse(chunks, answer)
+    try:
+        return JSONResponse(await unless_left(request, collect(answer, service.model, form, asked.choices)))
+    finally:
+        answer.close()
+
+
+def check_model(name: str | None, service: ChatService) -> None:
+    """Refuse a model that is not served here; None names none.
+
+    Raises:
+        Refusal: 404.
+    """
+    served = service.model.name
+    if name not in (None, served):
+        raise Refusal(
+            404,
+            f"The model '{name}' does not exist; this server serves '{served}'",
+            code="model_not_found",
+            param="model",
+        )
+
+
+def body_schema(model: type[StrictModel]) -> dict[str, Any]:
+    """The body of `model` in the OpenAPI document; bodies are read by hand, so FastAPI cannot know it."""
+    return {"requestBody": {"content": {"application/json": {"schema": model.model_json_schema()}}, "required": True}}
