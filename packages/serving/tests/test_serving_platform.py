@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import math
 import socket
+import sys
 import time
 from urllib.parse import urlsplit
 
@@ -14,6 +16,7 @@ import httpx
 import openai
 import pytest
 
+from fulmen_core.cli import main
 from fulmen_core.errors import UserError
 from fulmen_serving.api.edge import Edge
 from fulmen_serving.platform.database import Database
@@ -39,6 +42,17 @@ def platform_at(place, **options):
 def platform(tmp_path):
     with platform_at(str(tmp_path / "p.db")) as made:
         yield made
+
+
+@contextlib.contextmanager
+def served(kit, tmp_path, **options):
+    """A platform of its own and the URL of a server that asks it."""
+    with (
+        platform_at(str(tmp_path / "p.db"), **options) as platform,
+        kit.service() as service,
+        kit.server(service, edge=Edge(platform)) as url,
+    ):
+        yield platform, url
 
 
 def ask(url, secret, text="hello", **fields):
@@ -75,11 +89,7 @@ def test_every_v1_route_demands_a_key_and_health_does_not(kit, platform):
 
 def test_a_revoked_and_an_expired_key_are_refused(kit, tmp_path):
     skew = [0.0]
-    with (
-        platform_at(str(tmp_path / "p.db"), clock=lambda: time.time() + skew[0]) as platform,
-        kit.service() as service,
-        kit.server(service, edge=Edge(platform)) as url,
-    ):
+    with served(kit, tmp_path, clock=lambda: time.time() + skew[0]) as (platform, url):
         revoked, key = platform.keys.create("one")
         expiring, _ = platform.keys.create("two", expires=int(time.time()) + 1000)
         assert [ask(url, secret).status_code for secret in (revoked, expiring)] == [200, 200]
@@ -185,13 +195,27 @@ def test_a_blocked_prompt_is_metered_as_its_usage_says(kit, platform):
         assert (used.prompt_tokens, used.completion_tokens) == (answer["usage"]["prompt_tokens"], 0)
 
 
+def test_the_terminal_chat_sends_its_key_and_says_what_to_do_without_one(kit, tmp_path, monkeypatch, capsys):
+    with served(kit, tmp_path) as (platform, url):
+        secret, _ = platform.keys.create("me")
+
+        def chat(*arguments):
+            monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"hello\n"), encoding="utf-8"))
+            code = main(["chat", "--url", url, *arguments])
+            return code, *capsys.readouterr()
+
+        assert chat("--api-key", secret)[:2] == (0, "hello\n")
+        code, _, said = chat()
+        assert code == 2
+        assert "answers 401 to GET /v1/models: give its API key, --api-key or FULMEN_API_KEY" in said
+        assert chat("--api-key", "fm-ключ")[2].count("\n") == 1
+        monkeypatch.setenv("FULMEN_API_KEY", secret)
+        assert chat()[:2] == (0, "hello\n")
+
+
 def test_requests_per_minute_are_limited_and_told_as_openai_tells_them(kit, tmp_path):
     now = [1000.0]
-    with (
-        platform_at(str(tmp_path / "p.db"), monotonic=lambda: now[0]) as platform,
-        kit.service() as service,
-        kit.server(service, edge=Edge(platform)) as url,
-    ):
+    with served(kit, tmp_path, monotonic=lambda: now[0]) as (platform, url):
         secret, _ = platform.keys.create("ci", limits=KeyLimits(requests_per_minute=2))
         other, _ = platform.keys.create("other")
         first, second, third = (ask(url, secret) for _ in range(3))
@@ -217,11 +241,7 @@ def test_requests_per_minute_are_limited_and_told_as_openai_tells_them(kit, tmp_
 
 def test_tokens_per_minute_are_limited_by_what_was_used(kit, tmp_path):
     now = [1000.0]
-    with (
-        platform_at(str(tmp_path / "p.db"), monotonic=lambda: now[0]) as platform,
-        kit.service() as service,
-        kit.server(service, edge=Edge(platform)) as url,
-    ):
+    with served(kit, tmp_path, monotonic=lambda: now[0]) as (platform, url):
         secret, _ = platform.keys.create("ci", limits=KeyLimits(tokens_per_minute=45))
         first = ask(url, secret)
         used = first.json()["usage"]["total_tokens"]
@@ -237,11 +257,7 @@ def test_tokens_per_minute_are_limited_by_what_was_used(kit, tmp_path):
 
 def test_a_quota_ends_with_the_month(kit, tmp_path):
     skew = [0.0]
-    with (
-        platform_at(str(tmp_path / "p.db"), clock=lambda: time.time() + skew[0]) as platform,
-        kit.service() as service,
-        kit.server(service, edge=Edge(platform)) as url,
-    ):
+    with served(kit, tmp_path, clock=lambda: time.time() + skew[0]) as (platform, url):
         secret, _ = platform.keys.create("ci", "acme")
         colleague, _ = platform.keys.create("another", "acme")
         stranger, _ = platform.keys.create("stranger", "other")

@@ -26,6 +26,7 @@ class Settings(BaseSettings):
     )
     platform: str = Field("", description="the database of API keys and usage: a file for SQLite, or an SQLAlchemy URL")
     admin_key: SecretStr = Field(SecretStr(""), description="opens the admin routes of a server that demands API keys")
+    api_key: SecretStr = Field(SecretStr(""), description="sent to a server that `fulmen chat` or `bench` talks to")
     debug: bool = Field(False, description="show tracebacks and debug logs")
 
     @field_validator("plugins_disabled", mode="before")

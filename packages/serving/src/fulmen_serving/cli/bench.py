@@ -10,6 +10,7 @@ from fulmen_core.cli.arguments import parser
 from fulmen_core.cli.output import note, print_json, print_table
 from fulmen_core.errors import UserError
 from fulmen_core.suggestions import closest
+from fulmen_serving.cli.api_key_option import add_api_key_option, api_key
 
 
 def run(argv: Sequence[str]) -> int:
@@ -43,7 +44,7 @@ def serve(argv: Sequence[str]) -> int:
     arguments.add_argument("--base-url", required=True, metavar="URL", help="e.g. http://127.0.0.1:8000")
     arguments.add_argument("--api", choices=["chat", "completions"], default="chat", help="(%(default)s)")
     arguments.add_argument("--model", default="", metavar="NAME", help="default: the server's first")
-    arguments.add_argument("--api-key", default="", metavar="KEY", help="sent as a bearer token")
+    add_api_key_option(arguments)
     arguments.add_argument("--clients", type=int, metavar="C", help="closed loop: so many at once (8)")
     arguments.add_argument("--rate", type=float, metavar="R", help="open loop: Poisson arrivals, R a second")
     arguments.add_argument("--requests", type=int, default=64, metavar="N", help="conversations (%(default)s)")
@@ -96,7 +97,7 @@ def serve(argv: Sequence[str]) -> int:
             args.base_url,
             api=args.api,
             model=args.model,
-            api_key=args.api_key,
+            api_key=api_key(args.api_key),
             timeout=args.timeout,
             extra=_extra(args.extra),
         )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from fulmen_core.cli.arguments import parser
 from fulmen_core.errors import UserError
+from fulmen_serving.cli.api_key_option import add_api_key_option, api_key
 from fulmen_serving.cli.options import add_model_options, serving_options
 
 
@@ -18,6 +19,7 @@ def run(argv: Sequence[str]) -> int:
     arguments = parser("fulmen chat", "talk to a model in the terminal", recipe=False, json=False)
     add_model_options(arguments, max_sequences=None)
     arguments.add_argument("--url", help="a server to talk to instead, e.g. http://127.0.0.1:8000")
+    add_api_key_option(arguments)
     arguments.add_argument("--system", default="", metavar="TEXT", help="the system prompt")
     arguments.add_argument("--temperature", type=float, help="0 takes the likeliest token; default: the model's")
     arguments.add_argument("--top-p", type=float, help="keep the likeliest tokens of this probability")
@@ -36,7 +38,7 @@ def run(argv: Sequence[str]) -> int:
     if args.url is not None:
         from fulmen_serving.terminal.remote import RemotePartner
 
-        partner = RemotePartner(args.url, options)
+        partner = RemotePartner(args.url, options, api_key(args.api_key))
     else:
         from fulmen_core.cli import context
         from fulmen_serving.loading import load_service

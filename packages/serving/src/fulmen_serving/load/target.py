@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import httpx
 
-from fulmen_core.errors import UserError
+from fulmen_serving.openai_server import connect, first_model
 
 Api = Literal["chat", "completions"]
 
@@ -70,20 +70,11 @@ class Target:
         timeout: float = 600.0,
         extra: Mapping[str, Any] | None = None,
     ) -> None:
-        self.url = url.rstrip("/").removesuffix("/v1")
+        patience = httpx.Timeout(timeout, connect=min(10.0, timeout))
+        self.client = connect(url, api_key=api_key, timeout=patience, direct=True)  # a proxy would be measured too
+        self.url = str(self.client.base_url).rstrip("/")
         self.api, self.model, self.timeout = api, model, timeout
         self._extra = dict(extra or {})
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        try:
-            self.client = httpx.AsyncClient(
-                base_url=f"{self.url}/",
-                headers=headers,
-                timeout=httpx.Timeout(timeout, connect=min(10.0, timeout)),
-                limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
-                trust_env=False,  # a proxy between would be measured too
-            )
-        except httpx.InvalidURL as error:
-            raise UserError(f"{url!r} is no URL ({error})", remedy="give one like http://127.0.0.1:8000") from None
 
     async def __aenter__(self) -> Target:
         return self
@@ -97,18 +88,8 @@ class Target:
         Raises:
             UserError: nobody answers, or not as an OpenAI-compatible server does.
         """
-        try:
-            response = await self.client.get("v1/models")
-            response.raise_for_status()
-            self.model = self.model or str(response.json()["data"][0]["id"])
-        except httpx.HTTPStatusError as error:
-            raise UserError(f"{self.url} answers {error.response.status_code} to GET /v1/models") from None
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise UserError(
-                f"no server answers at {self.url} ({error})", remedy="start one with `fulmen serve`, or check the URL"
-            ) from None
-        except (ValueError, LookupError, TypeError):
-            raise UserError(f"{self.url} is no OpenAI-compatible server", remedy="check the URL") from None
+        first = await first_model(self.client)
+        self.model = self.model or first
 
     async def ask(self, messages: Sequence[Mapping[str, str]], max_tokens: int, timed: Timed) -> Timed:
         """Stream one answer and fill in `timed`. What goes wrong is recorded, not raised."""

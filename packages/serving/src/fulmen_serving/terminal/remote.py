@@ -10,6 +10,7 @@ import httpx
 
 from fulmen_core.errors import UserError
 from fulmen_serving.engine.engine import AnswerEnd, AnswerEvent, AnswerFailure, TextDelta
+from fulmen_serving.openai_server import connect, first_model
 from fulmen_serving.prompt import Message
 from fulmen_serving.service import AnswerOptions
 
@@ -17,34 +18,19 @@ from fulmen_serving.service import AnswerOptions
 class RemotePartner:
     """The first model of the server at `url`, which may or may not end in ``/v1``."""
 
-    def __init__(self, url: str, options: AnswerOptions) -> None:
-        self._url = url.rstrip("/").removesuffix("/v1")
+    def __init__(self, url: str, options: AnswerOptions, api_key: str = "") -> None:
+        # no read limit: an answer may wait for a slot
+        self._client = connect(url, api_key=api_key, timeout=httpx.Timeout(10, read=None))
         self._options = options
         self._model = ""
-        self._client: httpx.AsyncClient | None = None
 
     async def open(self) -> str:
         """Ask the server for its model."""
-        try:
-            # no read limit: an answer may wait for a slot
-            self._client = httpx.AsyncClient(base_url=f"{self._url}/v1/", timeout=httpx.Timeout(10, read=None))
-            response = await self._client.get("models")
-            response.raise_for_status()
-            self._model = response.json()["data"][0]["id"]
-        except httpx.HTTPStatusError as error:
-            raise UserError(f"{self._url} answers {error.response.status_code} to GET /v1/models") from None
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise UserError(
-                f"no server answers at {self._url} ({error})", remedy="start one with `fulmen serve`, or check the URL"
-            ) from None
-        except (ValueError, LookupError, TypeError):
-            raise UserError(f"{self._url} is no OpenAI-compatible server", remedy="check the URL") from None
+        self._model = await first_model(self._client)
         return self._model
 
     async def answer(self, messages: Sequence[Message]) -> AsyncGenerator[AnswerEvent, None]:
         """Stream one answer."""
-        if self._client is None:
-            raise RuntimeError("answer() before open()")
         options = self._options
         asked = {
             "model": self._model,
@@ -58,7 +44,7 @@ class RemotePartner:
         body = {name: value for name, value in asked.items() if value is not None}
         tokens = 0
         try:
-            async with self._client.stream("POST", "chat/completions", json=body) as response:
+            async with self._client.stream("POST", "v1/chat/completions", json=body) as response:
                 if response.status_code != 200:
                     raise UserError(_error_message(await response.aread(), response.status_code))
                 async for line in response.aiter_lines():
@@ -76,12 +62,11 @@ class RemotePartner:
                         if end := choice.get("finish_reason"):
                             yield AnswerEnd(end, tokens)
         except httpx.HTTPError as error:
-            raise UserError(f"the connection to {self._url} broke ({error})", remedy="ask again") from None
+            raise UserError(f"the connection to {self._client.base_url} broke ({error})", remedy="ask again") from None
 
     async def close(self) -> None:
         """Close the connection."""
-        if self._client is not None:
-            await self._client.aclose()
+        await self._client.aclose()
 
 
 def _error_message(body: bytes, status: int) -> str:
