@@ -23,6 +23,7 @@ from typing import Any
 from inference import report
 from inference.engines import ENGINES, Contender, find
 from inference.measurement import Cell, Effort, measure, model_folder
+from inference.names import names_of
 from inference.shapes import SHAPES
 
 _BATCHES = (1, 4, 16)
@@ -93,7 +94,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=home, help="weights and conversions, kept (%(default)s)")
     parser.add_argument("--peers", type=Path, default=home / "peers", help="where peers are installed (%(default)s)")
     parser.add_argument("--python", type=_engine_python, action="append", default=[], metavar="ENGINE=PATH")
-    parser.add_argument("--shapes", type=_shapes, default=["A", "S"], help="of " + ", ".join(SHAPES))
+    parser.add_argument("--shapes", type=names_of("shape", SHAPES), default=["A", "S"], help="of " + ", ".join(SHAPES))
     parser.add_argument("--cells", type=_cells, help="batch x prompt, e.g. 1x128,4x1024")
     parser.add_argument("--quick", action="store_true", help="1x128, 1x1024 and 4x128, one round, 16 new tokens")
     parser.add_argument("--engines", type=_engines, help="e.g. fulmen,llama:q8_0; default: all that are installed")
@@ -134,13 +135,6 @@ def _cells(text: str) -> list[Cell]:
         return [Cell(*map(int, part.split("x"))) for part in text.split(",")]
     except (TypeError, ValueError):
         raise argparse.ArgumentTypeError(f"{text!r} is no list like 1x128,4x1024") from None
-
-
-def _shapes(text: str) -> list[str]:
-    names = text.split(",")
-    if unknown := [name for name in names if name not in SHAPES]:
-        raise argparse.ArgumentTypeError(f"no shape is named {', '.join(unknown)}; there are {', '.join(SHAPES)}")
-    return names
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from typing import Any
 
 from inference.engines import find
 from inference.measurement import model_folder
+from inference.names import names_of
 from inference.shapes import SHAPES
 from serving.served_folder import fulmen_folder, served_folder
 from serving.server_process import ServerError, ServerProcess, free_port
@@ -154,7 +155,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--peers", type=Path, default=home / "peers", help="where peers are installed (%(default)s)")
     parser.add_argument("--shape", choices=list(SHAPES), default="A")
     parser.add_argument("--clients", type=_numbers, default=[1, 8, 32], help="e.g. 1,8,32")
-    parser.add_argument("--servers", type=_servers, default=list(_SERVERS), help="of " + ", ".join(_SERVERS))
+    parser.add_argument(
+        "--servers", type=names_of("server", _SERVERS), default=list(_SERVERS), help="of " + ", ".join(_SERVERS)
+    )
     parser.add_argument("--requests", type=int, default=32, help="of a cell, at least two a client (%(default)s)")
     parser.add_argument("--prompt-tokens", type=int, default=128)
     parser.add_argument("--output-tokens", type=int, default=64)
@@ -166,13 +169,6 @@ def _numbers(text: str) -> list[int]:
     if len(numbers) != len(text.split(",")):
         raise argparse.ArgumentTypeError(f"{text!r} is no list like 1,8,32")
     return numbers
-
-
-def _servers(text: str) -> list[str]:
-    names = text.split(",")
-    if unknown := [name for name in names if name not in _SERVERS]:
-        raise argparse.ArgumentTypeError(f"no server is named {', '.join(unknown)}; there are {', '.join(_SERVERS)}")
-    return names
 
 
 if __name__ == "__main__":

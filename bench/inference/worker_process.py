@@ -7,11 +7,12 @@ import json
 import os
 import selectors
 import signal
-import subprocess
 import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Self
+
+from inference.pinned_process import start_pinned
 
 _WORKERS = Path(__file__).parent.parent / "workers"
 
@@ -23,27 +24,12 @@ class WorkerError(Exception):
 class Worker:
     """Starts ``workers/NAME_cpu.py`` under `python`; a context manager that leaves no process behind.
 
-    The worker leads a process group of its own: Ctrl-C in the terminal reaches the driver alone, which then ends the
-    whole group. Libraries print into `log`.
+    Libraries print into `log`.
     """
 
     def __init__(self, name: str, python: Path, cores: Collection[int], log: Path) -> None:
         self.log = log
-        environment = {key: value for key, value in os.environ.items() if not key.startswith(("OMP_", "KMP_", "MKL_"))}
-        environment |= {"OMP_NUM_THREADS": str(len(cores)), "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
-        # PATH: engines that compile look for the programs of their environment.
-        environment["PATH"] = f"{python.parent}{os.pathsep}{environment.get('PATH', '')}"
-        with log.open("wb") as errors:
-            self._process = subprocess.Popen(
-                [str(python), str(_WORKERS / f"{name}_cpu.py")],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                env=environment,
-                start_new_session=True,
-            )
-        if hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(self._process.pid, cores)  # before it imports anything: threads inherit it
+        self._process = start_pinned([str(python), str(_WORKERS / f"{name}_cpu.py")], cores, log, answers=True)
 
     def __enter__(self) -> Self:
         return self

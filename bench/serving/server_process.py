@@ -13,6 +13,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
+from inference.pinned_process import start_pinned
+
 
 class ServerError(Exception):
     """The server did not start; one sentence."""
@@ -28,28 +30,14 @@ def free_port() -> int:
 class ServerProcess:
     """Runs `command`; a context manager that leaves no process behind, also on Ctrl-C.
 
-    The server leads a process group of its own: Ctrl-C in the terminal reaches the driver alone, which then ends the
-    whole group. Its output goes to `log`.
+    Its output goes to `log`.
     """
 
     def __init__(
         self, command: Sequence[str], port: int, cores: Collection[int], log: Path, environment: Mapping[str, str]
     ) -> None:
         self.url, self.log = f"http://127.0.0.1:{port}", log
-        clean = {key: value for key, value in os.environ.items() if not key.startswith(("OMP_", "KMP_", "MKL_"))}
-        clean |= {"OMP_NUM_THREADS": str(len(cores)), "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
-        clean["PATH"] = f"{Path(command[0]).parent}{os.pathsep}{clean.get('PATH', '')}"
-        with log.open("wb") as output:
-            self._process = subprocess.Popen(
-                list(command),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=clean | dict(environment),
-                start_new_session=True,
-            )
-        if hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(self._process.pid, cores)  # before it imports anything: threads inherit it
+        self._process = start_pinned(command, cores, log, environment=environment)
 
     def __enter__(self) -> Self:
         return self
