@@ -52,9 +52,14 @@ def test_every_page_is_in_the_navigation() -> None:
 
 @pytest.mark.parametrize("page", [*sorted(DOCS.rglob("*.md")), *(member / "README.md" for member in MEMBERS)], ids=str)
 def test_every_python_example_is_python(page: Path) -> None:
+    faults = []
     for language, code in BLOCK.findall(page.read_text(encoding="utf-8")):
         if language == "python":
-            compile(code, str(page), "exec")
+            try:
+                compile(code, str(page), "exec")
+            except SyntaxError as error:
+                faults.append(str(error))
+    assert faults == []
 
 
 def test_the_detector_of_the_how_to_passes_its_own_tests(tmp_path: Path) -> None:

@@ -8,9 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from fulmen_backend_cpu import training_experts
 from fulmen_backend_cpu.compiler import NativeUnavailable
 from fulmen_backend_cpu.training_expert_blocks import experts_in_blocks
+from fulmen_backend_cpu.training_experts import native_grouped
 from fulmen_backend_cpu.training_kernels import load_kernels
+from fulmen_backend_cpu.training_library_experts import experts_by_library
 from fulmen_core.model.experts import grouped
 from fulmen_core.model.router import Routing
 
@@ -65,6 +68,22 @@ def test_results_and_gradients_are_those_of_float64(
     for a, b in pairs:
         assert (a.double() - b).norm() <= 4 * torch.finfo(torch.bfloat16).eps * b.norm() + 1e-12
     assert [a.dtype for a, _ in pairs] == [torch.float32, dtype, *3 * [torch.float32]]
+
+
+@pytest.mark.parametrize("faster", [False, True])
+def test_bfloat16_products_of_float32_weights_take_the_blocks_where_they_are_faster(
+    faster: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_experts, "panels_are_faster", lambda: faster)
+    selected_NK, (x_ND, gate_up_EGD, down_EFD, weights_NK) = random_experts(90, 32, 16, 2, 8, torch.float32)
+    arguments = x_ND, gate_up_EGD, down_EFD, selected_NK, weights_NK
+    expected = experts_in_blocks(*arguments) if faster else experts_by_library(*arguments, torch.bfloat16)
+    routing = Routing(x_ND, selected_NK, weights_NK)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(native_grouped(x_ND, gate_up_EGD, down_EFD, routing), expected)
+    exact = experts_by_library(*arguments, torch.float32)
+    assert torch.equal(native_grouped(x_ND, gate_up_EGD, down_EFD, routing), exact)
+    assert not torch.equal(expected, exact)
 
 
 def test_bits_do_not_depend_on_the_number_of_threads() -> None:

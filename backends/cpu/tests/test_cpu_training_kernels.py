@@ -40,7 +40,7 @@ except NativeUnavailable as error:
 LOW = [torch.float32, torch.bfloat16]
 
 
-def agree(
+def assert_near_float64(
     native: Callable[..., Tensor], plain: Callable[..., Tensor], inputs: Sequence[Tensor], dtype: torch.dtype
 ) -> None:
     """Result and gradients of `native` on `inputs` rounded to `dtype` are near those of `plain` in float64."""
@@ -64,7 +64,7 @@ def random_segments(rows: int, tokens: int, seed: int) -> Tensor:
 def test_normalisation(dtype: torch.dtype) -> None:
     x, weight = torch.randn(3, 70, 48), torch.rand(48)
     if dtype is torch.float32:
-        agree(lambda *a: native_rms_norm(*a, 1e-6), lambda *a: rms_norm(*a, 1e-6), (x, weight), dtype)
+        assert_near_float64(lambda *a: native_rms_norm(*a, 1e-6), lambda *a: rms_norm(*a, 1e-6), (x, weight), dtype)
     x, weight = x.requires_grad_(), weight.requires_grad_()
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype is torch.bfloat16):
         y = native_rms_norm(x, weight, 1e-6)
@@ -95,7 +95,7 @@ def test_heads_of_a_projection_are_normalised_and_rotated(dtype: torch.dtype, no
 
         return run
 
-    agree(
+    assert_near_float64(
         function(native_norm_and_rotate),
         function(norm_and_rotate),
         (torch.randn(2, 37, 192), torch.rand(32) + 0.5),
@@ -121,7 +121,7 @@ def test_experts_also_those_that_got_no_token(
 
         return run
 
-    agree(function(native_grouped), function(grouped), inputs, dtype)
+    assert_near_float64(function(native_grouped), function(grouped), inputs, dtype)
 
 
 def test_experts_on_two_threads_are_those_on_one() -> None:
