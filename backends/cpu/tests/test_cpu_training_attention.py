@@ -82,6 +82,36 @@ def test_attention(
     assert_exact(form, dtype, inputs, window, segments)
 
 
+@given(
+    tokens=st.integers(1, 200),
+    window=st.sampled_from([None, 1, 5, 16, 50, 64, 300]),
+    heads=st.sampled_from([(1, 1), (4, 2), (3, 1)]),
+    documents=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+@settings(max_examples=30, deadline=None)
+@every_form
+def test_gradients_by_the_result_vanish_where_the_exact_ones_do(
+    form: Attend,
+    dtype: torch.dtype,
+    tokens: int,
+    window: int | None,
+    heads: tuple[int, int],
+    documents: bool,
+    seed: int,
+) -> None:
+    """A query that sees one key has no gradient, and few keys make small ones: nothing is left of what cancels."""
+    torch.manual_seed(seed)
+    segments = random_segments(2, tokens, seed) if documents else None
+    inputs = [torch.randn(2, tokens, count, 16).to(dtype) for count in (heads[0], heads[1], heads[1])]
+    mask, plain = first_keys(tokens, window, segments, HERE), build_mask(tokens, window, segments, HERE)
+    wide = [x.double() for x in inputs]
+    result = attend(*wide, plain)
+    exact, found = both_ways(attend, wide, plain, result), both_ways(form, inputs, mask, result)
+    for a, b in zip(found, exact, strict=True):
+        assert (a.double() - b).norm() <= 16 * torch.finfo(dtype).eps * b.norm() + 1e-12
+
+
 @pytest.mark.parametrize("documents", [False, True], ids=["one document", "documents"])
 @every_form
 def test_long_rows(form: Attend, dtype: torch.dtype, documents: bool) -> None:

@@ -1,6 +1,6 @@
 """Attention as one kernel each way, for processors whose bfloat16 products are made of vectors: nothing of T*T is kept.
 
-Scores exist for a few queries and keys at a time; the backward pass computes them again from a sum for each query
+Scores exist for a few queries and keys at a time; the backward pass computes them again from two numbers for each query
 (FlashAttention-2, arXiv 2307.08691). A query meets the keys that window and document let it see, rounded up to 16.
 
 Legend: B batch, T tokens, H heads, K kv heads, G = H/K query heads a kv head, h head width.
@@ -30,20 +30,20 @@ class _Attend(torch.autograd.Function):
     def forward(ctx: Any, q_BTHh: Tensor, k_BTKh: Tensor, v_BTKh: Tensor, first_BT: Tensor) -> Tensor:
         inputs = (adjacent(q_BTHh), adjacent(k_BTKh), adjacent(v_BTKh), first_BT.contiguous())
         o_BTHh = q_BTHh.new_empty(q_BTHh.shape)
-        log_sum_BKTG = q_BTHh.new_empty(q_BTHh.shape[:3], dtype=torch.float32)
-        load_kernels().call("attention_forward", *_arguments(*inputs), o_BTHh, log_sum_BKTG)
-        ctx.save_for_backward(*inputs, o_BTHh, log_sum_BKTG)
+        most_BKTG, log_total_BKTG = q_BTHh.new_empty((2, *q_BTHh.shape[:3]), dtype=torch.float32)
+        load_kernels().call("attention_forward", *_arguments(*inputs), o_BTHh, most_BKTG, log_total_BKTG)
+        ctx.save_for_backward(*inputs, most_BKTG, log_total_BKTG)
         return o_BTHh
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_BTHh: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        *inputs, o_BTHh, log_sum_BKTG = ctx.saved_tensors
+        *inputs, most_BKTG, log_total_BKTG = ctx.saved_tensors
         grad_BTHh = adjacent(grad_BTHh)
         grads = [x.new_empty(x.shape) for x in inputs[:3]]
         load_kernels().call(
             *("attention_backward", grad_BTHh, grad_BTHh.stride(1)),
-            *(*_arguments(*inputs), o_BTHh, log_sum_BKTG, *grads),
+            *(*_arguments(*inputs), most_BKTG, log_total_BKTG, *grads),
         )
         return grads[0], grads[1], grads[2], None
 

@@ -41,7 +41,7 @@ _SIGNATURES = {
     "swiglu_backward": "ipppppppll",
     "experts_forward": "ippppppllllppp",
     "experts_backward": "ippppppppllllppppp",
-    "attention_forward": "plplplpllllllpp",
+    "attention_forward": "plplplpllllllppp",
     "attention_backward": "plplplplpllllllppppp",
 }
 _PART = ctypes.CFUNCTYPE(None)

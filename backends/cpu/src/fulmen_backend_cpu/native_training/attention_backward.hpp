@@ -3,6 +3,8 @@
 // A block of strips walks the keys that it sees. Each strip makes its weights and the gradients of its scores for some panels of
 // keys, and from the latter its queries' gradient; then each panel of keys gets its part of the keys' and values' gradients from
 // all rows of the block at once, as short sums would spend their time on loading and storing what they are added to.
+// What is taken off the gradients of a row's weights is their mean by these very weights. Taken from the rounded result, as usual,
+// it would not cancel where a query sees few keys. A block that sees more keys than it meets at once makes them twice for it.
 // Threads share parts of a kv head's queries; a part adds up gradients of keys and values of its own, and the parts' are
 // added in order, so that no result depends on who computed it.
 //
@@ -13,7 +15,7 @@
 
 namespace fulmen {
 
-constexpr int64_t BACKWARD_PANELS = 16;  // of keys that a block meets at once
+constexpr int64_t BACKWARD_PANELS = 32;  // of keys that a block meets at once
 constexpr int64_t BLOCK_OF_ROWS = 192;   // rows of a block, about
 constexpr int64_t ENOUGH_PARTS = 32;     // of all kv heads, for threads to share
 constexpr int64_t MOST_PARTS = 8;        // of one kv head: each has room for gradients of as many keys as it sees
@@ -49,13 +51,14 @@ struct BackwardMemory {
     std::vector<uint16_t> q_panels, grad_panels;               // the same in panels, summed over rows
     std::vector<uint16_t> weights, grad_scores;                // a panel for each panel of keys, summed over rows
     std::vector<uint16_t> grad_rows;                           // the gradient of a strip's scores as a left operand
-    std::vector<float> scores, grad_weights, grad_q, log_sum, mean;
+    std::vector<float> scores, grad_weights;                   // of a strip; the scores become weights
+    std::vector<float> grad_q, most, log_total, mean;
     explicit BackwardMemory(const AttentionSizes& s)
         : strips(block_strips(s)), rows(strips * s.rows()), q(rows * s.width), grad(rows * s.width),
           q_panels(rows * s.width), grad_panels(rows * s.width), weights(rows * BACKWARD_PANELS * LANES),
           grad_scores(rows * BACKWARD_PANELS * LANES), grad_rows(s.rows() * BACKWARD_PANELS * LANES),
-          scores(s.rows() * detail::MOST_PANELS * LANES), grad_weights(s.rows() * detail::MOST_PANELS * LANES), grad_q(rows * s.width),
-          log_sum(rows), mean(rows) {}
+          scores(s.rows() * BACKWARD_PANELS * LANES), grad_weights(s.rows() * BACKWARD_PANELS * LANES), grad_q(rows * s.width),
+          most(rows), log_total(rows), mean(rows) {}
 };
 
 struct AttentionGradients {
@@ -64,9 +67,9 @@ struct AttentionGradients {
 
 class AttentionBackward {
   public:
-    AttentionBackward(const Tokens& grad, const Tokens& q, const Tokens& k, const Tokens& v, const uint16_t* o, const float* log_sum,
+    AttentionBackward(const Tokens& grad, const Tokens& q, const Tokens& k, const Tokens& v, const float* most, const float* log_total,
                       const Visible& visible, const AttentionSizes& s, const AttentionGradients& grads)
-        : s(s), grad(grad), q(q), k(k), v(v), o(o), log_sum(log_sum), visible(visible), grads(grads),
+        : s(s), grad(grad), q(q), k(k), v(v), most(most), log_total(log_total), visible(visible), grads(grads),
           keys(s, true, true), values(s, true, false), reach(visible, s) {}
 
     void run(int threads) {
@@ -87,8 +90,7 @@ class AttentionBackward {
   private:
     const AttentionSizes s;
     const Tokens grad, q, k, v;
-    const uint16_t* o;  // [B, T, K*G, h]
-    const float* log_sum;
+    const float *most, *log_total;  // [B, K, T, G]
     const Visible visible;
     const AttentionGradients grads;
     KeyPanels keys, values;
@@ -102,10 +104,22 @@ class AttentionBackward {
         for (int64_t begin = part.begin; begin < part.end; begin += m.strips) {
             const int64_t end = std::min(begin + m.strips, part.end);
             load_block(part.item, begin, end, m);
+            const bool at_once = end - from[begin] <= BACKWARD_PANELS;
+            const auto each_strip = [&](int64_t panel, int64_t stop, const auto& work) {
+                for (int64_t strip = begin; strip < end; strip++) {
+                    const int64_t first = std::max<int64_t>(panel, from[strip]), last = std::min(stop, strip + 1);
+                    if (first < last) work(strip, first, last);
+                }
+            };
+            for (int64_t panel = from[begin]; panel < end && !at_once; panel += BACKWARD_PANELS)
+                each_strip(panel, std::min(panel + BACKWARD_PANELS, end),
+                           [&](int64_t strip, int64_t first, int64_t last) { weigh(part.item, strip, strip - begin, first, last, true, m); });
             for (int64_t panel = from[begin]; panel < end; panel += BACKWARD_PANELS) {
                 const int64_t stop = std::min(panel + BACKWARD_PANELS, end);
-                for (int64_t strip = begin; strip < end; strip++)
-                    walk_strip(part.item, strip, strip - begin, std::max<int64_t>(panel, from[strip]), std::min(stop, strip + 1), panel, m);
+                each_strip(panel, stop, [&](int64_t strip, int64_t first, int64_t last) {
+                    weigh(part.item, strip, strip - begin, first, last, at_once, m);
+                    descend(part.item, strip - begin, first, last, panel, m);
+                });
                 for (int64_t p = panel; p < stop; p++) {
                     int64_t first = std::max(begin, p), last = first;  // the strips that see it
                     while (last < end && from[last] <= p) last++;
@@ -127,68 +141,59 @@ class AttentionBackward {
         }
         const int64_t rows = (end - begin) * s.rows();
         const int64_t there = std::min(rows, (s.tokens - begin * LANES) * s.group);
-        const float* sums = log_sum + (item * s.tokens + begin * LANES) * s.group;
-        std::fill(m.mean.begin(), m.mean.end(), 0.0f);
-        std::fill(m.log_sum.begin(), m.log_sum.end(), 0.0f);
-        std::copy(sums, sums + there, m.log_sum.data());
-        for (int64_t t = begin * LANES, r = 0; r < there; t++)
-            for (int64_t g = 0; g < s.group; g++, r++) {
-                const uint16_t *o_row = o + (((batch * s.tokens + t) * s.kv_heads + kv_head) * s.group + g) * s.width,
-                               *grad_row = m.grad.data() + r * s.width;
-                f32x16 along{};
-                for (int64_t d = 0; d < s.width; d += LANES) along += get(o_row + d) * get(grad_row + d);
-                m.mean[r] = sum(along);
-            }
+        const int64_t first = (item * s.tokens + begin * LANES) * s.group;
+        for (std::vector<float>* of_rows : {&m.most, &m.log_total, &m.mean}) std::fill(of_rows->begin(), of_rows->end(), 0.0f);
+        std::copy(most + first, most + first + there, m.most.data());
+        std::copy(log_total + first, log_total + first + there, m.log_total.data());
         panels_of_rows(m.q.data(), s.width, rows / 2, (int)s.width, m.q_panels.data(), m.rows * LANES);
         panels_of_rows(m.grad.data(), s.width, rows / 2, (int)s.width, m.grad_panels.data(), m.rows * LANES);
         std::fill(m.grad_q.begin(), m.grad_q.end(), 0.0f);
     }
 
-    // Panels [from, to) of keys, where the memory of panels begins with `base`.
-    void walk_strip(int64_t item, int64_t strip, int64_t index, int64_t from, int64_t to, int64_t base, BackwardMemory& m) const {
-        if (from >= to) return;
-        const int64_t at = index * s.rows() * s.width, keys_here = (to - from) * LANES;
-        for (int64_t panel = from; panel < to;) {
-            const int64_t panels = detail::even_part((int)(to - panel), detail::MOST_PANELS);
-            keys.by_key(by_rows(m.q.data() + at, s.width), s.rows(), item, panel, panels, m.scores.data(), panels * LANES);
-            values.by_key(by_rows(m.grad.data() + at, s.width), s.rows(), item, panel, panels, m.grad_weights.data(), panels * LANES);
-            weigh(item, strip, index, panel, panels, base, (panel - from) * LANES, keys_here, m);
-            panel += panels;
+    // A strip's weights and their gradients for panels [from, to) of keys; `add` adds to the gradients' mean by weight.
+    void weigh(int64_t item, int64_t strip, int64_t index, int64_t from, int64_t to, bool add, BackwardMemory& m) const {
+        const int64_t at = index * s.rows() * s.width, panels = to - from, keys_here = panels * LANES, batch = item / s.kv_heads;
+        keys.by_key(by_rows(m.q.data() + at, s.width), s.rows(), item, from, panels, m.scores.data(), keys_here);
+        values.by_key(by_rows(m.grad.data() + at, s.width), s.rows(), item, from, panels, m.grad_weights.data(), keys_here);
+        const int64_t whole = reach.wholes(batch)[strip];
+        const int32_t* first = visible.of(batch);
+        const float scale = s.scale() * LOG2_E;
+        for (int64_t r = 0; r < s.rows(); r++) {
+            const int64_t row = index * s.rows() + r, query = strip * LANES + r / s.group;
+            f32x16 along{};
+            for (int64_t p = 0; p < panels; p++) {
+                float* score = m.scores.data() + r * keys_here + p * LANES;
+                f32x16 weight = power_of_two((load_f32(score) - m.most[row]) * scale - m.log_total[row]);
+                if ((from + p < whole || from + p >= strip) && query < s.tokens)
+                    weight = seen(first[query], query, (from + p) * LANES) ? weight : f32x16{};
+                store(score, weight);
+                along += weight * load_f32(m.grad_weights.data() + r * keys_here + p * LANES);
+            }
+            if (add) m.mean[row] += sum(along);
         }
-        keys.by_width(by_rows(m.grad_rows.data(), keys_here), s.rows(), item, from, to - from, m.grad_q.data() + at, true);
     }
 
-    // Weights and gradients of scores of a strip for the panels of keys just multiplied, `panels` of them from `panel` on; the
-    // latter also as rows of `stride` elements, from `column` on.
-    void weigh(int64_t item, int64_t strip, int64_t index, int64_t panel, int64_t panels, int64_t base, int64_t column, int64_t stride,
-               BackwardMemory& m) const {
-        const int64_t batch = item / s.kv_heads, first_row = index * s.rows(), next = m.rows * LANES, whole = reach.wholes(batch)[strip];
-        const int32_t* first = visible.of(batch);
-        const float scale = s.scale(), scale_2 = scale * LOG2_E;
-        const float *log_sum = m.log_sum.data() + first_row, *mean = m.mean.data() + first_row;
-        const float *scores = m.scores.data(), *grad_weights = m.grad_weights.data();
-        uint16_t* grad_rows = m.grad_rows.data() + column;
-        uint16_t *weights = m.weights.data() + (panel - base) * next + first_row * LANES,
-                 *grad_scores = m.grad_scores.data() + (panel - base) * next + first_row * LANES;
-        const int64_t rows = s.rows(), group = s.group, tokens = s.tokens;
-        const auto one = [=](int64_t r, int64_t p, u16x16& weight_bits, u16x16& grad_bits) {
-            f32x16 weight = power_of_two(load_f32(scores + (r * panels + p) * LANES) * scale_2 - log_sum[r]);
-            if (panel + p < whole || panel + p >= strip) {
-                const int64_t query = strip * LANES + r / group;
-                if (query < tokens) weight = seen(first[query], query, (panel + p) * LANES) ? weight : f32x16{};
-            }
-            weight_bits = to_bf16(weight);
-            grad_bits = to_bf16(weight * (load_f32(grad_weights + (r * panels + p) * LANES) - mean[r]) * scale);
-            store(grad_rows + r * stride + p * LANES, grad_bits);
-        };
-        for (int64_t r = 0; r < rows; r += 2)
+    // From a strip's weights and their gradients those of the scores, rounded as the products take them, and the queries' part;
+    // the memory of panels begins with panel `base`.
+    void descend(int64_t item, int64_t index, int64_t from, int64_t to, int64_t base, BackwardMemory& m) const {
+        const int64_t panels = to - from, keys_here = panels * LANES, first_row = index * s.rows(), next = m.rows * LANES;
+        const float scale = s.scale();
+        uint16_t *weights = m.weights.data() + (from - base) * next + first_row * LANES,
+                 *grad_scores = m.grad_scores.data() + (from - base) * next + first_row * LANES;
+        for (int64_t r = 0; r < s.rows(); r += 2)
             for (int64_t p = 0; p < panels; p++) {
-                u16x16 weight[2], grad[2];
-                one(r, p, weight[0], grad[0]);
-                one(r + 1, p, weight[1], grad[1]);
-                store(weights + p * next + r * LANES, paired(weight[0], weight[1]));
-                store(grad_scores + p * next + r * LANES, paired(grad[0], grad[1]));
+                u16x16 weight_bits[2], grad_bits[2];
+                for (int64_t i = 0; i < 2; i++) {
+                    const int64_t place = (r + i) * keys_here + p * LANES;
+                    const f32x16 weight = load_f32(m.scores.data() + place);
+                    weight_bits[i] = to_bf16(weight);
+                    grad_bits[i] = to_bf16(weight * (load_f32(m.grad_weights.data() + place) - m.mean[first_row + r + i]) * scale);
+                    store(m.grad_rows.data() + place, grad_bits[i]);
+                }
+                store(weights + p * next + r * LANES, paired(weight_bits[0], weight_bits[1]));
+                store(grad_scores + p * next + r * LANES, paired(grad_bits[0], grad_bits[1]));
             }
+        keys.by_width(by_rows(m.grad_rows.data(), keys_here), s.rows(), item, from, panels, m.grad_q.data() + first_row * s.width, true);
     }
 
     // What the rows of strips [first, last) of the block add to the gradient of one panel of keys or values.

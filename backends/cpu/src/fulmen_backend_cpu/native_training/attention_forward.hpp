@@ -19,7 +19,7 @@ struct StripMemory {
           sums(s.rows() * s.width), most(s.rows()), total(s.rows()) {}
 };
 
-// Scores of `panels` panels from `panel` on to weights 2^(scale * score - most), where `most` may grow: then what was summed before
+// Scores of `panels` panels from `panel` on to weights 2^(scale * (score - most)), where `most` may grow: then what was summed before
 // shrinks. Panels in [whole, strip) are seen by every query.
 inline void weigh(StripMemory& m, const AttentionSizes& s, const int32_t* first, int64_t strip, int64_t whole, int64_t panel,
                   int64_t panels, float scale, bool start) {
@@ -37,10 +37,10 @@ inline void weigh(StripMemory& m, const AttentionSizes& s, const int32_t* first,
             }
             most_v = maximum(most_v, score);
         }
-        const float before = start ? LOWEST : m.most[r], most = std::max(largest(most_v) * scale, before);
+        const float before = start ? LOWEST : m.most[r], most = std::max(largest(most_v), before);
         f32x16 total{};
         for (int64_t p = 0; p < panels; p++) {
-            const f32x16 weight = power_of_two(load_f32(scores + p * LANES) * scale - most);
+            const f32x16 weight = power_of_two((load_f32(scores + p * LANES) - most) * scale);
             put(weights + p * LANES, weight);
             total += weight;
         }
@@ -48,7 +48,7 @@ inline void weigh(StripMemory& m, const AttentionSizes& s, const int32_t* first,
         if (start) {
             m.total[r] = sum(total);
         } else {
-            const float shrunk = std::exp2(before - most);
+            const float shrunk = std::exp2((before - most) * scale);
             m.total[r] = m.total[r] * shrunk + sum(total);
             if (shrunk != 1.0f)
                 for (int64_t d = 0; d < s.width; d += LANES)
@@ -57,9 +57,10 @@ inline void weigh(StripMemory& m, const AttentionSizes& s, const int32_t* first,
     }
 }
 
-// o [B, T, K*G, h], and for the backward pass the base-2 logarithm of each row's sum of 2^(scale * score), [B, K, T, G].
+// o [B, T, K*G, h], and for the backward pass each row's largest score and the base-2 logarithm of its sum of weights, both
+// [B, K, T, G]: apart, so that the weight of an only key is 1 exactly.
 inline void attention_forward(const Tokens& q, const Tokens& k, const Tokens& v, const Visible& visible, const AttentionSizes& s,
-                              uint16_t* o, float* log_sum, int threads) {
+                              uint16_t* o, float* most, float* log_total, int threads) {
     KeyPanels keys(s, true, false), values(s, false, true);
     pack_keys_and_values(keys, values, k, v, s, threads);
     const Reach reach(visible, s);
@@ -85,7 +86,8 @@ inline void attention_forward(const Tokens& q, const Tokens& k, const Tokens& v,
                 uint16_t* to_row = o + (((batch * s.tokens + t) * s.kv_heads + kv_head) * s.group + r % s.group) * s.width;
                 const float share = 1.0f / m.total[r];
                 for (int64_t d = 0; d < s.width; d += LANES) put(to_row + d, load_f32(m.sums.data() + r * s.width + d) * share);
-                log_sum[(item * s.tokens + strip * LANES) * s.group + r] = m.most[r] + std::log2(m.total[r]);
+                most[(item * s.tokens + strip * LANES) * s.group + r] = m.most[r];
+                log_total[(item * s.tokens + strip * LANES) * s.group + r] = std::log2(m.total[r]);
             }
         }
     }
