@@ -109,7 +109,10 @@ class Database:
             said = " ".join(said.split())
             if self._password:
                 said = said.replace(self._password, "***")
-            raise DatabaseFailed(f"the platform database {self.name} cannot be used", remedy=said) from None
+            raise DatabaseFailed(
+                f"the platform database {self.name} cannot be used ({said})",
+                remedy="check that --platform names it, and that it answers",
+            ) from None
 
 
 def _parse(place: str) -> URL:
@@ -140,7 +143,10 @@ def _make_file(path: Path) -> None:
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     except OSError as error:
-        raise UserError(f"the platform database {path} cannot be opened", remedy=error.strerror or str(error)) from None
+        raise UserError(
+            f"the platform database {path} cannot be opened ({error.strerror or error})",
+            remedy="give a file in a folder that exists and can be written",
+        ) from None
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
