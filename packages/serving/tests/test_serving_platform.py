@@ -77,7 +77,7 @@ def test_every_v1_route_demands_a_key_and_health_does_not(kit, platform):
             for wrong in ["fm-" + "x" * 43, "sk-1", secret[:-1], secret + "x"]:
                 answer = httpx.request(method, url + path, headers={"Authorization": f"Bearer {wrong}"})
                 assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
-        for path in ["/health", "/ready", "/metrics", "/openapi.json"]:
+        for path in ["/healthz", "/readyz", "/metrics", "/openapi.json"]:
             assert httpx.get(url + path).status_code == 200
         assert httpx.get(url + "/v1/models", headers={"x-api-key": secret}).status_code == 200
         with openai.OpenAI(base_url=url + "/v1", api_key=secret, max_retries=0) as client:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from fulmen_serving.api.answer_route import check_model
@@ -13,6 +13,7 @@ from fulmen_serving.api.chat_route import chat_router
 from fulmen_serving.api.completion_route import completion_router
 from fulmen_serving.api.edge import Edge
 from fulmen_serving.api.errors import install_error_handlers
+from fulmen_serving.api.health_route import health_router
 from fulmen_serving.api.tokenize_route import tokenize_router
 from fulmen_serving.service import ChatService
 
@@ -30,6 +31,7 @@ def make_app(
     app.include_router(chat_router(service, max_body_bytes))
     app.include_router(completion_router(service, max_body_bytes))
     app.include_router(tokenize_router(service, max_body_bytes))
+    app.include_router(health_router(service))
     model: dict[str, Any] = {
         "id": service.model.name,
         "object": "model",
@@ -47,20 +49,6 @@ def make_app(
         """The model, if it is the one that is served."""
         check_model(name, service)
         return model
-
-    @app.get("/health")
-    async def health() -> Response:
-        """200 while the engine runs, 503 with the reason once it died."""
-        if service.engine.fault:
-            return JSONResponse({"status": "failed", "reason": service.engine.fault}, 503)
-        return JSONResponse({"status": "ok"})
-
-    @app.get("/ready")
-    async def ready() -> Response:
-        """200 while new requests are taken, 503 while the server drains or after the engine died."""
-        if service.engine.draining:
-            return JSONResponse({"status": "stopping"}, 503)
-        return JSONResponse({"status": "ready"})
 
     @app.get("/metrics")
     async def metrics() -> Response:

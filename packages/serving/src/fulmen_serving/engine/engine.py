@@ -118,6 +118,11 @@ class Engine:
         metrics.queued.set_function(lambda: self.admission.queued_requests)
         metrics.queued_tokens.set_function(lambda: self.admission.queued_tokens)
 
+    @property
+    def alive(self) -> bool:
+        """Whether the threads run: false before `start`, after `close`, and once one of them died."""
+        return not self.fault and all(thread.is_alive() for thread in self._threads)
+
     def start(self) -> None:
         """Start the threads. Once."""
         for thread in self._threads:
@@ -187,7 +192,7 @@ class Engine:
                     self._account(outcome)
                     self._tokens.put(outcome.events)
                     self.metrics.busy.add(outcome.model_seconds, time.perf_counter() - begun)
-        except Exception as error:  # a defect of the engine itself: say so on /health, answer what waits
+        except Exception as error:  # a defect of the engine itself: say so on /healthz, answer what waits
             logger.exception("the model thread died")
             message = self.fault = f"the engine failed: {type(error).__name__}: {error}"
         finally:
