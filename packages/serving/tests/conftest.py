@@ -205,17 +205,17 @@ class Kit:
         assert runner.closed
 
     @contextlib.contextmanager
-    def server(self, service: ChatService, **options: object):
+    def server(self, service: ChatService, *, tls=None, **options: object):
         """Serve on a free port of 127.0.0.1 until the block ends; yields the URL."""
         listener = bind("127.0.0.1", 0)
         ready = threading.Event()
         app = make_app(service, **options)
-        server = DrainingServer(app, service.engine, drain_seconds=5, on_ready=ready.set)
+        server = DrainingServer(app, service.engine, drain_seconds=5, on_ready=ready.set, tls=tls)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
             assert ready.wait(10)
-            yield url_of(listener)
+            yield url_of(listener, "http" if tls is None else "https")
         finally:
             server.should_exit = True
             thread.join(10)

@@ -10,6 +10,7 @@ from fulmen_core.cli.arguments import parser
 from fulmen_core.cli.output import note
 from fulmen_serving.cli.edge_options import add_edge_options, check_prices, open_edge, warn_if_open
 from fulmen_serving.cli.options import add_model_options, serving_options
+from fulmen_serving.cli.tls_options import add_tls_options, tls_files
 
 
 def run(argv: Sequence[str]) -> int:
@@ -32,6 +33,7 @@ def run(argv: Sequence[str]) -> int:
         "--drain-seconds", type=int, metavar="N", default=30, help="time to finish answers when stopped (%(default)s)"
     )
     add_edge_options(arguments)
+    add_tls_options(arguments)
     args = arguments.parse_args(argv)
     options = serving_options(args, max_sequences=args.max_sequences)
 
@@ -43,6 +45,8 @@ def run(argv: Sequence[str]) -> int:
     from fulmen_serving.loading import load_service
     from fulmen_serving.server import DrainingServer, bind, url_of
 
+    if (tls := tls_files(args)) is not None:
+        tls.context()  # as the port: a fault of these files should cost no time
     listener = bind(args.host, args.port)  # before the model is read: a busy port should cost no time
     with contextlib.ExitStack() as stack:
         stack.callback(listener.close)
@@ -53,7 +57,7 @@ def run(argv: Sequence[str]) -> int:
         stack.callback(service.close)
         check_prices(edge, service.model.name)
         app = make_app(service, version=version("fulmen-serving"), max_body_bytes=args.max_body_bytes, edge=edge)
-        url = url_of(listener)
+        url = url_of(listener, "http" if tls is None else "https")
         model, guard = service.model, service.guard
         policy = f"RAISE policy {guard.policy_version}" if guard else "no guard"
         keys = ", API keys demanded" if edge.platform is not None else ""
@@ -63,6 +67,7 @@ def run(argv: Sequence[str]) -> int:
             service.engine,
             drain_seconds=args.drain_seconds,
             on_ready=lambda: note(f"Serving {model.name} on {url} ({detail})"),
+            tls=tls,
         )
         server.run(sockets=[listener])
     return 0
