@@ -65,7 +65,7 @@ def test_an_answer_is_streamed_over_tls_to_who_trusts_the_authority_and_to_nobod
         with pytest.raises(httpx.HTTPError):
             httpx.get(url.replace("https", "http") + "/healthz")
         old = trusting(authority)
-        with pytest.warns(DeprecationWarning):
+        with pytest.warns(DeprecationWarning, match="TLSVersion"):
             old.minimum_version, old.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
         with pytest.raises((ssl.SSLError, ConnectionError)):
             serial(url, old)

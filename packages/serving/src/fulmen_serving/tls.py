@@ -66,7 +66,7 @@ class TlsFiles:
             if "mismatch" in str(error).replace("_", " ").lower():
                 raise UserError(
                     f"the private key {self.key} does not belong to the certificate {self.certificate}",
-                    remedy="give the pair that was made together; the server's own certificate stands first in its file",
+                    remedy="give a pair made together; the server's own certificate stands first in its file",
                 ) from None
             raise UserError(f"{self.key} holds no private key in PEM", remedy="check --tls-key") from None
 
