@@ -19,6 +19,8 @@ from fulmen_serving.service import ChatService
 
 #: Larger than any prompt that a context of 100,000 tokens could hold in UTF-8.
 MAX_BODY_BYTES = 2 << 20
+#: FastAPI would trace and log on its own, texts included, where the environment asks for it; older ones would not.
+_NO_TELEMETRY: Any = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 
 
 def make_app(
@@ -26,7 +28,7 @@ def make_app(
 ) -> FastAPI:
     """Make the HTTP application over a started service. Whoever made the service closes it."""
     # no /docs: its page would load scripts from a third party
-    app = FastAPI(title="Fulmen", version=version or "0", docs_url=None, redoc_url=None)
+    app = FastAPI(title="Fulmen", version=version or "0", docs_url=None, redoc_url=None, telemetry=_NO_TELEMETRY)
     install_error_handlers(app, service.metrics)
     app.include_router(chat_router(service, max_body_bytes))
     app.include_router(completion_router(service, max_body_bytes))

@@ -238,7 +238,7 @@ class Engine:
         for state in outcome.admitted:
             self.admission.got_slot(state.request.request_id)
             if (job := self._jobs.get(state.request.request_id)) is not None:
-                job.got_slot = now
+                job.got_slot = now if state.slot_since is None else state.slot_since  # before the step, not after
         for state in outcome.ended:
             self._ended(state)
         self.metrics.step_tokens.inc(outcome.computed_tokens)
