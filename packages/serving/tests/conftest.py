@@ -264,6 +264,16 @@ def nano_directory(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenize
     return directory
 
 
+def _answers(url: str) -> bool:
+    import psycopg
+
+    try:
+        psycopg.connect(url).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
 @pytest.fixture(scope="session")
 def postgresql_server():
     """The URL of a real PostgreSQL: the one FULMEN_TEST_POSTGRESQL names, or one of our own from a wheel that ships it.
@@ -297,8 +307,9 @@ def postgresql_server():
         serve = [binaries / "postgres", "-D", data, "-k", data, "-h", "", "-F"]
         with subprocess.Popen(serve, cwd=data, stderr=subprocess.DEVNULL, **user) as process:
             try:
-                Kit.wait_until((data / ".s.PGSQL.5432").exists, "PostgreSQL listens")
-                yield f"postgresql://postgres@/postgres?host={data}"
+                url = f"postgresql://postgres@/postgres?host={data}"
+                Kit.wait_until(lambda: _answers(url), "PostgreSQL answers")
+                yield url
             finally:
                 process.terminate()
 
@@ -312,11 +323,6 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
     url = request.getfixturevalue("postgresql_server")
     name = f"fulmen_{time.time_ns()}"
-    for _ in range(50):  # the socket is there a moment before the server answers
-        try:
-            with psycopg.connect(url, autocommit=True) as connection:
-                connection.execute(f"CREATE DATABASE {name}")
-            break
-        except psycopg.OperationalError:
-            time.sleep(0.1)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
     return url.replace("/postgres?", f"/{name}?") if "/postgres?" in url else url.rpartition("/")[0] + f"/{name}"

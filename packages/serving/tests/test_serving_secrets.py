@@ -97,13 +97,8 @@ def postgresql(postgresql_server) -> str:
     import psycopg
 
     name = f"secrets_{time.time_ns()}"
-    for _ in range(50):
-        try:
-            with psycopg.connect(postgresql_server, autocommit=True) as connection:
-                connection.execute(f"CREATE DATABASE {name}")
-            break
-        except psycopg.OperationalError:
-            time.sleep(0.1)
+    with psycopg.connect(postgresql_server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
     return postgresql_server.replace("postgres@/postgres", f"postgres:{quote(PASSWORD, safe='')}@/{name}")
 
 
