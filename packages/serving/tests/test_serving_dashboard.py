@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import httpx
@@ -71,6 +72,13 @@ def test_every_metric_and_label_that_is_asked_for_exists(expression, told):
     for name, labels in asked:
         assert name in told.keys() | OF_PROMETHEUS
         assert labels <= told.get(name, set()) | OF_SCRAPING
+
+
+def test_the_chart_scales_on_metrics_that_exist(told):
+    template = (DEPLOY / "helm/fulmen/templates/hpa.yaml").read_text()
+    scaled_on = re.findall(r"metric: \{name: (\w+)\}", template)
+    assert scaled_on == ["fulmen_queued_requests", "fulmen_model_busy_fraction"]
+    assert set(scaled_on) <= told.keys()
 
 
 def test_panels_have_places_of_their_own_and_say_what_they_show():
