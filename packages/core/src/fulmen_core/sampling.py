@@ -80,7 +80,18 @@ class Sampler:
         entropy = None if words is None else [word % 2**64 for word in words]
         self._penalises = params.presence_penalty != 0 or params.frequency_penalty != 0
         self._counts: Counter[int] = Counter()  # of the tokens drawn, kept if they are penalised
-        self._random = np.random.default_rng(np.random.SeedSequence(entropy))
+        self._bits = np.random.PCG64(np.random.SeedSequence(entropy))
+        self._random = np.random.Generator(self._bits)
+
+    def resume(self, tokens: Sequence[int]) -> None:
+        """Stand where a fresh sampler stands once it has chosen `tokens`: what follows is drawn as if never interrupted.
+
+        Only of a fresh sampler.
+        """
+        if self._penalises:
+            self._counts.update(tokens)
+        if self.params.temperature > 0:
+            self._bits.advance(len(tokens))  # each token takes one draw, and each draw one step of the generator
 
     def sample(self, logits_V: NDArray[np.float32]) -> int:
         """Return the chosen token id.

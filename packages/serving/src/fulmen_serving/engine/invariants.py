@@ -25,7 +25,7 @@ def broken_invariants(core: EngineCore) -> list[str]:
         name, params = state.request.request_id, state.request.params
         if not 0 <= state.computed < len(state.known):
             faults.append(f"{name} has computed {state.computed} of {len(state.known)} known tokens")
-        if state.generated and state.gap != 1:
+        if state.generated > len(state.request.generated) and state.gap != 1:
             faults.append(f"{name} decodes with a gap of {state.gap}")
         if state.generated >= params.max_tokens:
             faults.append(f"{name} runs on after {state.generated} of {params.max_tokens} tokens")

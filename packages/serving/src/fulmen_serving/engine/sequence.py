@@ -18,6 +18,7 @@ class GenerationRequest:
         params: how to choose tokens; `params.stop` is applied to the text, by `AnswerText`.
         seed: what the draws depend on, and nothing else: ``(seed, index of the choice)``.
         stop_ids: tokens that end the answer; the one that ended it is counted but carries no text.
+        generated: tokens of the answer that an engine before this one chose; this one goes on after them.
     """
 
     request_id: str
@@ -25,6 +26,7 @@ class GenerationRequest:
     params: SamplingParams
     seed: tuple[int, ...]
     stop_ids: frozenset[int]
+    generated: tuple[int, ...] = ()
 
 
 class SequenceState:
@@ -34,11 +36,13 @@ class SequenceState:
 
     def __init__(self, request: GenerationRequest) -> None:
         self.request = request
-        self.known: list[int] = list(request.prompt_ids)
+        self.known: list[int] = [*request.prompt_ids, *request.generated]
         self.computed = 0
         self.slot: int | None = None
         self.slot_since: float | None = None  # time.perf_counter()
         self.sampler = Sampler(request.params, request.seed)
+        if request.generated:
+            self.sampler.resume(request.generated)
 
     @property
     def gap(self) -> int:
