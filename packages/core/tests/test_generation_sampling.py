@@ -127,3 +127,17 @@ def test_logits_that_are_not_finite_are_refused(bad: float, temperature: float) 
 def test_values_out_of_range_are_refused_in_a_sentence(values: dict[str, object]) -> None:
     with pytest.raises(UserError):
         SamplingParams(**values)  # type: ignore[arg-type]
+
+
+@settings(max_examples=50, deadline=None)
+@given(seeds, st.integers(0, 12), st.sampled_from([{}, {"top_p": 0.8}, {"top_k": 5}, {"temperature": 0.0}]))
+def test_a_sampler_that_resumes_after_some_tokens_draws_as_if_never_interrupted(
+    seed: int, done: int, options: dict[str, float]
+) -> None:
+    params = SamplingParams(presence_penalty=0.7, frequency_penalty=0.4, **options)  # type: ignore[arg-type]
+    rows = [random_logits(seed + place, 40) for place in range(20)]
+    whole = Sampler(params, (seed, 0))
+    tokens = [whole.sample(row) for row in rows]
+    resumed = Sampler(params, (seed, 0))
+    resumed.resume(tokens[:done])
+    assert [resumed.sample(row) for row in rows[done:]] == tokens[done:]

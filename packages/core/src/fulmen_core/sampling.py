@@ -84,7 +84,7 @@ class Sampler:
         self._random = np.random.Generator(self._bits)
 
     def resume(self, tokens: Sequence[int]) -> None:
-        """Stand where a fresh sampler stands once it has chosen `tokens`: what follows is drawn as if never interrupted.
+        """Stand where a sampler stands that has chosen `tokens`: the next is drawn as if there had been no interruption.
 
         Only of a fresh sampler.
         """

@@ -1,8 +1,8 @@
 """What is live in the model process, and what to ask of the next one if it dies: every token that arrived is kept.
 
-A request that was there when a process died has a strike, until it gets its next token. With two strikes it is suspect,
-and suspects are tried in a fresh process: one at a time, alone, for one token. So a request that kills the process fails
-by itself, and those that only stood beside it go on.
+A request that was there when a process died has a strike, until it gets its next token. With two strikes it is
+suspect, and suspects are tried in a fresh process: one at a time, alone, for one token. So a request that kills the
+process fails by itself, and those that only stood beside it go on.
 """
 
 from __future__ import annotations

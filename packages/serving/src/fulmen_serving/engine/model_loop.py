@@ -1,4 +1,4 @@
-"""The loop that owns a model: take commands, run a step, report. In a thread or a process of its own, it is the same."""
+"""The loop that owns a model: take commands, run a step, report. The same in a thread and in a process of its own."""
 
 from __future__ import annotations
 

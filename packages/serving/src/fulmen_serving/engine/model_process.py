@@ -165,7 +165,9 @@ class ModelProcess:
                 self._condition = Condition("restarting", reason, self._condition.restarts + 1)
             self._deliver(report)
             if wait is None:
-                return f"the model process died {self._policy.crashes} times within {self._policy.window:.0f} s: {reason}"
+                return (
+                    f"the model process died {self._policy.crashes} times within {self._policy.window:.0f} s: {reason}"
+                )
             again = f"starting it again in {wait:g} s" if wait else "starting it again"
             logger.error("the model process died: %s; %d requests wait; %s", reason, len(report.requeued), again)
             if self._closing.wait(wait):
