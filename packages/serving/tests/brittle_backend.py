@@ -1,6 +1,6 @@
 """A backend as a plugin file whose process can be made to die, to hang or to be slow, by files in its model directory.
 
-Its logits are a pure function of the whole prefix, so that an answer that went on in another process shows every mix-up.
+Its logits are a pure function of the whole prefix: an answer that went on in another process shows every mix-up.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from fulmen_core.descriptors import Availability, BackendInfo
 from fulmen_core.errors import UserError
 from fulmen_core.hooks import hookimpl
 from fulmen_core.model.kv import CacheGroup, CacheSpec
+from fulmen_core.runner import CacheLayout
 
 POISON = 99  # a token whose computation kills the process
 VOCAB = 512
@@ -26,6 +27,7 @@ VOCAB = 512
 class BrittleRunner:
     def __init__(self, model: Path, limits) -> None:
         self.cache, self.limits, self.vocab_size = CacheSpec((CacheGroup(None, (0,)),), 2), limits, VOCAB
+        self.layout = CacheLayout(limits.slots, rewind=limits.max_context)
         self.model = model
         self.slots: dict[int, list[int]] = {}
         if (model / "refuses").exists():
@@ -42,14 +44,20 @@ class BrittleRunner:
             if POISON in share.token_ids:
                 os.kill(os.getpid(), signal.SIGKILL)
             tokens = self.slots.setdefault(share.slot, [])
-            if share.start != len(tokens):
+            if share.start > len(tokens):
                 raise ValueError(f"slot {share.slot} holds {len(tokens)} tokens and was fed from {share.start}")
-            tokens.extend(share.token_ids)
-            seed = hashlib.blake2b(np.asarray(tokens, np.int64).tobytes(), digest_size=8).digest()
-            row = np.random.default_rng(list(seed)).standard_normal(VOCAB, np.float32) * 2
-            row[POISON] = -100  # it dies of what it is asked, never of what it says
-            rows.append(row)
+            tokens[share.start :] = share.token_ids
+            rows.extend(self.logits(tokens[: len(tokens) - back]) for back in reversed(range(share.wanted)))
         return np.stack(rows)
+
+    def logits(self, prefix):
+        seed = hashlib.blake2b(np.asarray(prefix, np.int64).tobytes(), digest_size=8).digest()
+        row = np.random.default_rng(list(seed)).standard_normal(VOCAB, np.float32) * 2
+        row[POISON] = -100  # it dies of what it is asked, never of what it says
+        return row
+
+    def copy_slot(self, source, target, tokens):
+        self.slots[target] = self.slots[source][:tokens]
 
     def release(self, slot: int) -> None:
         self.slots.pop(slot, None)

@@ -242,7 +242,8 @@ class Engine:
         if job.tokens == 1:
             job.first_token = time.perf_counter()
             self.metrics.first_token_seconds.observe(job.first_token - job.submitted)
-        delivery = Delivery("") if event.end == "stop" else job.text.push(event.token)
+        silent = event.token in job.request.stop_ids
+        delivery = Delivery("") if silent else job.text.push(event.token)
         if delivery.end is None and (event.end == "stop" or event.end == "length"):
             rest = job.text.finish(event.end)
             delivery = Delivery(delivery.text + rest.text, rest.end)

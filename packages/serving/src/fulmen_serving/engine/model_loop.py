@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Protocol
 
-from fulmen_serving.engine.core import EngineCore, StepOutcome
+from fulmen_serving.engine.core import EngineCore, StepOutcome, TokenEvent
 from fulmen_serving.engine.report import Abort, Command, Ended, StepReport
 from fulmen_serving.engine.sequence import SequenceState
+
+logger = logging.getLogger(__name__)
 
 
 class Mailbox(Protocol):
@@ -32,8 +35,9 @@ def run_model(core: EngineCore, mailbox: Mailbox, report: Callable[[StepReport],
             return
         if idle:
             mark = time.perf_counter()
-        if aborted := _apply(core, commands):
-            report(StepReport(ended=aborted))
+        applied = _apply(core, commands)
+        if applied.ended:
+            report(applied)
         if core.has_work:
             step = _report_of(core.step())
             now = time.perf_counter()
@@ -41,14 +45,20 @@ def run_model(core: EngineCore, mailbox: Mailbox, report: Callable[[StepReport],
             report(step)
 
 
-def _apply(core: EngineCore, commands: list[Command]) -> list[Ended]:
-    aborted = []
+def _apply(core: EngineCore, commands: list[Command]) -> StepReport:
+    report = StepReport()
     for command in commands:
-        if not isinstance(command, Abort):
+        if isinstance(command, Abort):
+            if (state := core.abort(command.request_id)) is not None:
+                report.ended.append(_ended(state))
+            continue
+        try:
             core.add(command)
-        elif (state := core.abort(command.request_id)) is not None:
-            aborted.append(_ended(state))
-    return aborted
+        except Exception as error:  # its grammar, say: one request's fault must not be another's
+            logger.exception("request %s cannot be added", command.request_id)
+            report.events.append(TokenEvent(command.request_id, None, "error", f"{type(error).__name__}: {error}"))
+            report.ended.append(Ended(command.request_id, 0, len(command.generated)))
+    return report
 
 
 def _report_of(outcome: StepOutcome) -> StepReport:

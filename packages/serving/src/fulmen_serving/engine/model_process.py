@@ -1,8 +1,8 @@
 """A model in a process of its own, which is started again when it dies, and goes on with the requests that it had.
 
-A supervisor thread starts the process, hears it, notices its end or that it hangs, and starts the next one. Requests are
-kept in a `Ledger` with every token that arrived, so their answers go on where they were: the sampler of a request stands
-where its tokens say, whichever process draws.
+A supervisor thread starts the process, hears it, notices its end or that it hangs, and starts the next one. Requests
+are kept in a `Ledger` with every token that arrived, so their answers go on where they were: the sampler of a request
+stands where its tokens say, whichever process draws.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class ModelProcess:
         self._heard = time.monotonic()  # when the worker last spoke, or got something to do after nothing
         self._closing = threading.Event()
         self._first: Future[Ready] = Future()
-        self._deliver: Callable[[StepReport], None] = lambda report: None
-        self._stopped: Callable[[str], None] = lambda fault: None
+        self._deliver: Callable[[StepReport], None] = lambda _: None
+        self._stopped: Callable[[str], None] = lambda _: None
         self._supervisor = threading.Thread(target=self._supervise, name="fulmen-model", daemon=True)
         self._supervisor.start()
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 
 from fulmen_core.runner import Runner
+from fulmen_core.token_constraint import OpenConstraint
 from fulmen_serving.engine.core import EngineCore
 from fulmen_serving.engine.model_loop import run_model
 from fulmen_serving.engine.report import Abort, Command, Condition, StepReport
@@ -20,10 +21,11 @@ class ModelThread:
 
     Args:
         runner: a loaded model; the host closes it.
+        open_constraint: reads the grammars of requests; None if none has one.
     """
 
-    def __init__(self, runner: Runner) -> None:
-        self.core, self.limits = EngineCore(runner), runner.limits
+    def __init__(self, runner: Runner, open_constraint: OpenConstraint | None = None) -> None:
+        self.core, self.limits = EngineCore(runner, open_constraint), runner.limits
         self._condition = Condition()
         self._wake = threading.Condition()
         self._commands: list[Command] = []
