@@ -49,8 +49,9 @@ class SequenceState:
         self.sampler = Sampler(request.params, request.seed)
         if request.generated:
             self.sampler.resume(request.generated)
-            for token in request.generated if constraint is not None else ():
-                constraint.accept(token)
+            if constraint is not None:
+                for token in request.generated:
+                    constraint.accept(token)
 
     @property
     def gap(self) -> int:
