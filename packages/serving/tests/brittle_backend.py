@@ -20,7 +20,7 @@ from fulmen_core.hooks import hookimpl
 from fulmen_core.model.kv import CacheGroup, CacheSpec
 from fulmen_core.runner import CacheLayout
 
-POISON = 99  # a token whose computation kills the process
+POISON = 510  # a token whose computation kills the process
 VOCAB = 512
 
 

@@ -35,7 +35,7 @@ from fulmen_serving.engine.stop_strings import StopStrings
 from fulmen_serving.metrics import ServingMetrics
 
 PLUGIN = Path(__file__).with_name("brittle_backend.py")
-POISON = 99  # the token that kills its process
+POISON = 510  # the token that kills its process
 LIMITS = EngineLimits(4, 256, 32)
 
 
@@ -110,7 +110,7 @@ async def read(stream, after=None):
 
 
 def prompt_of(length=12):
-    return [random.randrange(100, 512) for _ in range(length)]
+    return [random.randrange(100, 500) for _ in range(length)]
 
 
 def test_answers_go_on_when_their_process_is_killed_and_equal_the_undisturbed_ones(kit, model):
