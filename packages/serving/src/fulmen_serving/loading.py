@@ -12,20 +12,16 @@ from fulmen_core.backend import Dtype, KVDtype, Quantization
 from fulmen_core.errors import PluginError, UserError
 from fulmen_core.model_directory import ModelDirectory
 from fulmen_core.runner import EngineLimits
-from fulmen_core.tokenizer import load_tokenizer
-from fulmen_serving.engine.admission import AdmissionLimits
-from fulmen_serving.engine.engine import Engine
+from fulmen_serving.engine.admission import Admission, AdmissionLimits
 from fulmen_serving.engine.model_plan import ModelPlan
-from fulmen_serving.engine.model_process import ModelProcess
-from fulmen_serving.engine.model_thread import ModelThread
-from fulmen_serving.engine.report import ModelHost
 from fulmen_serving.engine.scheduler import check_limits
-from fulmen_serving.metrics import ServingMetrics
-from fulmen_serving.service import ChatService, ServedModel
 
 if TYPE_CHECKING:
     from fulmen_core.guard import Guard
     from fulmen_core.registry import Registry
+    from fulmen_serving.engine.model_process import ModelProcess
+    from fulmen_serving.engine.report import ModelHost
+    from fulmen_serving.service import ChatService
 
 #: The context served when nobody says: memory is sized for all slots at once.
 DEFAULT_CONTEXT = 2048
@@ -106,6 +102,13 @@ def load_service(options: ServingOptions, registry: Registry, process: ModelProc
         UserError: the directory holds no model, no backend serves it, the tokenizer does not fit, a limit makes no
             sense, or the guard cannot be loaded. Nothing runs then.
     """
+    # here, so that the process which loads the model can be started before all this is imported
+    from fulmen_core.tokenizer import load_tokenizer
+    from fulmen_serving.engine.engine import Engine
+    from fulmen_serving.engine.model_thread import ModelThread
+    from fulmen_serving.metrics import ServingMetrics
+    from fulmen_serving.service import ChatService, ServedModel
+
     with contextlib.ExitStack() as undo:
         if process is not None:
             undo.callback(process.close)
@@ -113,6 +116,7 @@ def load_service(options: ServingOptions, registry: Registry, process: ModelProc
         tokenizer = load_tokenizer(options.model)
         tokenizer.check_model_vocab(directory.vocab_size, str(options.model))
         plan = plan_model(options, registry)
+        Admission(options.admission, plan.limits)  # refuses limits that make no sense before the model is waited for
         guard = load_guard(registry, options.policy) if options.guarded else None
         host: ModelHost
         if process is None:
