@@ -11,8 +11,8 @@ from fulmen_core.sampling import SamplingParams
 from fulmen_serving.engine.core import TokenEvent
 from fulmen_serving.engine.ledger import Ledger
 from fulmen_serving.engine.report import Ended, StepReport
-from fulmen_serving.engine.restart_policy import RestartPolicy
 from fulmen_serving.engine.sequence import GenerationRequest
+from fulmen_serving.processes.restart_policy import RestartPolicy
 
 
 class Process:

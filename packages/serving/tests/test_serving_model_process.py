@@ -29,10 +29,10 @@ from fulmen_serving.engine.answer_text import AnswerText
 from fulmen_serving.engine.engine import AnswerEnd, AnswerFailure, Engine, EngineStopped, TextDelta
 from fulmen_serving.engine.model_plan import ModelPlan
 from fulmen_serving.engine.model_process import ModelProcess
-from fulmen_serving.engine.restart_policy import RestartPolicy
 from fulmen_serving.engine.sequence import GenerationRequest
 from fulmen_serving.engine.stop_strings import StopStrings
 from fulmen_serving.metrics import ServingMetrics
+from fulmen_serving.processes.restart_policy import RestartPolicy
 
 PLUGIN = Path(__file__).with_name("brittle_backend.py")
 POISON = 510  # the token that kills its process

@@ -183,10 +183,10 @@ class Engine:
     def _take(self, report: StepReport) -> None:
         """Count what a step did, and leave its tokens to the output thread."""
         now = time.perf_counter()
-        for request_id in report.admitted:
+        for request_id, seconds_ago in report.admitted:
             self.admission.got_slot(request_id)
             if (job := self._jobs.get(request_id)) is not None:
-                job.got_slot = job.got_slot or now
+                job.got_slot = job.got_slot or now - seconds_ago
         for request_id in report.requeued:
             if (job := self._jobs.get(request_id)) is not None:
                 self.admission.lost_slot(request_id, len(job.request.prompt_ids))

@@ -62,8 +62,9 @@ def _apply(core: EngineCore, commands: list[Command]) -> StepReport:
 
 
 def _report_of(outcome: StepOutcome) -> StepReport:
+    now = time.perf_counter()
     return StepReport(
-        admitted=[state.request.request_id for state in outcome.admitted],
+        admitted=[(state.request.request_id, now - (state.slot_since or now)) for state in outcome.admitted],
         events=outcome.events,
         ended=[_ended(state) for state in outcome.ended],
         computed_tokens=outcome.computed_tokens,

@@ -19,10 +19,10 @@ from fulmen_core.runner import EngineLimits
 from fulmen_serving.engine.ledger import Ledger
 from fulmen_serving.engine.model_plan import ModelPlan
 from fulmen_serving.engine.report import Abort, Condition, StepReport
-from fulmen_serving.engine.restart_policy import RestartPolicy
 from fulmen_serving.engine.sequence import GenerationRequest
 from fulmen_serving.engine.wire import Fault, LoadFailed, Ready
 from fulmen_serving.engine.worker import Worker
+from fulmen_serving.processes.restart_policy import RestartPolicy
 
 logger = logging.getLogger(__name__)
 

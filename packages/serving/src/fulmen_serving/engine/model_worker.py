@@ -1,16 +1,13 @@
 """The model process: a runner, the engine's core, and nothing else. No HTTP, no text, no guard, hence no wait for them.
 
-Started as ``python -m fulmen_serving.engine.model_worker FD PARENT`` by `Worker`, with one end of a socket pair as FD.
+Started by `Worker`, with one channel.
 """
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import logging
-import os
 import select
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -18,9 +15,9 @@ from multiprocessing.connection import Connection
 
 from fulmen_serving.engine.core import EngineCore
 from fulmen_serving.engine.model_loop import run_model
-from fulmen_serving.engine.parent_death import die_with
 from fulmen_serving.engine.report import Command
 from fulmen_serving.engine.wire import Fault, LoadFailed, Ready, Setup, decode, encode, encode_report, portable
+from fulmen_serving.processes.settling import run_child, start_logging
 
 logger = logging.getLogger(__name__)
 
@@ -47,22 +44,11 @@ class PipeMailbox:
         return commands
 
 
-def main(argv: Sequence[str]) -> int:
+def serve(channels: Sequence[Connection]) -> int:
     """Load what the first message says, and run it until the engine says stop or is gone."""
-    descriptor, parent = map(int, argv)
-    die_with(parent)
-    # Ctrl-C reaches every process of a terminal, and a service manager's SIGTERM all of a service. The parent drains.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    connection = Connection(descriptor)
-    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent is gone: nobody waits
-        return _serve(connection)
-    return 0
-
-
-def _serve(connection: Connection) -> int:
+    [connection] = channels
     setup: Setup = decode(connection.recv_bytes())
-    _start_logging(setup.log_level)
+    start_logging(setup.log_level)
     begun = time.perf_counter()
     try:
         backend, runner = setup.plan.load(setup.plan.plugins.repeat())
@@ -87,14 +73,5 @@ def _serve(connection: Connection) -> int:
     return 0
 
 
-def _start_logging(level: int) -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("fulmen: %(message)s"))
-    handler.addFilter(lambda record: record.name.startswith("fulmen") or record.levelno >= logging.WARNING)
-    logging.basicConfig(level=level, handlers=[handler])
-
-
 if __name__ == "__main__":
-    code = main(sys.argv[1:])
-    sys.stderr.flush()
-    os._exit(code)  # nothing is left to save, and a large library takes long to take itself down
+    run_child(serve, sys.argv[1:])

@@ -47,7 +47,7 @@ class StepReport:
     """What happened in one step, or without one: aborts, and a model that was lost. Seconds are wall time.
 
     Attributes:
-        admitted: requests that got a slot.
+        admitted: requests that got a slot, and how many seconds ago.
         requeued: requests that lost their slot and wait for another.
         events: tokens and ends, in order.
         ended: requests that are gone. One that failed or was completed has its event in the same report.
@@ -57,7 +57,7 @@ class StepReport:
         lost: why the model was lost, if it was; it is being started again.
     """
 
-    admitted: list[str] = field(default_factory=list)
+    admitted: list[tuple[str, float]] = field(default_factory=list)
     requeued: list[str] = field(default_factory=list)
     events: list[TokenEvent] = field(default_factory=list)
     ended: list[Ended] = field(default_factory=list)

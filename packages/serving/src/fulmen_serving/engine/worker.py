@@ -2,50 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import queue
 import select
-import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
-from multiprocessing.connection import Connection
 
 from fulmen_serving.engine.model_plan import ModelPlan
 from fulmen_serving.engine.report import Command
 from fulmen_serving.engine.wire import Message, Setup, decode, encode
-
-_GRACE = 0.5  # seconds from the end of its messages to that of the process, before it is made to end
+from fulmen_serving.processes.child import end_child, start_child
 
 
 class Worker:
     """A process that was started to load `plan`. Messages are sent by a thread of its own: no caller waits for it.
 
-    Its life depends on the thread that makes it (`parent_death`).
+    It dies with the thread that makes it (`start_child`).
     """
 
     def __init__(self, plan: ModelPlan) -> None:
-        ours, theirs = socket.socketpair()
-        command = [sys.executable, "-P", "-m", "fulmen_serving.engine.model_worker", str(theirs.fileno())]
-        begun = time.monotonic()
-        # Until it ignores them, signals to all processes of a terminal must not end it.
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
-        try:
-            self.process = subprocess.Popen(
-                [*command, str(os.getpid())], stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(),)
-            )
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-            theirs.close()
-        self.begun = begun
-        self._connection = Connection(ours.detach())
+        self.begun = time.monotonic()
+        self.process, [self._connection] = start_child("fulmen_serving.engine.model_worker")
         self._poll = select.poll()
         self._poll.register(self._connection.fileno(), select.POLLIN)
         self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
@@ -80,18 +57,12 @@ class Worker:
         self._outbox.put(encode(None))
 
     def release(self) -> str:
-        """Take back what belongs to the process, killing it if need be; return how it ended."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(_GRACE)
-        self.process.kill()
-        code = self.process.wait()
+        """Take back what belongs to the process, killing it if need be; return how it ended, in words."""
+        how = end_child(self.process)
         self._outbox.put(None)
         self._sender.join()
         self._connection.close()
-        if code >= 0:
-            return f"it ended with exit code {code}"
-        name = signal.Signals(-code).name if -code in signal.valid_signals() else str(-code)
-        return f"it was killed by {name}"
+        return how
 
     def _send_all(self) -> None:
         while (data := self._outbox.get()) is not None:
