@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fulmen_core.draws import Draws
 from fulmen_core.errors import UserError
 from fulmen_core.token_constraint import TokenConstraint
 
@@ -81,7 +82,16 @@ class Sampler:
         entropy = None if words is None else [word % 2**64 for word in words]
         self._penalises = params.presence_penalty != 0 or params.frequency_penalty != 0
         self._counts: Counter[int] = Counter()  # of the tokens drawn, kept if they are penalised
-        self._random = np.random.default_rng(np.random.SeedSequence(entropy))
+        self._random = Draws(entropy)
+
+    def resume(self, tokens: Sequence[int]) -> None:
+        """Take over after `tokens`, which an equal sampler chose: what follows is drawn as if never interrupted.
+
+        Only of a fresh sampler.
+        """
+        if self._penalises:
+            self._counts.update(tokens)
+        self._random.skip(len(tokens))
 
     def sample(self, logits_V: NDArray[np.float32], constraint: TokenConstraint | None = None) -> int:
         """Return the chosen token id: one that `constraint` allows now, as if the others had no probability.
@@ -95,6 +105,7 @@ class Sampler:
         token = self._choose(logits_V) if constraint is None else self._choose_allowed(logits_V, constraint)
         if self._penalises:
             self._counts[token] += 1
+        self._random.next_place()
         return token
 
     def _choose_allowed(self, logits_V: NDArray[np.float32], constraint: TokenConstraint) -> int:
