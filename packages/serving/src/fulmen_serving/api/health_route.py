@@ -14,12 +14,15 @@ def health_router(service: ChatService) -> APIRouter:
 
     @router.get("/healthz")
     async def healthz() -> Response:
-        """200 while the server lives, 503 with the reason once its engine died: only a restart mends that.
+        """200 while the server lives, also while its model is started again; 503 with the reason once it died for good.
 
-        That it answers shows that the event loop runs; the threads of the engine are asked.
+        That it answers shows that the event loop runs; the engine is asked.
         """
         if not service.engine.alive:
             return JSONResponse({"status": "failed", "reason": service.engine.fault or "the engine has ended"}, 503)
+        model = service.engine.condition
+        if model.state == "restarting":
+            return JSONResponse({"status": "restarting", "reason": model.reason, "restarts": model.restarts})
         return JSONResponse({"status": "ok"})
 
     @router.get("/readyz")
