@@ -30,6 +30,7 @@ from fulmen_serving.engine.stop_strings import StopStrings
 from fulmen_serving.metrics import ServingMetrics
 from fulmen_serving.prompt import Prompt
 from fulmen_serving.refusal import Refusal
+from fulmen_serving.request_trace import RequestTrace, current_trace
 
 logger = logging.getLogger(__name__)
 
@@ -201,11 +202,16 @@ class ChatService:
         charge: Charge | None,
     ) -> Answer:
         in_thread = asyncio.get_running_loop().run_in_executor
+        trace, judged_from, submitted = current_trace.get(), time.perf_counter(), None
         verdict = None if self.guard is None else await in_thread(self._intake, self._judge, self.guard, prompt)
+        if trace is not None and verdict is not None:
+            trace.judged(judged_from, time.perf_counter(), verdict.action, verdict.category)
         request_id = f"{prompt.id_prefix}{uuid.uuid4().hex}"
 
         def done(answer: Answer) -> None:
             self._report(answer, verdict, time.perf_counter() - begun)
+            if trace is not None:
+                trace.answered(request_id, self.model, options, answer.prompt_tokens, submitted, answer.ends)
 
         if verdict is not None and verdict.action == "block":
             self.metrics.requests.labels("content_filter").inc(options.choices)
@@ -216,7 +222,10 @@ class ChatService:
             prompt = prompt.rewritten(verdict.messages)
             prompt_ids = await in_thread(self._intake, self.encode, prompt)
             params = self._params(options, len(prompt_ids), prompt.field)
-        answers = await in_thread(self._intake, self._answers, request_id, prompt, prompt_ids, params, options.choices)
+        answers = await in_thread(
+            self._intake, self._answers, request_id, prompt, prompt_ids, params, options.choices, trace
+        )
+        submitted = time.perf_counter()
         try:
             tally = None if charge is None else ChoiceTally(charge, options.choices)
             stream = AnswerStream(self.engine, answers, tally)
@@ -260,7 +269,13 @@ class ChatService:
             raise _guard_failed(error) from error
 
     def _answers(
-        self, request_id: str, prompt: Prompt, prompt_ids: list[int], params: SamplingParams, choices: int
+        self,
+        request_id: str,
+        prompt: Prompt,
+        prompt_ids: list[int],
+        params: SamplingParams,
+        choices: int,
+        trace: RequestTrace | None,
     ) -> list[tuple[GenerationRequest, AnswerText]]:
         # the seed is the sampler's second argument, mixed with the choice: choices differ, and each is repeatable
         seed = secrets.randbits(63) if params.seed is None else params.seed
@@ -272,6 +287,8 @@ class ChatService:
                 guard = None if self.guard is None else self.guard.open_output(messages)
             except Exception as error:
                 raise _guard_failed(error) from error
+            if trace is not None and guard is not None:
+                guard = trace.watch(index, guard)
             request = GenerationRequest(
                 f"{request_id}-{index}", prompt_ids, unseeded, (seed, index), self.model.stop_ids
             )

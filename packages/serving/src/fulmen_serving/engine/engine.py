@@ -128,6 +128,11 @@ class Engine:
         """How the model stands."""
         return self.host.condition
 
+    @property
+    def alive(self) -> bool:
+        """Whether the model and the output thread run: false before `start`, after `close`, and once either is lost."""
+        return not self._model_ended and self._output.is_alive()
+
     def start(self) -> None:
         """Start the model and the output thread. Once."""
         self._output.start()
