@@ -62,6 +62,7 @@ class AnswerOptions:
 
     temperature: float | None = None
     top_p: float | None = None
+    top_k: int = 0
     max_tokens: int | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
@@ -304,6 +305,7 @@ class ChatService:
             return SamplingParams(
                 temperature=self.model.temperature if options.temperature is None else options.temperature,
                 top_p=self.model.top_p if options.top_p is None else options.top_p,
+                top_k=options.top_k,
                 max_tokens=max_tokens,
                 seed=options.seed,
                 stop=options.stop,

@@ -13,6 +13,7 @@ from fulmen_serving.api.chat_route import chat_router
 from fulmen_serving.api.completion_route import completion_router
 from fulmen_serving.api.edge import Edge
 from fulmen_serving.api.errors import install_error_handlers
+from fulmen_serving.api.messages_route import messages_router
 from fulmen_serving.api.tokenize_route import tokenize_router
 from fulmen_serving.service import ChatService
 
@@ -29,6 +30,7 @@ def make_app(
     install_error_handlers(app, service.metrics)
     app.include_router(chat_router(service, max_body_bytes))
     app.include_router(completion_router(service, max_body_bytes))
+    app.include_router(messages_router(service, max_body_bytes))
     app.include_router(tokenize_router(service, max_body_bytes))
     model: dict[str, Any] = {
         "id": service.model.name,

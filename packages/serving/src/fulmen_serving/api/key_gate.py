@@ -37,7 +37,7 @@ class KeyGate:
             account = await self._platform.enter(bearer(Headers(scope=scope)))
         except Refusal as refusal:
             self._metrics.refusals.labels(str(refusal.status)).inc()
-            await refusal_response(refusal)(scope, receive, send)
+            await refusal_response(refusal, scope=scope)(scope, receive, send)
             return
 
         async def send_with_limits(message: Message) -> None:
@@ -66,7 +66,7 @@ def bearer(headers: Headers) -> str:
         return secret
     raise Refusal(
         401,
-        "There is no API key: send it in the header Authorization, as 'Bearer' and the key",
+        "There is no API key: send it in the header Authorization, as 'Bearer' and the key, or in x-api-key",
         code="missing_api_key",
     )
 

@@ -33,7 +33,9 @@ class TextDelta:
 
 @dataclass(frozen=True, slots=True)
 class AnswerEnd:
-    """An answer is complete. `completion_tokens` counts the stop id that ended it. Seconds are from the submission."""
+    """An answer is complete. `completion_tokens` counts the stop id that ended it; a stop string that ended it is
+    `stop_string`. Seconds are from the submission.
+    """
 
     reason: EndReason
     completion_tokens: int
@@ -42,6 +44,7 @@ class AnswerEnd:
     queue_seconds: float = 0.0
     first_token_seconds: float = 0.0
     seconds: float = 0.0
+    stop_string: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +285,7 @@ class Engine:
             queue_seconds=max(0.0, job.got_slot - job.submitted),
             first_token_seconds=job.first_token - job.submitted,
             seconds=seconds,
+            stop_string=job.text.stop_string,
         )
 
     def _fail(self, job: _Job, message: str, *, abort: bool) -> None:
