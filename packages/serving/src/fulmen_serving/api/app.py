@@ -1,19 +1,18 @@
-"""The application: chat completions, models, health, readiness, metrics."""
+"""The application: the routes of every protocol, health, readiness, metrics."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
-from fulmen_serving.api.answer_route import check_model
 from fulmen_serving.api.chat_route import chat_router
 from fulmen_serving.api.completion_route import completion_router
 from fulmen_serving.api.edge import Edge
 from fulmen_serving.api.errors import install_error_handlers
 from fulmen_serving.api.messages_route import messages_router
+from fulmen_serving.api.models_route import models_router
+from fulmen_serving.api.responses_route import responses_router
 from fulmen_serving.api.tokenize_route import tokenize_router
 from fulmen_serving.service import ChatService
 
@@ -31,24 +30,9 @@ def make_app(
     app.include_router(chat_router(service, max_body_bytes))
     app.include_router(completion_router(service, max_body_bytes))
     app.include_router(messages_router(service, max_body_bytes))
+    app.include_router(responses_router(service, max_body_bytes))
+    app.include_router(models_router(service))
     app.include_router(tokenize_router(service, max_body_bytes))
-    model: dict[str, Any] = {
-        "id": service.model.name,
-        "object": "model",
-        "created": service.model.created,
-        "owned_by": "fulmen",
-    }
-
-    @app.get("/v1/models")
-    async def list_models() -> dict[str, Any]:
-        """The one model that is served."""
-        return {"object": "list", "data": [model]}
-
-    @app.get("/v1/models/{name:path}")
-    async def retrieve_model(name: str) -> dict[str, Any]:
-        """The model, if it is the one that is served."""
-        check_model(name, service)
-        return model
 
     @app.get("/health")
     async def health() -> Response:
