@@ -11,7 +11,7 @@ import logging
 import secrets
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Self
@@ -28,7 +28,7 @@ from fulmen_serving.engine.engine import AnswerEnd, AnswerEvent, Engine, EngineS
 from fulmen_serving.engine.sequence import GenerationRequest
 from fulmen_serving.engine.stop_strings import StopStrings
 from fulmen_serving.metrics import ServingMetrics
-from fulmen_serving.prompt import Prompt
+from fulmen_serving.prompt import ChatPrompt, Prompt
 from fulmen_serving.refusal import Refusal
 
 logger = logging.getLogger(__name__)
@@ -140,7 +140,9 @@ class ChatService:
         self._announce = announce
         # One thread: judging holds the interpreter's lock anyway, and a guard then judges one input at a time.
         self._intake = ThreadPoolExecutor(1, "fulmen-intake")
-        self._entering = 0  # answers asked for and not yet admitted; touched by the event loop's thread alone
+        # touched by the event loop's thread alone
+        self._entering = 0  # answers asked for and not yet admitted
+        self._judging = 0  # requests whose texts are being judged
 
     @property
     def max_context(self) -> int:
@@ -226,6 +228,43 @@ class ChatService:
         except EngineStopped:
             raise self._stopping() from None
         return Answer(request_id, len(prompt_ids), stream, done)
+
+    @property
+    def required_guard(self) -> Guard:
+        """The guard.
+
+        Raises:
+            Refusal: 404, there is none.
+        """
+        if self.guard is None:
+            raise Refusal(
+                404, "This server runs without a guard (--no-guard), so it cannot judge a text", code="no_guard"
+            )
+        return self.guard
+
+    async def judge(self, texts: Sequence[str]) -> list[InputVerdict]:
+        """What the guard says of each of `texts`, as of what a user said. The model does not run.
+
+        Raises:
+            Refusal: 404 there is no guard, 429 too many wait for it, 500 it failed.
+        """
+        guard = self.required_guard
+        room = self.max_choices + self.engine.admission.limits.max_waiting
+        if self._judging >= room:
+            raise Refusal(
+                429,
+                f"The server is full: {room} requests wait for the guard",
+                code="rate_limit_exceeded",
+                retry_after=1,
+            )
+        self._judging += 1
+        try:
+            in_thread = asyncio.get_running_loop().run_in_executor
+            prompts = [ChatPrompt(({"role": "user", "content": text},)) for text in texts]
+            # one by one, so that a long list does not hold up the prompts of others
+            return [await in_thread(self._intake, self._judge, guard, prompt) for prompt in prompts]
+        finally:
+            self._judging -= 1
 
     def close(self) -> None:
         """Stop the engine and the intake. Idempotent."""

@@ -12,6 +12,7 @@ from fulmen_serving.api.edge import Edge
 from fulmen_serving.api.errors import install_error_handlers
 from fulmen_serving.api.messages_route import messages_router
 from fulmen_serving.api.models_route import models_router
+from fulmen_serving.api.moderation_route import moderation_router
 from fulmen_serving.api.responses_route import responses_router
 from fulmen_serving.api.tokenize_route import tokenize_router
 from fulmen_serving.service import ChatService
@@ -31,6 +32,7 @@ def make_app(
     app.include_router(completion_router(service, max_body_bytes))
     app.include_router(messages_router(service, max_body_bytes))
     app.include_router(responses_router(service, max_body_bytes))
+    app.include_router(moderation_router(service, max_body_bytes))
     app.include_router(models_router(service))
     app.include_router(tokenize_router(service, max_body_bytes))
 
