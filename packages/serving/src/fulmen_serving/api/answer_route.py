@@ -59,4 +59,5 @@ def check_model(name: str | None, service: ChatService) -> None:
 
 def body_schema(model: type[StrictModel]) -> dict[str, Any]:
     """The body of `model` in the OpenAPI document; bodies are read by hand, so FastAPI cannot know it."""
-    return {"requestBody": {"content": {"application/json": {"schema": model.model_json_schema()}}, "required": True}}
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    return {"requestBody": {"content": {"application/json": {"schema": schema}}, "required": True}}

@@ -13,6 +13,7 @@ from starlette.types import Scope
 from fulmen_serving.refusal import Refusal
 
 MESSAGES_PATH = "/v1/messages"
+MODELS_PATH = "/v1/models"
 
 _TYPES = {
     401: "authentication_error",
@@ -26,9 +27,11 @@ _TYPES = {
 
 
 def speaks_anthropic(scope: Scope) -> bool:
-    """Whether a request is one of Anthropic's: by its path, or by the header that all their clients send."""
+    """Whether a request is one of Anthropic's: by its path, or by their header where OpenAI has the same path."""
     path = scope["path"]
-    return path == MESSAGES_PATH or path.startswith(f"{MESSAGES_PATH}/") or "anthropic-version" in Headers(scope=scope)
+    if _under(MODELS_PATH, path):
+        return "anthropic-version" in Headers(scope=scope)
+    return _under(MESSAGES_PATH, path)
 
 
 def anthropic_error_object(refusal: Refusal) -> dict[str, Any]:
@@ -38,3 +41,7 @@ def anthropic_error_object(refusal: Refusal) -> dict[str, Any]:
     if refusal.param and refusal.param not in message:
         message = f"{refusal.param}: {message}"
     return {"type": "error", "error": {"type": kind, "message": message}, "request_id": None}
+
+
+def _under(prefix: str, path: str) -> bool:
+    return path == prefix or path.startswith(f"{prefix}/")

@@ -13,6 +13,7 @@ from fulmen_serving.api.errors import install_error_handlers
 from fulmen_serving.api.messages_route import messages_router
 from fulmen_serving.api.models_route import models_router
 from fulmen_serving.api.moderation_route import moderation_router
+from fulmen_serving.api.openapi import publish
 from fulmen_serving.api.responses_route import responses_router
 from fulmen_serving.api.tokenize_route import tokenize_router
 from fulmen_serving.service import ChatService
@@ -57,4 +58,9 @@ def make_app(
 
     if edge is not None:
         edge.install(app, service.metrics, max_body_bytes)
+    publish(
+        app,
+        keyed=edge is not None and edge.platform is not None,
+        timed=edge is not None and edge.request_seconds is not None,
+    )
     return app

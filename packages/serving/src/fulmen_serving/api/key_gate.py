@@ -30,7 +30,7 @@ class KeyGate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request under its key, or refuse it."""
-        if scope["type"] != "http" or not _needs_key(scope["method"], scope["path"]):
+        if scope["type"] != "http" or not needs_key(scope["method"], scope["path"]):
             await self._app(scope, receive, send)
             return
         try:
@@ -71,7 +71,8 @@ def bearer(headers: Headers) -> str:
     )
 
 
-def _needs_key(method: str, path: str) -> bool:
+def needs_key(method: str, path: str) -> bool:
+    """Whether a request demands an API key of whoever computes; the admin routes have a key of their own."""
     if path.startswith(ADMIN_PREFIX):
         return False
     return path == "/v1" or path.startswith("/v1/") or method not in ("GET", "HEAD", "OPTIONS")

@@ -71,7 +71,10 @@ class ModerationRequest(StrictModel):
     input: Annotated[
         list[TextInput],
         Field(min_length=1, max_length=MAX_INPUTS),
-        BeforeValidator(_inputs_of, json_schema_input_type=str | list[str | TextInput]),
+        BeforeValidator(
+            _inputs_of,
+            json_schema_input_type=str | Annotated[list[str | TextInput], Field(min_length=1, max_length=MAX_INPUTS)],
+        ),
     ]
     model: str | None = None
 

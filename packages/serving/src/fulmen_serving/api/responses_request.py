@@ -112,7 +112,7 @@ class ResponsesRequest(StrictModel):
     input: Annotated[
         list[MessageItem],
         Field(min_length=1),
-        BeforeValidator(_items_of, json_schema_input_type=str | list[MessageItem]),
+        BeforeValidator(_items_of, json_schema_input_type=str | Annotated[list[MessageItem], Field(min_length=1)]),
     ]
     instructions: str | None = None
     max_output_tokens: int | None = Field(None, ge=1)
