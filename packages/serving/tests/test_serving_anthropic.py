@@ -198,8 +198,9 @@ def test_a_full_server_a_failing_backend_and_a_time_limit_are_the_clients_except
         runner.gate.set()
         kit.wait_until(lambda: service.engine.admission.live == 0, "the slot is free")
         runner.gate.clear()
-        with pytest.raises(anthropic.DeadlineExceededError, match="longer than"):
+        with pytest.raises(anthropic.InternalServerError, match="longer than") as late:
             client.messages.create(**fields)
+        assert (late.value.status_code, late.value.body["error"]["type"]) == (504, "timeout_error")
         runner.gate.set()
         kit.wait_until(lambda: service.engine.admission.live == 0, "the slot is free")
         runner.fail_on = lambda batch: True

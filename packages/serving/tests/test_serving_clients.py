@@ -111,7 +111,7 @@ def test_a_server_that_drains_is_an_exception_worth_a_retry(kit):
         service.engine.begin_drain()
         for ask, error in zip(
             both(url),
-            (openai.InternalServerError, openai.InternalServerError, anthropic.ServiceUnavailableError),
+            (openai.InternalServerError, openai.InternalServerError, anthropic.InternalServerError),
             strict=True,
         ):
             with pytest.raises(error, match="stopping") as refused:

@@ -103,6 +103,7 @@ def load_service(options: ServingOptions, registry: Registry) -> ChatService:
             top_p=directory.default("top_p", 1.0),
             fingerprint=directory.fingerprint(backend.name, guard.policy_version if guard else ""),
             created=int(time.time()),
+            embeds=backend.capabilities().embed,
         )
     except BaseException:
         runner.close()

@@ -45,6 +45,7 @@ class ServedModel:
         temperature, top_p: defaults, from generation_config.json or OpenAI's 1.
         fingerprint: changes whenever the same request might get another answer.
         created: Unix time of loading.
+        embeds: whether its runner gives hidden states.
     """
 
     name: str
@@ -54,6 +55,7 @@ class ServedModel:
     top_p: float = 1.0
     fingerprint: str = ""
     created: int = 0
+    embeds: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +164,7 @@ class ChatService:
         """
         begun = time.perf_counter()
         if self.engine.draining:
-            raise self._stopping()
+            raise self.refusal_when_stopping()
         if options.choices > self.max_choices:
             raise Refusal(
                 400,
@@ -174,7 +176,7 @@ class ChatService:
         try:
             self.engine.admission.refuse_if_full(self._entering + options.choices)
         except EngineFull as full:
-            raise _full(full) from None
+            raise refusal_when_full(full) from None
         self._entering += options.choices
         try:
             return await self._admit(prompt, options, begun)
@@ -224,9 +226,9 @@ class ChatService:
             tally = None if charge is None else ChoiceTally(charge, options.choices)
             stream = AnswerStream(self.engine, answers, tally)
         except EngineFull as full:
-            raise _full(full) from None
+            raise refusal_when_full(full) from None
         except EngineStopped:
-            raise self._stopping() from None
+            raise self.refusal_when_stopping() from None
         return Answer(request_id, len(prompt_ids), stream, done)
 
     @property
@@ -355,18 +357,32 @@ class ChatService:
         except UserError as error:
             raise Refusal(400, str(error), code="invalid_value") from None
 
-    def _stopping(self) -> Refusal:
+    def refusal_when_stopping(self) -> Refusal:
+        """The refusal of every request once the engine takes no more."""
         return Refusal(503, self.engine.fault or "The server is stopping", code="service_unavailable", retry_after=5)
 
-    def _report(self, answer: Answer, verdict: InputVerdict | None, seconds: float) -> None:
+    def report(self, request_id: str, prompt_tokens: int, seconds: float, **more: object) -> None:
+        """Announce that a request ended, on the intake thread."""
         record: dict[str, object] = {
-            "request_id": answer.request_id,
+            "request_id": request_id,
             "model": self.model.name,
             "backend": self.model.backend,
             "policy": None if self.guard is None else self.guard.policy_version,
-            "prompt_tokens": answer.prompt_tokens,
-            "completion_tokens": answer.completion_tokens,
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": 0,
             "seconds": seconds,
+            "input_action": None,
+            "input_category": "",
+            "answers": [],
+        } | more
+        try:
+            self._intake.submit(self._announce, record)
+        except RuntimeError:  # the service was closed while a client still read: nobody is left to tell
+            logger.debug("request %s ended after the service", request_id)
+
+    def _report(self, answer: Answer, verdict: InputVerdict | None, seconds: float) -> None:
+        more: dict[str, object] = {
+            "completion_tokens": answer.completion_tokens,
             "input_action": None if verdict is None else verdict.action,
             "input_category": "" if verdict is None else verdict.category,
             "answers": [
@@ -381,10 +397,7 @@ class ChatService:
                 for _, end in sorted(answer.ends.items())
             ],
         }
-        try:
-            self._intake.submit(self._announce, record)
-        except RuntimeError:  # the service was closed while a client still read: nobody is left to tell
-            logger.debug("request %s ended after the service", answer.request_id)
+        self.report(answer.request_id, answer.prompt_tokens, seconds, **more)
 
 
 async def _blocked(verdict: InputVerdict, choices: int) -> AsyncIterator[tuple[int, AnswerEvent]]:
@@ -395,7 +408,8 @@ async def _blocked(verdict: InputVerdict, choices: int) -> AsyncIterator[tuple[i
         yield index, AnswerEnd("content_filter", 0, verdict.findings, verdict.category)
 
 
-def _full(full: EngineFull) -> Refusal:
+def refusal_when_full(full: EngineFull) -> Refusal:
+    """The refusal of a request for which the engine has no room."""
     return Refusal(429, str(full), code="rate_limit_exceeded", retry_after=full.retry_after)
 
 

@@ -9,6 +9,7 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from fulmen_serving.api.chat_route import chat_router
 from fulmen_serving.api.completion_route import completion_router
 from fulmen_serving.api.edge import Edge
+from fulmen_serving.api.embedding_route import embedding_router
 from fulmen_serving.api.errors import install_error_handlers
 from fulmen_serving.api.messages_route import messages_router
 from fulmen_serving.api.models_route import models_router
@@ -33,6 +34,7 @@ def make_app(
     app.include_router(completion_router(service, max_body_bytes))
     app.include_router(messages_router(service, max_body_bytes))
     app.include_router(responses_router(service, max_body_bytes))
+    app.include_router(embedding_router(service, max_body_bytes))
     app.include_router(moderation_router(service, max_body_bytes))
     app.include_router(models_router(service))
     app.include_router(tokenize_router(service, max_body_bytes))

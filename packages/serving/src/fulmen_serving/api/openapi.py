@@ -30,6 +30,7 @@ ANSWERS: Mapping[str, tuple[type[BaseModel], ...]] = {
     "/v1/messages": (answers.Message,),
     "/v1/messages/count_tokens": (answers.MessageTokenCount,),
     "/v1/responses": (answers.Response,),
+    "/v1/embeddings": (answers.EmbeddingList,),
     "/v1/moderations": (answers.Moderation,),
     "/v1/models": (answers.OpenAIModelList, answers.AnthropicModelList),
     "/v1/models/{name}": (answers.OpenAIModel, answers.AnthropicModel),
