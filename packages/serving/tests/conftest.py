@@ -27,6 +27,7 @@ from fulmen_serving.api.app import make_app
 from fulmen_serving.engine.admission import AdmissionLimits
 from fulmen_serving.engine.engine import Engine
 from fulmen_serving.engine.invariants import broken_invariants
+from fulmen_serving.engine.model_thread import ModelThread
 from fulmen_serving.metrics import ServingMetrics
 from fulmen_serving.server import DrainingServer, bind, url_of
 from fulmen_serving.service import ChatService, ServedModel
@@ -245,7 +246,7 @@ class Kit:
     ):
         runner = runner or self.runner()
         metrics = ServingMetrics()
-        engine = Engine(runner, AdmissionLimits(waiting, queued_tokens), metrics)
+        engine = Engine(ModelThread(runner), AdmissionLimits(waiting, queued_tokens), metrics)
         model = ServedModel(
             "parrot", "test", frozenset(self.tokenizer.stop_ids), temperature, fingerprint="fp_test", created=1
         )

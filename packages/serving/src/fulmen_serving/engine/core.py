@@ -300,6 +300,7 @@ class EngineCore:
     def _computed(self, share: _Share, outcome: StepOutcome) -> None:
         state = share.state
         state.computed += share.count
+        state.read = max(state.read, min(state.computed, len(state.prompt_T)))
         outcome.computed_tokens += share.count + len(share.guesses)
         if state.marks and state.computed >= state.marks[0]:
             del state.marks[0]

@@ -28,6 +28,7 @@ class GenerationRequest:
         priority: the lower, the sooner it is served; among equals the first to come.
         salt: prefixes are shared among requests of the same salt only, such as those of one API key.
         embed: give the final hidden state of the prompt's last token instead of an answer.
+        generated: tokens of the answer that an engine before this one chose; this one goes on after them.
     """
 
     request_id: str
@@ -40,6 +41,7 @@ class GenerationRequest:
     priority: int = 0
     salt: str = ""
     embed: bool = False
+    generated: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class SequenceState:
         computed: how many of them the caches hold.
         slot: of its windows; None while it waits.
         pages: of its full caches.
+        read: prompt tokens that are or were computed.
         reused: prompt tokens that were found computed when it was first admitted.
         marks: numbers of tokens at which what is computed is to be kept for others that begin alike, rising.
         decisions: why it waited, what it reused, why it was preempted.
@@ -77,15 +80,22 @@ class SequenceState:
     slot: int | None = None
     slot_since: float | None = None  # time.perf_counter()
     pages: list[int] = field(default_factory=list)
+    read: int = 0
     reused: int = 0
     marks: list[int] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
     since: float = field(default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:
-        self.known = list(self.request.prompt_ids)
-        self.prompt_T = np.array(self.known, np.int32)
-        self.sampler = Sampler(self.request.params, self.request.seed)
+        request = self.request
+        self.known = [*request.prompt_ids, *request.generated]
+        self.prompt_T = np.array(request.prompt_ids, np.int32)
+        self.sampler = Sampler(request.params, request.seed)
+        if request.generated:
+            self.sampler.resume(request.generated)
+            if self.constraint is not None:
+                for token in request.generated:
+                    self.constraint.accept(token)
 
     @property
     def gap(self) -> int:
