@@ -193,6 +193,9 @@ class WordGuard:
         hidden = tuple({**m, "content": "".join("#" if c.isdigit() else c for c in m["content"])} for m in messages)
         return InputVerdict("allow" if hidden == tuple(messages) else "rewrite", hidden)
 
+    def crosswalk(self, scheme):
+        return {"illicit/violent": ("weapons",), "violence": ("weapons", "leak")} if scheme == "openai" else {}
+
     def open_output(self, messages):
         if self.fails == "open":
             raise RuntimeError("the detector broke")

@@ -159,7 +159,7 @@ def test_a_client_that_asks_before_it_sends_is_refused_before_it_sends(server):
 def test_an_unknown_path_and_a_wrong_method_are_error_objects(server):
     client, _ = server
     assert refused(client.get("/v1/nothing"), 404)["code"] == "unknown_url"
-    assert "/v1/embeddings" in refused(client.post("/v1/embeddings", json={}), 404)["message"]
+    assert "/v1/audio/speech" in refused(client.post("/v1/audio/speech", json={}), 404)["message"]
     response = client.get(PATH)
     assert refused(response, 405)["code"] == "method_not_allowed"
     assert response.headers["allow"] == "POST"

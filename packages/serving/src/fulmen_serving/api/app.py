@@ -1,4 +1,4 @@
-"""The application: chat completions, models, health, readiness, metrics."""
+"""The application: the routes of every protocol, health, readiness, metrics."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from fastapi import FastAPI
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
-from fulmen_serving.api.answer_route import check_model
 from fulmen_serving.api.chat_route import chat_router
 from fulmen_serving.api.completion_route import completion_router
 from fulmen_serving.api.edge import Edge
+from fulmen_serving.api.embedding_route import embedding_router
 from fulmen_serving.api.errors import install_error_handlers
 from fulmen_serving.api.health_route import health_router
+from fulmen_serving.api.messages_route import messages_router
+from fulmen_serving.api.models_route import models_router
+from fulmen_serving.api.moderation_route import moderation_router
+from fulmen_serving.api.openapi import publish
+from fulmen_serving.api.responses_route import responses_router
 from fulmen_serving.api.tokenize_route import tokenize_router
 from fulmen_serving.service import ChatService
 
@@ -32,25 +37,13 @@ def make_app(
     install_error_handlers(app, service.metrics)
     app.include_router(chat_router(service, max_body_bytes))
     app.include_router(completion_router(service, max_body_bytes))
+    app.include_router(messages_router(service, max_body_bytes))
+    app.include_router(responses_router(service, max_body_bytes))
+    app.include_router(embedding_router(service, max_body_bytes))
+    app.include_router(moderation_router(service, max_body_bytes))
+    app.include_router(models_router(service))
     app.include_router(tokenize_router(service, max_body_bytes))
     app.include_router(health_router(service))
-    model: dict[str, Any] = {
-        "id": service.model.name,
-        "object": "model",
-        "created": service.model.created,
-        "owned_by": "fulmen",
-    }
-
-    @app.get("/v1/models")
-    async def list_models() -> dict[str, Any]:
-        """The one model that is served."""
-        return {"object": "list", "data": [model]}
-
-    @app.get("/v1/models/{name:path}")
-    async def retrieve_model(name: str) -> dict[str, Any]:
-        """The model, if it is the one that is served."""
-        check_model(name, service)
-        return model
 
     @app.get("/metrics")
     async def metrics() -> Response:
@@ -59,4 +52,9 @@ def make_app(
 
     if edge is not None:
         edge.install(app, service.metrics, max_body_bytes)
+    publish(
+        app,
+        keyed=edge is not None and edge.platform is not None,
+        timed=edge is not None and edge.request_seconds is not None,
+    )
     return app

@@ -14,9 +14,10 @@ def health_router(service: ChatService) -> APIRouter:
 
     @router.get("/healthz")
     async def healthz() -> Response:
-        """200 while the server lives, also while its model is started again; 503 with the reason once it died for good.
+        """200 while the server lives, also while it starts its model again; 503 with the reason once its engine died.
 
-        That it answers shows that the event loop runs; the engine is asked.
+
+        That it answers shows that the event loop runs; the threads of the engine are asked.
         """
         if not service.engine.alive:
             return JSONResponse({"status": "failed", "reason": service.engine.fault or "the engine has ended"}, 503)

@@ -44,7 +44,7 @@ def run(argv: Sequence[str]) -> int:
     from fulmen_core.cli import context
 
     if (tls := tls_files(args)) is not None:
-        tls.context()  # before anything else: a fault of these files should cost no time
+        tls.context()  # as the port: a fault of these files should cost no time
     with contextlib.ExitStack() as stack:
         process = start_model(args, options, context.registry())  # loads while what follows is imported
         if process is not None:
