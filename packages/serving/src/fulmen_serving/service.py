@@ -29,6 +29,7 @@ from fulmen_serving.engine.sequence import GenerationRequest
 from fulmen_serving.engine.stop_strings import StopStrings
 from fulmen_serving.metrics import ServingMetrics
 from fulmen_serving.prompt import Prompt
+from fulmen_serving.recent_requests import RecentRequests
 from fulmen_serving.refusal import Refusal
 
 logger = logging.getLogger(__name__)
@@ -137,6 +138,7 @@ class ChatService:
     ) -> None:
         self.model, self.tokenizer, self.engine, self.guard, self.metrics = model, tokenizer, engine, guard, metrics
         self._announce = announce
+        self.recent = RecentRequests()
         # One thread: judging holds the interpreter's lock anyway, and a guard then judges one input at a time.
         self._intake = ThreadPoolExecutor(1, "fulmen-intake")
         self._entering = 0  # answers asked for and not yet admitted; touched by the event loop's thread alone
@@ -326,8 +328,10 @@ class ChatService:
             "prompt_tokens": answer.prompt_tokens,
             "completion_tokens": answer.completion_tokens,
             "seconds": seconds,
+            "ended": time.time(),
             "input_action": None if verdict is None else verdict.action,
             "input_category": "" if verdict is None else verdict.category,
+            "input_findings": [] if verdict is None else [finding.category for finding in verdict.findings],
             "answers": [
                 {
                     "end": end.reason,
@@ -340,6 +344,7 @@ class ChatService:
                 for _, end in sorted(answer.ends.items())
             ],
         }
+        self.recent.add(record)
         try:
             self._intake.submit(self._announce, record)
         except RuntimeError:  # the service was closed while a client still read: nobody is left to tell

@@ -1,4 +1,4 @@
-"""The application: chat completions, models, health, readiness, metrics."""
+"""The application: the page, chat completions, models, health, readiness, metrics."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from fulmen_serving.api.chat_route import chat_router
 from fulmen_serving.api.completion_route import completion_router
 from fulmen_serving.api.edge import Edge
 from fulmen_serving.api.errors import install_error_handlers
+from fulmen_serving.api.page_route import page_router
 from fulmen_serving.api.tokenize_route import tokenize_router
 from fulmen_serving.service import ChatService
 
@@ -67,6 +68,6 @@ def make_app(
         """Prometheus text."""
         return Response(service.metrics.render(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
-    if edge is not None:
-        edge.install(app, service.metrics, max_body_bytes)
+    app.include_router(page_router())
+    (edge or Edge()).install(app, service.metrics, max_body_bytes, service.recent)
     return app
