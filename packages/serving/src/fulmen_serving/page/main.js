@@ -1,14 +1,18 @@
 /** The page: a sidebar and the view that the address names, in the user's language. */
 
 import { chatView } from './chat/view.js';
+import { compareView } from './compare/view.js';
 import { h } from './element.js';
+import { engineView } from './engine/view.js';
 import { icon } from './icons.js';
+import { keysView } from './keys/view.js';
+import { raiseView } from './raise/view.js';
 import { preferredLanguage, t, useLanguage } from './shell/language.js';
 import { installShortcuts } from './shell/shortcuts.js';
 import { sidebar } from './shell/sidebar.js';
 
 /** Views by the first part of the address, e.g. #/chat/ID; each makes an element of {rest, left}. */
-const VIEWS = { chat: chatView };
+const VIEWS = { chat: chatView, compare: compareView, engine: engineView, raise: raiseView, keys: keysView };
 
 const page = document.getElementById('page');
 let side = null;
@@ -39,8 +43,8 @@ function showPage() {
   place = h('main', { id: 'main', tabindex: -1 });
   const skip = h('a', { class: 'skip', href: '#main', onclick: (event) => { event.preventDefault(); place.focus(); } }, t('skip'));
   const bar = h(
-    'div',
-    { class: 'top-bar' },
+    'nav',
+    { class: 'top-bar', 'aria-label': t('menu') },
     h('button', { type: 'button', class: 'quiet', 'aria-label': t('menu'), 'aria-expanded': 'false', id: 'menu', onclick: side.toggle }, icon('menu')),
     h('a', { href: '#/chat/', class: 'brand' }, icon('bolt'), 'Fulmen'),
   );

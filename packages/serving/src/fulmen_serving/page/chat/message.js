@@ -9,12 +9,12 @@ import { toolCalls } from './tool_calls.js';
 
 /**
  * Show the message at `index` of a session.
- * @returns {{element: HTMLElement, grow: () => void}} `grow` shows what has come since
+ * @returns {{message: Object, element: HTMLElement, grow: () => void}} `grow` shows what has come since
  */
 export function messageView(session, index) {
   const message = session.messages[index];
-  if (message.role === 'user') return { element: userMessage(session, index, message), grow: () => {} };
-  if (message.role === 'tool') return { element: toolResult(message), grow: () => {} };
+  if (message.role === 'user') return { message, element: userMessage(session, index, message), grow: () => {} };
+  if (message.role === 'tool') return { message, element: toolResult(message), grow: () => {} };
   return answerView(session, index, message);
 }
 
@@ -27,7 +27,7 @@ function userMessage(session, index, message) {
   const show = () => {
     const edit = button('edit', t('edit'), () => element.replaceChildren(editor(session, index, message, show)));
     element.replaceChildren(
-      h('h3', { class: 'visually-hidden' }, t('you')),
+      h('h2', { class: 'visually-hidden' }, t('you')),
       h('div', { class: 'bubble' }, message.content),
       h('div', { class: 'actions' }, edit, copyButton(() => message.content)),
     );
@@ -77,11 +77,11 @@ function answerView(session, index, message) {
   const fold = h('details', { class: 'fold reasoning', hidden: true }, h('summary', {}), reasoning);
   const text = h('div', { class: 'prose' });
   const calls = h('div', { class: 'tool-calls' });
-  const foot = h('footer', {});
+  const foot = h('div', { class: 'foot' });
   const element = h(
     'li',
     { class: 'message assistant' },
-    h('h3', { class: 'visually-hidden' }, message.about.model || t('assistant')),
+    h('h2', { class: 'visually-hidden' }, message.about.model || t('assistant')),
     fold, text, calls, foot,
   );
   const grow = () => {
@@ -95,10 +95,10 @@ function answerView(session, index, message) {
     if (message.tool_calls) calls.replaceChildren(...toolCalls(session, message, isLast));
     element.classList.toggle('waiting', running() && !message.content && !message.reasoning_content && !message.tool_calls);
     element.classList.toggle('writing', running());
-    if (!running()) foot.replaceChildren(...footer(session, index, message));
+    foot.replaceChildren(...(running() ? [] : footer(session, index, message)));
   };
   grow();
-  return { element, grow };
+  return { message, element, grow };
 }
 
 function footer(session, index, message) {

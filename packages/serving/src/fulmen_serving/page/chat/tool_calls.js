@@ -11,7 +11,7 @@ export function toolCalls(session, message, isLast) {
     h(
       'section',
       { class: 'tool-call' },
-      h('h4', {}, t('tool.call', { name: call.function.name })),
+      h('h3', {}, t('tool.call', { name: call.function.name })),
       codeBlock(readable(call.function.arguments), 'json'),
       open.includes(call) && resultForm(session, call),
     ));

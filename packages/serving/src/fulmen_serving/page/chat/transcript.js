@@ -14,7 +14,7 @@ const NEAR = 80; // pixels from the end within which the view follows it
 export function transcript(session, left, emptyState) {
   const list = h('ol', { class: 'messages' });
   const status = h('p', { class: 'visually-hidden', role: 'status' });
-  const place = h('div', { class: 'transcript', tabindex: 0, role: 'region', 'aria-label': t('transcript') }, emptyState, list, status);
+  const place = h('div', { class: 'transcript', tabindex: 0, role: 'group', 'aria-label': t('transcript') }, emptyState, list, status);
   let views = [];
   let frame = 0;
 
@@ -22,8 +22,14 @@ export function transcript(session, left, emptyState) {
   const atEnd = () => place.scrollHeight - place.scrollTop - place.clientHeight < NEAR;
   const rebuild = () => {
     const following = atEnd() || views.length < session.messages.length;
-    views = session.messages.map((_, index) => messageView(session, index));
-    list.replaceChildren(...views.map((view) => view.element));
+    // what is there stays, with what is selected, unfolded or written in it
+    const shown = views;
+    views = session.messages.map((message, index) => (shown[index]?.message === message ? shown[index] : messageView(session, index)));
+    for (const view of shown) if (!views.includes(view)) view.element.remove();
+    for (const view of views) {
+      if (shown.includes(view)) view.grow();
+      else list.append(view.element);
+    }
     place.classList.toggle('empty', views.length === 0);
     list.setAttribute('aria-busy', String(session.running !== null));
     status.textContent = session.running ? t('answer.begun') : views.length ? t('answer.ended') : '';

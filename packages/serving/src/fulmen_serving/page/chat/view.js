@@ -32,7 +32,7 @@ export function chatView({ rest, left }) {
   });
   const list = transcript(session, left, emptyState());
   const panel = h(
-    'aside',
+    'section',
     { class: 'panel', id: 'parameters', 'aria-label': t('parameters'), hidden: true },
     parametersForm(conversation, () => { if (conversation.messages.length) save(conversation); }),
   );

@@ -69,7 +69,9 @@ function closed(token, children) {
   if (token.hidden) return children;
   if (token.type === 'link_open') return [link(token.attrGet('href'), children)];
   if (!ELEMENTS.has(token.tag)) return children;
-  const element = h(token.tag, {}, children);
+  // the page and the message have headings of their own: an answer's are below them, and look as they were meant
+  const level = /^h([1-6])$/.exec(token.tag)?.[1];
+  const element = level ? h(`h${Math.min(6, Number(level) + 2)}`, { class: token.tag }, children) : h(token.tag, {}, children);
   if (token.tag === 'ol' && token.attrGet('start')) element.setAttribute('start', token.attrGet('start'));
   const alignment = /text-align:(left|right|center)/.exec(token.attrGet('style') ?? '');
   if (alignment) element.classList.add(`align-${alignment[1]}`);

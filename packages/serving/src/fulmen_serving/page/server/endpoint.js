@@ -15,7 +15,8 @@ export class Endpoint {
    * @param {string} base the server's root, with or without /v1
    * @param {Object} key
    * @param {() => string} key.read the key to send; empty sends none
-   * @param {(reason: string) => Promise<boolean>} [key.ask] asks the user for one; false: there is none
+   * @param {(reason: string) => Promise<boolean>} [key.ask] asks the user for one, with what the server said of the last; false:
+   *   there is none
    */
   constructor(base, { read = () => '', ask = async () => false } = {}) {
     this.base = `${base.trim().replace(/\/+$/, '').replace(/\/v1$/, '')}/`;
@@ -41,7 +42,7 @@ export class Endpoint {
       }
       if (response.ok) return response;
       const refusal = await refusalOf(response);
-      if (![401, 403].includes(response.status) || !(await this.askKey(refusal.message))) throw refusal;
+      if (![401, 403].includes(response.status) || !(await this.askKey(key ? refusal.message : ''))) throw refusal;
     }
   }
 

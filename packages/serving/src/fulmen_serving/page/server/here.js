@@ -22,6 +22,9 @@ export const here = new Endpoint(ROOT, { read: keyUnder('fulmen.key'), ask: aski
 /** As its administrator. */
 export const admin = new Endpoint(ROOT, { read: keyUnder('fulmen.admin'), ask: asking('fulmen.admin', 'admin') });
 
+/** Send `key` from now on. */
+export const useKey = (key) => keep('fulmen.key', key, sessionStorage);
+
 /** Forget both keys. */
 export function forgetKeys() {
   for (const name of ['fulmen.key', 'fulmen.admin']) keep(name, '', sessionStorage);

@@ -27,7 +27,7 @@ export function openDialog(title, content) {
           heading,
           h('button', { type: 'button', class: 'quiet', 'aria-label': t('close'), onclick: () => close(null) }, icon('close')),
         ),
-        content(close),
+        content(close).filter(Boolean),
       ),
     );
     dialog.addEventListener('click', (event) => { if (event.target === dialog) close(null); });

@@ -27,7 +27,7 @@ function open(kind, reason) {
       if (field.value.trim()) close(field.value.trim());
     };
     return [
-      h('p', { class: 'reason' }, reason),
+      reason && h('p', { class: 'fault', role: 'alert' }, reason),
       h(
         'form',
         { onsubmit: submit, class: 'stack' },

@@ -22,13 +22,13 @@ export function sidebar({ views, left, changeLanguage }) {
     views.map((name) => [name, h('a', { href: `#/${name}${name === 'chat' ? '/' : ''}` }, icon(name), t(`view.${name}`))]),
   );
   const element = h(
-    'div',
+    'header',
     { class: 'sidebar', id: 'sidebar' },
     h('a', { href: '#/chat/', class: 'brand' }, icon('bolt'), 'Fulmen'),
     h('nav', { 'aria-label': t('views') }, h('ul', {}, [...links.values()].map((link) => h('li', {}, link)))),
     h('a', { href: '#/chat/', class: 'button new-chat', title: 'Alt+N' }, icon('plus'), t('chat.new')),
     conversationList(left),
-    footer(changeLanguage),
+    settings(changeLanguage),
   );
 
   const narrow = matchMedia('(max-width: 50rem)');
@@ -65,7 +65,7 @@ export function sidebar({ views, left, changeLanguage }) {
   return { element, select, toggle };
 }
 
-function footer(changeLanguage) {
+function settings(changeLanguage) {
   const choice = h(
     'select',
     { id: 'language', 'aria-label': t('language'), onchange: () => changeLanguage(choice.value) },
@@ -86,5 +86,5 @@ function footer(changeLanguage) {
     icon('keys'),
   );
   const help = h('button', { type: 'button', class: 'quiet', 'aria-label': t('shortcuts'), title: `${t('shortcuts')} (?)`, onclick: showShortcuts }, icon('help'));
-  return h('footer', {}, choice, h('span', { class: 'grow' }), hasKeys() && forget, brightness, help);
+  return h('div', { class: 'settings' }, choice, h('span', { class: 'grow' }), hasKeys() && forget, brightness, help);
 }
