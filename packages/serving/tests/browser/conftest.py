@@ -89,7 +89,7 @@ def say(page: playwright.Page, text: str) -> None:
 
 def wait_for_answer(page: playwright.Page) -> None:
     page.locator(".message.assistant").last.wait_for()
-    page.locator(".message.writing").wait_for(state="detached")
+    playwright.expect(page.locator(".message.writing")).to_have_count(0, timeout=10_000)
 
 
 @pytest.fixture(name="say")

@@ -1,4 +1,4 @@
-"""Claims about Markdown in answers: it is shown as it is meant, and nothing that a model says can run or fetch anything."""
+"""Claims about Markdown in answers: it is shown as it is meant, and nothing of it can run or fetch anything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Claims about the other views: two models beside each other, the engine at work, what the guard did, keys and usage."""
+"""Claims about the other views: two models side by side, the engine at work, what the guard did, keys and usage."""
 
 from __future__ import annotations
 
@@ -135,6 +135,7 @@ def test_a_key_is_made_shown_once_used_metered_and_revoked(keyed, platform, open
     page = open_page(keyed, path="/#/keys")
     enter_key(page, ADMIN)
     page.get_by_text("There is no key yet.").wait_for()
+    page.get_by_role("button", name="New key").click()
     page.get_by_label("Name").fill("laptop")
     page.get_by_label("Organisation", exact=True).fill("acme")
     page.get_by_label("Expires").fill("90d")
@@ -168,6 +169,7 @@ def test_a_key_is_made_shown_once_used_metered_and_revoked(keyed, platform, open
 def test_a_wrong_limit_is_refused_beside_the_form(keyed, open_page):
     page = open_page(keyed, path="/#/keys")
     enter_key(page, ADMIN)
+    page.get_by_role("button", name="New key").click()
     page.get_by_label("Name").fill("x")
     page.get_by_label("Expires").fill("soon")
     page.get_by_role("button", name="Create the key").click()

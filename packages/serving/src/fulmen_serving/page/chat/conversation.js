@@ -55,6 +55,10 @@ function readMessage(given) {
       function: { name: String(call?.function?.name ?? ''), arguments: String(call?.function?.arguments ?? '') },
     }));
   }
+  if (Array.isArray(given.server_tools)) {
+    const texts = ['id', 'name', 'arguments', 'status', 'content'];
+    message.server_tools = given.server_tools.map((run) => Object.fromEntries(texts.map((name) => [name, String(run?.[name] ?? '')])));
+  }
   if (given.role === 'assistant') message.about = readAbout(given.about ?? {});
   return message;
 }

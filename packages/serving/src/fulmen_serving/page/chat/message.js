@@ -5,7 +5,7 @@ import { icon } from '../icons.js';
 import { showMarkdown } from '../markdown/render.js';
 import { copyButton } from '../shell/clipboard.js';
 import { number, seconds, t, tOr } from '../shell/language.js';
-import { toolCalls } from './tool_calls.js';
+import { serverTools, toolCalls } from './tool_calls.js';
 
 /**
  * Show the message at `index` of a session.
@@ -76,13 +76,14 @@ function answerView(session, index, message) {
   const reasoning = h('div', { class: 'reasoning-text' });
   const fold = h('details', { class: 'fold reasoning', hidden: true }, h('summary', {}), reasoning);
   const text = h('div', { class: 'prose' });
-  const calls = h('div', { class: 'tool-calls' });
+  const runs = h('div', {});
+  const calls = h('div', {});
   const foot = h('div', { class: 'foot' });
   const element = h(
     'li',
     { class: 'message assistant' },
     h('h2', { class: 'visually-hidden' }, message.about.model || t('assistant')),
-    fold, text, calls, foot,
+    fold, runs, text, calls, foot,
   );
   const grow = () => {
     fold.hidden = !message.reasoning_content;
@@ -92,14 +93,17 @@ function answerView(session, index, message) {
       reasoning.textContent = message.reasoning_content;
     }
     showMarkdown(text, message.content);
-    if (message.tool_calls) calls.replaceChildren(...toolCalls(session, message, isLast));
-    element.classList.toggle('waiting', running() && !message.content && !message.reasoning_content && !message.tool_calls);
+    if (message.server_tools) runs.replaceChildren(...serverTools(message, runs));
+    if (message.tool_calls) calls.replaceChildren(...toolCalls(session, message));
+    element.classList.toggle('waiting', running() && isEmpty(message));
     element.classList.toggle('writing', running());
     foot.replaceChildren(...(running() ? [] : footer(session, index, message)));
   };
   grow();
   return { message, element, grow };
 }
+
+const isEmpty = (message) => !(message.content || message.reasoning_content || message.tool_calls || message.server_tools);
 
 function footer(session, index, message) {
   const { about } = message;

@@ -89,10 +89,9 @@ export class ChatSession extends EventTarget {
     try {
       const body = { ...requestFields(parameters), model, messages: sent };
       for await (const chunk of this.endpoint.chat(body, running.signal)) {
-        const before = answer.content.length + (answer.reasoning_content?.length ?? 0);
         addChunk(answer, chunk);
         const now = performance.now();
-        if (before === 0 && (answer.content || answer.reasoning_content || answer.tool_calls)) answer.about.first ??= (now - begun) / 1000;
+        if (answer.content || answer.reasoning_content || answer.tool_calls) answer.about.first ??= (now - begun) / 1000;
         this.dispatchEvent(new Event('grow'));
         if (now - this.saved > SAVE_EVERY) this.#save();
       }

@@ -4,9 +4,11 @@ import { h } from '../element.js';
 import { codeBlock } from '../markdown/code_block.js';
 import { t } from '../shell/language.js';
 
-/** Show the calls of `message`; results are asked for while it is the last answer and complete. */
-export function toolCalls(session, message, isLast) {
-  const open = session.running || !isLast() ? [] : session.openToolCalls();
+const STATES = ['running', 'ok', 'error', 'withheld'];
+
+/** Show the calls of `message`, with a form for the result of each that the session waits for. */
+export function toolCalls(session, message) {
+  const open = session.running ? [] : session.openToolCalls();
   return message.tool_calls.filter(Boolean).map((call) =>
     h(
       'section',
@@ -14,6 +16,19 @@ export function toolCalls(session, message, isLast) {
       h('h3', {}, t('tool.call', { name: call.function.name })),
       codeBlock(readable(call.function.arguments), 'json'),
       open.includes(call) && resultForm(session, call),
+    ));
+}
+
+/** Show the tools that the server ran for `message`, each folded; what is unfolded in `place` stays so. */
+export function serverTools(message, place) {
+  const open = new Set([...place.querySelectorAll('details[open]')].map((details) => details.dataset.call));
+  return message.server_tools.map((run) =>
+    h(
+      'details',
+      { class: 'fold', data: { call: run.id }, open: open.has(run.id) },
+      h('summary', {}, t(`tool.run.${STATES.includes(run.status) ? run.status : 'ok'}`, { name: run.name })),
+      codeBlock(readable(run.arguments ?? ''), 'json'),
+      run.content && h('pre', { tabindex: 0 }, run.content),
     ));
 }
 

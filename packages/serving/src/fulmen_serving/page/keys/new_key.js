@@ -8,20 +8,22 @@ import { t } from '../shell/language.js';
 
 const NUMBERS = ['requests_per_minute', 'tokens_per_minute', 'max_concurrent'];
 
-/** The form; `made` after a key was made. */
-export function newKeyForm(made) {
+/** Ask what the key may do, make it, and show its secret; `made` once it is there. */
+export async function makeKey(made) {
+  const key = await openDialog(t('keys.new'), (close) => [newKeyForm(close)]);
+  if (key === null) return;
+  await made();
+  await showSecret(key);
+}
+
+function newKeyForm(done) {
   const fault = h('p', { class: 'fault', role: 'alert' });
   const form = h(
     'form',
-    {},
-    h(
-      'div',
-      { class: 'fields wide' },
-      field('name', { required: true, maxlength: 200 }),
-      field('organisation', { placeholder: 'default' }),
-      field('expires', { placeholder: '90d' }),
-      NUMBERS.map((name) => field(name, { type: 'number', min: 1, step: 1, placeholder: t('keys.unlimited') })),
-    ),
+    { class: 'stack' },
+    field('name', { required: true, maxlength: 200, autofocus: true }),
+    h('div', { class: 'fields' }, field('organisation', { placeholder: 'default' }), field('expires', { placeholder: '90d' })),
+    h('div', { class: 'fields' }, NUMBERS.map((name) => field(name, { type: 'number', min: 1, step: 1, placeholder: t('keys.unlimited') }))),
     fault,
     h('div', { class: 'row end' }, h('button', { type: 'submit', class: 'primary' }, t('keys.create'))),
   );
@@ -33,15 +35,12 @@ export function newKeyForm(made) {
       if (value.trim()) body[name] = NUMBERS.includes(name) ? Number(value) : value.trim();
     }
     try {
-      const key = await admin.json('admin/v1/keys', { method: 'POST', body });
-      form.reset();
-      await made();
-      await showSecret(key);
+      done(await admin.json('admin/v1/keys', { method: 'POST', body }));
     } catch (error) {
       fault.textContent = error.message;
     }
   });
-  return h('section', { class: 'block' }, h('h2', {}, t('keys.new')), form);
+  return form;
 }
 
 function field(name, properties) {

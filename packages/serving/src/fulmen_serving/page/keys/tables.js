@@ -4,10 +4,10 @@ import { h } from '../element.js';
 import { admin } from '../server/here.js';
 import { say } from '../shell/announcer.js';
 import { openDialog } from '../shell/dialog.js';
-import { moment, number, t } from '../shell/language.js';
+import { day, moment, number, t } from '../shell/language.js';
 import { dataTable } from '../shell/table.js';
 
-const when = (text) => (text === null ? '–' : h('time', { datetime: text }, moment(Date.parse(text))));
+const time = (text, write) => (text === null ? '–' : h('time', { datetime: text, title: text }, write(Date.parse(text))));
 
 /** The keys, each with a button that revokes it; `refresh` after one was revoked. */
 export function keyTable(keys, refresh) {
@@ -18,8 +18,8 @@ export function keyTable(keys, refresh) {
     h('code', {}, `${key.prefix}…`),
     h('span', { class: `badge ${key.state}` }, t(`keys.state.${key.state}`)),
     limits(key),
-    when(key.expires),
-    when(key.last_used),
+    time(key.expires, day),
+    time(key.last_used, moment),
     key.state === 'active' && h('button', { type: 'button', class: 'danger', 'aria-label': t('keys.revoke.it', { name: key.name }), onclick: () => revoke(key, refresh) }, t('keys.revoke')),
   ]);
   return dataTable(t('keys.title'), [...columns, { title: h('span', { class: 'visually-hidden' }, t('keys.actions')) }], rows);

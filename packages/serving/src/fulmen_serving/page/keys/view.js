@@ -4,7 +4,7 @@ import { h } from '../element.js';
 import { admin } from '../server/here.js';
 import { t } from '../shell/language.js';
 import { adminNotice } from './admin_notice.js';
-import { newKeyForm } from './new_key.js';
+import { makeKey } from './new_key.js';
 import { keyTable, organisationTable } from './tables.js';
 import { usageSection } from './usage.js';
 
@@ -20,7 +20,7 @@ export function keysView({ left }) {
   const refresh = async () => {
     const found = (await admin.json('admin/v1/keys', { signal: left })).data;
     keys.replaceChildren(
-      h('h2', {}, t('keys.title')),
+      h('div', { class: 'row' }, h('h2', { class: 'grow' }, t('keys.title')), h('button', { type: 'button', class: 'primary', onclick: () => makeKey(refresh) }, t('keys.new'))),
       found.length ? keyTable(found, refresh) : h('p', { class: 'nothing' }, t('keys.none')),
       organisationTable(found, refresh),
     );
@@ -28,7 +28,7 @@ export function keysView({ left }) {
   const show = async () => {
     try {
       await refresh();
-      body.replaceChildren(keys, newKeyForm(refresh), usage.element);
+      body.replaceChildren(keys, usage.element);
       await usage.refresh();
     } catch (error) {
       if (!left.aborted) body.replaceChildren(adminNotice(error, t('keys.needs'), show));

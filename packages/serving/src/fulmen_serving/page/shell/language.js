@@ -52,5 +52,8 @@ export function moment(milliseconds) {
   return when.toLocaleString(TAGS[current], today ? { timeStyle: 'medium' } : { dateStyle: 'medium', timeStyle: 'short' });
 }
 
+/** Write a day. */
+export const day = (milliseconds) => new Date(milliseconds).toLocaleDateString(TAGS[current], { dateStyle: 'medium' });
+
 /** Write a span of seconds. */
 export const seconds = (value) => (value < 1 ? `${number(value * 1000)} ms` : `${number(value, 2)} s`);
