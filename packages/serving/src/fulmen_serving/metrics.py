@@ -66,6 +66,9 @@ class ServingMetrics:
         self.request_seconds = Histogram(
             "fulmen_request_seconds", "From admission to the end of the answer.", buckets=_SECONDS, registry=here
         )
+        self.model_restarts = Counter(
+            "fulmen_model_restarts", "Times that the model process died and was started again.", registry=here
+        )
         busy = Gauge("fulmen_model_busy_fraction", "Share of recent working time spent in the model.", registry=here)
         busy.set_function(self.busy.value)
 

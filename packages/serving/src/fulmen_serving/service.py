@@ -146,12 +146,12 @@ class ChatService:
     @property
     def max_context(self) -> int:
         """Tokens of the longest conversation with its answer."""
-        return self.engine.core.runner.limits.max_context
+        return self.engine.limits.max_context
 
     @property
     def max_choices(self) -> int:
         """Answers that one request may ask for: as many as can run at once."""
-        return self.engine.core.runner.limits.max_sequences
+        return self.engine.limits.max_sequences
 
     async def open(self, prompt: Prompt, options: AnswerOptions) -> Answer:
         """Judge and admit a prompt.

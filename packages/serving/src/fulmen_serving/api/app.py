@@ -51,9 +51,12 @@ def make_app(
 
     @app.get("/health")
     async def health() -> Response:
-        """200 while the engine runs, 503 with the reason once it died."""
+        """200 while the engine runs or is being started again, with the reason; 503 with it once it died for good."""
         if service.engine.fault:
             return JSONResponse({"status": "failed", "reason": service.engine.fault}, 503)
+        model = service.engine.condition
+        if model.state == "restarting":
+            return JSONResponse({"status": "restarting", "reason": model.reason, "restarts": model.restarts})
         return JSONResponse({"status": "ok"})
 
     @app.get("/ready")
