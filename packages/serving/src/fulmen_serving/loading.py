@@ -135,6 +135,7 @@ def load_service(options: ServingOptions, registry: Registry, process: ModelProc
             top_p=directory.default("top_p", 1.0),
             fingerprint=directory.fingerprint(backend, guard.policy_version if guard else ""),
             created=int(time.time()),
+            embeds=backend.capabilities().embed,
         )
         undo.pop_all()
     engine.start()

@@ -13,8 +13,10 @@ from fulmen_serving.api.admin_gate import admin_gate
 from fulmen_serving.api.key_gate import KeyGate
 from fulmen_serving.api.requests_route import requests_router
 from fulmen_serving.api.time_limit import TimeLimit
+from fulmen_serving.api.trace_requests import TraceRequests
 from fulmen_serving.metrics import ServingMetrics
 from fulmen_serving.recent_requests import RecentRequests
+from fulmen_serving.request_trace import Tracer
 
 if TYPE_CHECKING:
     from fulmen_serving.platform.platform import Platform
@@ -32,6 +34,7 @@ class Edge:
         admin_key: opens the admin routes; empty: there are none.
         cors_origins: whose pages may call the API from a browser, e.g. ``https://chat.example.org``, or ``*``.
         request_seconds: the longest that a request may take; None: any time.
+        tracer: watches every request; None: nobody does.
 
     Raises:
         UserError: one of them does not fit.
@@ -41,6 +44,7 @@ class Edge:
     admin_key: str = ""
     cors_origins: tuple[str, ...] = ()
     request_seconds: float | None = None
+    tracer: Tracer | None = None
 
     def __post_init__(self) -> None:
         if self.admin_key and self.platform is None:
@@ -84,3 +88,5 @@ class Edge:
                 allow_headers=["*"],
                 expose_headers=["retry-after", *_LIMITS],
             )
+        if self.tracer is not None:
+            app.add_middleware(TraceRequests, tracer=self.tracer)
