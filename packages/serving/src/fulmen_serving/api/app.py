@@ -51,11 +51,8 @@ def make_app(
         """Prometheus text."""
         return Response(service.metrics.render(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
+    edge = edge or Edge()
     app.include_router(page_router())
-    (edge or Edge()).install(app, service.metrics, max_body_bytes, service.recent)
-    publish(
-        app,
-        keyed=edge is not None and edge.platform is not None,
-        timed=edge is not None and edge.request_seconds is not None,
-    )
+    edge.install(app, service.metrics, max_body_bytes, service.recent)
+    publish(app, keyed=edge.platform is not None, timed=edge.request_seconds is not None)
     return app
