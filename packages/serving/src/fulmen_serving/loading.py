@@ -120,11 +120,12 @@ def load_service(options: ServingOptions, registry: Registry, process: ModelProc
         guard = load_guard(registry, options.policy) if options.guarded else None
         host: ModelHost
         if process is None:
-            backend, runner = plan.load(registry)
+            loaded, runner = plan.load(registry)
             undo.callback(runner.close)
-            host = ModelThread(runner)
+            host, backend, embeds = ModelThread(runner), loaded.name, loaded.capabilities().embed
         else:
-            host, backend = process, process.wait_ready().backend
+            ready = process.wait_ready()
+            host, backend, embeds = process, ready.backend, ready.embeds
         metrics = ServingMetrics()
         engine = Engine(host, options.admission, metrics)
         served = ServedModel(
@@ -135,7 +136,7 @@ def load_service(options: ServingOptions, registry: Registry, process: ModelProc
             top_p=directory.default("top_p", 1.0),
             fingerprint=directory.fingerprint(backend, guard.policy_version if guard else ""),
             created=int(time.time()),
-            embeds=backend.capabilities().embed,
+            embeds=embeds,
         )
         undo.pop_all()
     engine.start()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fulmen_core.backend import Dtype
+from fulmen_core.backend import Backend, Dtype
 from fulmen_core.model_directory import ModelDirectory, choose_backend
 from fulmen_core.registry import Discovery, Registry
 from fulmen_core.runner import EngineLimits, Runner
@@ -33,11 +33,11 @@ class ModelPlan:
     choices: Mapping[str, Any] = field(default_factory=dict)
     plugins: Discovery = field(default_factory=Discovery)
 
-    def load(self, registry: Registry) -> tuple[str, Runner]:
-        """Return the name of the backend that serves the model, and a runner of it.
+    def load(self, registry: Registry) -> tuple[Backend, Runner]:
+        """Return the backend that serves the model, and a runner of it.
 
         Raises:
             UserError: there is no such model, or no backend that serves it so.
         """
         backend = choose_backend(registry, self.backend, ModelDirectory.inspect(self.model).format)
-        return backend.name, backend.load_runner(self.model, self.limits, self.dtype, **self.choices)
+        return backend, backend.load_runner(self.model, self.limits, self.dtype, **self.choices)

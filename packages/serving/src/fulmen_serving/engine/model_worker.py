@@ -57,7 +57,8 @@ def serve(channels: Sequence[Connection]) -> int:
         logger.debug("the model cannot be loaded", exc_info=True)
         connection.send_bytes(encode(LoadFailed(portable(error))))
         return 2
-    connection.send_bytes(encode(Ready(backend, runner.limits, time.perf_counter() - begun)))
+    embeds = backend.capabilities().embed
+    connection.send_bytes(encode(Ready(backend.name, runner.limits, embeds, time.perf_counter() - begun)))
     gc.collect()
     gc.freeze()  # what is loaded stays: no collection walks it again in the middle of a step
     try:
