@@ -65,7 +65,6 @@ class AnswerOptions:
 
     temperature: float | None = None
     top_p: float | None = None
-    top_k: int = 0
     max_tokens: int | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
@@ -73,6 +72,7 @@ class AnswerOptions:
     logit_bias: tuple[tuple[int, float], ...] = ()
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
+    top_k: int = 0
 
 
 class Answer:
