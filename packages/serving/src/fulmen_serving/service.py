@@ -66,7 +66,6 @@ class AnswerOptions:
 
     temperature: float | None = None
     top_p: float | None = None
-    top_k: int = 0
     max_tokens: int | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
@@ -75,6 +74,7 @@ class AnswerOptions:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     priority: int = 0
+    top_k: int = 0
 
 
 class Answer:
