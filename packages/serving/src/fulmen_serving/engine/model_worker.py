@@ -16,7 +16,8 @@ from multiprocessing.connection import Connection
 from fulmen_serving.engine.core import EngineCore
 from fulmen_serving.engine.model_loop import run_model
 from fulmen_serving.engine.report import Command
-from fulmen_serving.engine.wire import Fault, LoadFailed, Ready, Setup, decode, encode, encode_report, portable
+from fulmen_serving.engine.wire import Fault, LoadFailed, Ready, Setup, decode, encode, encode_report
+from fulmen_serving.processes.portable_error import portable
 from fulmen_serving.processes.settling import run_child, start_logging
 
 logger = logging.getLogger(__name__)
