@@ -234,7 +234,7 @@ def test_a_dead_engine_is_unhealthy_and_refuses(kit, caplog):
         refused(httpx.post(url + PATH, json=GOOD), 503)
         runner.release = sound
         service.engine.core.running.clear()
-        service.engine.core.slots.__init__(runner.limits.max_sequences)
+        service.engine.core.cache.slots.__init__(runner.limits.max_sequences)
 
 
 def test_the_openapi_document_describes_the_request(server):

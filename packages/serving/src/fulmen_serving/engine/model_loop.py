@@ -65,6 +65,7 @@ def _report_of(outcome: StepOutcome) -> StepReport:
     now = time.perf_counter()
     return StepReport(
         admitted=[(state.request.request_id, now - (state.slot_since or now)) for state in outcome.admitted],
+        requeued=[state.request.request_id for state in outcome.preempted],
         events=outcome.events,
         ended=[_ended(state) for state in outcome.ended],
         computed_tokens=outcome.computed_tokens,
@@ -75,7 +76,7 @@ def _report_of(outcome: StepOutcome) -> StepReport:
 def _ended(state: SequenceState) -> Ended:
     return Ended(
         state.request.request_id,
-        min(state.computed, len(state.request.prompt_ids)),
+        state.read,
         state.generated,
         None if state.slot_since is None else time.perf_counter() - state.slot_since,
     )
