@@ -12,7 +12,7 @@ from fulmen_core.hooks import hookimpl
 
 
 class BrittleStream:
-    """Holds back three characters, hides digits, stops at "stop!", dies of "die!", hangs at "hang!"."""
+    """Holds back four characters, hides digits, stops at "stop!", dies of "die!", hangs at "hang!"."""
 
     def __init__(self) -> None:
         self.text, self.delivered = "", 0
@@ -20,7 +20,7 @@ class BrittleStream:
     def feed(self, text: str) -> OutputChunk:
         self.text += text
         suffer(self.text)
-        return self.chunk(len(self.text) - 3)
+        return self.chunk(len(self.text) - 4)
 
     def finish(self) -> OutputChunk:
         return self.chunk(len(self.text))

@@ -106,18 +106,18 @@ def test_what_kills_it_fails_alone():
         good.feed("abc")
         with pytest.raises(GuardLost, match="the guard's process died: it was killed by SIGKILL"):
             bad.feed("now die! of it")
-        assert good.feed("defg").text == "abcd"
+        assert good.feed("defgh").text == "abcd"
         with pytest.raises(GuardLost):
             guard.judge_input([{"role": "user", "content": "die!"}])
         assert guard.judge_input([{"role": "user", "content": "well"}]).action == "allow"
-        assert good.finish().text == "efg"
+        assert good.finish().text == "efgh"
 
 
 def test_one_that_hangs_is_killed():
     with running(patience=0.3) as guard:
         with pytest.raises(GuardLost, match=r"it gave no answer within 0\.3 s"):
             guard.open_output([]).feed("hang!")
-        assert guard.open_output([]).feed("abcd").text == "a"
+        assert guard.open_output([]).feed("abcde").text == "a"
 
 
 def test_one_that_dies_too_often_fails_closed_for_good():
@@ -138,10 +138,10 @@ def test_judging_and_reading_do_not_wait_for_each_other():
         hung = threading.Thread(target=judge)
         hung.start()
         stream = guard.open_output([])
-        assert stream.feed("abcd").text == "a"
+        assert stream.feed("abcde").text == "a"
         assert hung.is_alive()
         hung.join(10)
-        assert stream.feed("efgh").text == "bcde"
+        assert stream.feed("fghi").text == "bcde"
 
 
 def test_a_policy_that_cannot_be_loaded_is_said_in_its_sentence(tmp_path):
