@@ -50,6 +50,9 @@ class BrittleGuard:
         suffer(" ".join(message["content"] for message in messages))
         return InputVerdict("allow", tuple(messages))
 
+    def crosswalk(self, scheme):
+        return {"violence": ("leak",)} if scheme == "openai" else {}
+
     def open_output(self, messages):
         return BrittleStream()
 

@@ -193,6 +193,9 @@ class WordGuard:
         hidden = tuple({**m, "content": "".join("#" if c.isdigit() else c for c in m["content"])} for m in messages)
         return InputVerdict("allow" if hidden == tuple(messages) else "rewrite", hidden)
 
+    def crosswalk(self, scheme):
+        return {"illicit/violent": ("weapons",), "violence": ("weapons", "leak")} if scheme == "openai" else {}
+
     def open_output(self, messages):
         if self.fails == "open":
             raise RuntimeError("the detector broke")
@@ -259,17 +262,17 @@ class Kit:
         assert runner.closed
 
     @contextlib.contextmanager
-    def server(self, service: ChatService, **options: object):
+    def server(self, service: ChatService, *, tls=None, **options: object):
         """Serve on a free port of 127.0.0.1 until the block ends; yields the URL."""
         listener = bind("127.0.0.1", 0)
         ready = threading.Event()
         app = make_app(service, **options)
-        server = DrainingServer(app, service.engine, drain_seconds=5, on_ready=ready.set)
+        server = DrainingServer(app, service.engine, drain_seconds=5, on_ready=ready.set, tls=tls)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
             assert ready.wait(10)
-            yield url_of(listener)
+            yield url_of(listener, "http" if tls is None else "https")
         finally:
             server.should_exit = True
             thread.join(10)
@@ -318,6 +321,16 @@ def nano_directory(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenize
     return directory
 
 
+def _answers(url: str) -> bool:
+    import psycopg
+
+    try:
+        psycopg.connect(url).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
 @pytest.fixture(scope="session")
 def postgresql_server():
     """The URL of a real PostgreSQL: the one FULMEN_TEST_POSTGRESQL names, or one of our own from a wheel that ships it.
@@ -351,8 +364,9 @@ def postgresql_server():
         serve = [binaries / "postgres", "-D", data, "-k", data, "-h", "", "-F"]
         with subprocess.Popen(serve, cwd=data, stderr=subprocess.DEVNULL, **user) as process:
             try:
-                Kit.wait_until((data / ".s.PGSQL.5432").exists, "PostgreSQL listens")
-                yield f"postgresql://postgres@/postgres?host={data}"
+                url = f"postgresql://postgres@/postgres?host={data}"
+                Kit.wait_until(lambda: _answers(url), "PostgreSQL answers")
+                yield url
             finally:
                 process.terminate()
 
@@ -366,11 +380,6 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
     url = request.getfixturevalue("postgresql_server")
     name = f"fulmen_{time.time_ns()}"
-    for _ in range(50):  # the socket is there a moment before the server answers
-        try:
-            with psycopg.connect(url, autocommit=True) as connection:
-                connection.execute(f"CREATE DATABASE {name}")
-            break
-        except psycopg.OperationalError:
-            time.sleep(0.1)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
     return url.replace("/postgres?", f"/{name}?") if "/postgres?" in url else url.rpartition("/")[0] + f"/{name}"

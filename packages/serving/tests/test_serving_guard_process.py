@@ -72,6 +72,7 @@ def test_it_says_what_the_guard_says(here):
         assert (guard.name, guard.policy_version) == ("raise", "brittle-1")
         messages = [{"role": "user", "content": "hello"}]
         assert guard.judge_input(messages) == here.judge_input(messages)
+        assert guard.crosswalk("openai") == here.crosswalk("openai")
         with pytest.raises(ValueError, match="no reward here"):
             guard.reward_penalty("a", "b")
         for text in (answer_of(), answer_of() + "stop!" + answer_of(), ""):

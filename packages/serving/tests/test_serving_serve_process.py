@@ -89,13 +89,13 @@ def test_a_stream_goes_on_when_its_model_process_is_killed(server, kit):
 
     def kill():
         os.kill(children[0], signal.SIGKILL)
-        kit.wait_until(lambda: httpx.get(f"{url}/health").json()["status"] == "restarting", "it is told", 5)
-        health.append(httpx.get(f"{url}/health"))
+        kit.wait_until(lambda: httpx.get(f"{url}/healthz").json()["status"] == "restarting", "it is told", 5)
+        health.append(httpx.get(f"{url}/healthz"))
 
     assert stream(url, 3, kill) == whole
     assert health[0].status_code == 200
     assert health[0].json()["status"] in ("restarting", "ok")
-    assert httpx.get(f"{url}/health").json() == {"status": "ok"}
+    assert httpx.get(f"{url}/healthz").json() == {"status": "ok"}
     assert child_of(process) not in children
     assert "fulmen_model_restarts_total 1.0" in httpx.get(f"{url}/metrics").text
     assert any("the model process died: it was killed by SIGKILL; 1 requests wait" in line for line in process.said)

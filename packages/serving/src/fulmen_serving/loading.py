@@ -131,11 +131,13 @@ def load_service(
             guard = load_guard(registry, options.policy)
         host: ModelHost
         if process is None:
-            backend, runner = plan.load(registry)
+            chosen, runner = plan.load(registry)
             undo.callback(runner.close)
-            host = ModelThread(runner)
+            host = ModelThread(runner, plan.open_constraint())
+            backend, embeds = chosen.name, chosen.capabilities().embed
         else:
-            host, backend = process, process.wait_ready().backend
+            ready = process.wait_ready()
+            host, backend, embeds = process, ready.backend, ready.embeds
         metrics = ServingMetrics()
         engine = Engine(host, options.admission, metrics)
         served = ServedModel(
@@ -146,6 +148,7 @@ def load_service(
             top_p=directory.default("top_p", 1.0),
             fingerprint=directory.fingerprint(backend, guard.policy_version if guard else ""),
             created=int(time.time()),
+            embeds=embeds,
         )
         undo.pop_all()
     engine.start()

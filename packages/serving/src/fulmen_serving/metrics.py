@@ -42,7 +42,7 @@ class ServingMetrics:
         here = self.registry
         self.requests = Counter(
             "fulmen_requests",
-            "Answers ended, by how: stop, length, content_filter, abort, error.",
+            "Requests ended, by how: stop, length, content_filter, embedded, abort, error.",
             ["end"],
             registry=here,
         )

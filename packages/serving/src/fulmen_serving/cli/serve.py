@@ -11,6 +11,7 @@ from fulmen_core.cli.output import note
 from fulmen_serving.cli.edge_options import add_edge_options, check_prices, open_edge, warn_if_open
 from fulmen_serving.cli.options import add_model_options, serving_options
 from fulmen_serving.cli.process_options import add_process_options, guard_process, start_model
+from fulmen_serving.cli.tls_options import add_tls_options, tls_files
 
 
 def run(argv: Sequence[str]) -> int:
@@ -34,6 +35,7 @@ def run(argv: Sequence[str]) -> int:
     )
     add_process_options(arguments)
     add_edge_options(arguments)
+    add_tls_options(arguments)
     args = arguments.parse_args(argv)
     options = serving_options(args, max_sequences=args.max_sequences)
 
@@ -41,6 +43,8 @@ def run(argv: Sequence[str]) -> int:
 
     from fulmen_core.cli import context
 
+    if (tls := tls_files(args)) is not None:
+        tls.context()  # as the port: a fault of these files should cost no time
     with contextlib.ExitStack() as stack:
         process = start_model(args, options, context.registry())  # loads while what follows is imported
         if process is not None:
@@ -63,7 +67,7 @@ def run(argv: Sequence[str]) -> int:
         stack.callback(service.close)
         check_prices(edge, service.model.name)
         app = make_app(service, version=version("fulmen-serving"), max_body_bytes=args.max_body_bytes, edge=edge)
-        url = url_of(listener)
+        url = url_of(listener, "http" if tls is None else "https")
         model, guard = service.model, service.guard
         policy = f"RAISE policy {guard.policy_version}" if guard else "no guard"
         keys = ", API keys demanded" if edge.platform is not None else ""
@@ -73,6 +77,7 @@ def run(argv: Sequence[str]) -> int:
             service.engine,
             drain_seconds=args.drain_seconds,
             on_ready=lambda: note(f"Serving {model.name} on {url} ({detail})"),
+            tls=tls,
         )
         server.run(sockets=[listener])
     return 0

@@ -1,4 +1,4 @@
-"""Slots and pages of all sequences: found again, shared, extended, kept, evicted. The runner copies what is told here."""
+"""Slots and pages of all sequences: found again, shared, extended, kept, evicted."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ class CacheManager:
         self.kept.add(unit)
 
     def _make_room(self, slots: int, pages: int, but: KeptPrefix | None = None) -> bool:
-        """Evict kept units, the least recently used first, until so much is free. Evicts nothing if that is not enough."""
+        """Evict kept units, the least recently used first, until so much is free; none if that would not be enough."""
         if self.runner.layout.page_tokens and pages > self.pages.free:
             freed = self._freed_by_all(but)
             if pages > self.pages.free + freed:

@@ -13,6 +13,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fulmen_core.guard import Finding
 from fulmen_core.runner import EngineLimits
 from fulmen_serving.engine.admission import Admission, AdmissionLimits
@@ -35,7 +38,9 @@ class TextDelta:
 
 @dataclass(frozen=True, slots=True)
 class AnswerEnd:
-    """An answer is complete. `completion_tokens` counts the stop id that ended it. Seconds are from the submission."""
+    """An answer is complete. `completion_tokens` counts the stop id that ended it; a stop string that ended it is
+    `stop_string`. Seconds are from the submission.
+    """
 
     reason: EndReason
     completion_tokens: int
@@ -44,6 +49,7 @@ class AnswerEnd:
     queue_seconds: float = 0.0
     first_token_seconds: float = 0.0
     seconds: float = 0.0
+    stop_string: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +59,14 @@ class AnswerFailure:
     message: str
 
 
-AnswerEvent = TextDelta | AnswerEnd | AnswerFailure
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A prompt was read, and this is the final hidden state of its last token: float32 ``[D]``."""
+
+    vector_D: NDArray[np.float32]
+
+
+AnswerEvent = TextDelta | AnswerEnd | AnswerFailure | Embedded
 #: Called by the engine's output thread with a request id and its next event. Must not block.
 Sink = Callable[[str, AnswerEvent], None]
 
@@ -128,6 +141,11 @@ class Engine:
         """How the model stands."""
         return self.host.condition
 
+    @property
+    def alive(self) -> bool:
+        """Whether the model and the output thread run: false before `start`, after `close`, and once either is lost."""
+        return not self._model_ended and self._output.is_alive()
+
     def start(self) -> None:
         """Start the model and the output thread. Once."""
         self._output.start()
@@ -136,7 +154,7 @@ class Engine:
     def submit(
         self, answers: Sequence[tuple[GenerationRequest, AnswerText]], sink: Sink, tally: Tally | None = None
     ) -> None:
-        """Admit all of `answers` or none. Events arrive at `sink` until each had an `AnswerEnd` or `AnswerFailure`, and
+        """Admit all of `answers` or none. Events arrive at `sink` until each had one that is no `TextDelta`, and
         `tally` hears of each once, also of those that are aborted.
 
         Raises:
@@ -235,6 +253,9 @@ class Engine:
                     self._fail(job, f"the answer's text failed: {type(error).__name__}: {error}", abort=not event.end)
 
     def _deliver(self, job: _Job, event: TokenEvent) -> None:
+        if event.vector is not None:
+            self._embedded(job, event.vector)
+            return
         if event.token is None:
             self._fail(job, event.message, abort=False)
             return
@@ -267,7 +288,15 @@ class Engine:
             queue_seconds=max(0.0, job.got_slot - job.submitted),
             first_token_seconds=job.first_token - job.submitted,
             seconds=seconds,
+            stop_string=job.text.stop_string,
         )
+
+    def _embedded(self, job: _Job, vector_D: NDArray[np.float32]) -> None:
+        if self._jobs.pop(job.request.request_id, None) is not None:
+            self.metrics.requests.labels("embedded").inc()
+            self.metrics.request_seconds.observe(time.perf_counter() - job.submitted)
+            job.settle()
+            self._emit(job, Embedded(vector_D))
 
     def _fail(self, job: _Job, message: str, *, abort: bool) -> None:
         if self._jobs.pop(job.request.request_id, None) is not None:

@@ -78,7 +78,7 @@ class ModelThread:
         fault = ""
         try:
             run_model(self.core, self, self._deliver)
-        except Exception as error:  # a defect of the engine itself: say so on /health, answer what waits
+        except Exception as error:  # a defect of the engine itself: say so on /healthz, answer what waits
             logger.exception("the model thread died")
             fault = f"the engine failed: {type(error).__name__}: {error}"
         self._condition = Condition("stopped", fault)

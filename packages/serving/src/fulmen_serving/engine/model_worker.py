@@ -53,12 +53,13 @@ def serve(channels: Sequence[Connection]) -> int:
     begun = time.perf_counter()
     try:
         backend, runner = setup.plan.load(setup.plan.plugins.repeat())
-        core = EngineCore(runner)
+        core = EngineCore(runner, setup.plan.open_constraint())
+        ready = Ready(backend.name, backend.capabilities().embed, runner.limits, time.perf_counter() - begun)
     except Exception as error:
         logger.debug("the model cannot be loaded", exc_info=True)
         connection.send_bytes(encode(LoadFailed(portable(error))))
         return 2
-    connection.send_bytes(encode(Ready(backend, runner.limits, time.perf_counter() - begun)))
+    connection.send_bytes(encode(ready))
     gc.collect()
     gc.freeze()  # what is loaded stays: no collection walks it again in the middle of a step
     try:

@@ -35,11 +35,13 @@ class Ready:
 
     Attributes:
         backend: which one serves it.
+        embeds: whether its runner gives hidden states.
         limits: of the runner.
         seconds: what loading took, the imports of the backend included.
     """
 
     backend: str
+    embeds: bool
     limits: EngineLimits
     seconds: float = 0.0
 

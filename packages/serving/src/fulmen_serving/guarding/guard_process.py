@@ -126,6 +126,11 @@ class GuardProcess:
         penalty: float = self._call("reward_penalty", prompt, answer)
         return penalty
 
+    def crosswalk(self, scheme: str) -> Mapping[str, Sequence[str]]:
+        """How another scheme files the guard's categories."""
+        table: Mapping[str, Sequence[str]] = self._call("crosswalk", scheme)
+        return table
+
     def open_output(self, messages: Messages) -> RemoteStream:
         """RAISE-4."""
         stream = RemoteStream(self, next(self._numbers), list(messages))
