@@ -57,6 +57,11 @@ class ServingMetrics:
         self.step_tokens = Counter(
             "fulmen_step_tokens", "Tokens computed by the model, prompts included.", registry=here
         )
+        self.reused_tokens = Counter(
+            "fulmen_reused_prompt_tokens", "Prompt tokens that were found computed.", registry=here
+        )
+        self.guessed_tokens = Counter("fulmen_guessed_tokens", "Guesses that the model checked.", registry=here)
+        self.confirmed_tokens = Counter("fulmen_confirmed_tokens", "Guesses that stood.", registry=here)
         self.step_seconds = Histogram(
             "fulmen_step_seconds", "Time of the model in one step.", buckets=_STEP_SECONDS, registry=here
         )

@@ -222,6 +222,9 @@ class Engine:
             self.metrics.model_restarts.inc()
         if report.cycle_seconds:
             self.metrics.step_tokens.inc(report.computed_tokens)
+            self.metrics.reused_tokens.inc(report.reused_tokens)
+            self.metrics.guessed_tokens.inc(report.guessed_tokens)
+            self.metrics.confirmed_tokens.inc(report.confirmed_tokens)
             self.metrics.generated_tokens.inc(sum(event.token is not None for event in report.events))
             self.metrics.step_seconds.observe(report.model_seconds)
             self.metrics.busy.add(report.model_seconds, report.cycle_seconds)
@@ -271,8 +274,9 @@ class Engine:
         if delivery.text:
             self._emit(job, TextDelta(delivery.text))
         if delivery.end and self._jobs.pop(job.request.request_id, None) is not None:
-            if not event.end:
-                self.host.abort(job.request.request_id)  # text ended it, tokens did not: free its slot
+            refused = delivery.end == "content_filter"
+            if refused or not event.end:  # text ended it, tokens did not: free its slot
+                self.host.abort(job.request.request_id, forget=refused)
             job.settle()  # before the caller knows of the end: what was answered is metered
             self._emit(job, self._end(job, delivery.end))
 

@@ -49,7 +49,7 @@ def _apply(core: EngineCore, commands: list[Command]) -> StepReport:
     report = StepReport()
     for command in commands:
         if isinstance(command, Abort):
-            if (state := core.abort(command.request_id)) is not None:
+            if (state := core.abort(command.request_id, forget=command.forget)) is not None:
                 report.ended.append(_ended(state))
             continue
         try:
@@ -69,6 +69,9 @@ def _report_of(outcome: StepOutcome) -> StepReport:
         events=outcome.events,
         ended=[_ended(state) for state in outcome.ended],
         computed_tokens=outcome.computed_tokens,
+        reused_tokens=outcome.reused_tokens,
+        guessed_tokens=outcome.guessed_tokens,
+        confirmed_tokens=outcome.confirmed_tokens,
         model_seconds=outcome.model_seconds,
     )
 
@@ -79,4 +82,6 @@ def _ended(state: SequenceState) -> Ended:
         state.read,
         state.generated,
         None if state.slot_since is None else time.perf_counter() - state.slot_since,
+        state.reused,
+        tuple(state.decisions),
     )

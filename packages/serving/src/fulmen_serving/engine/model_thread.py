@@ -48,9 +48,9 @@ class ModelThread:
         """Queue a request."""
         self._put(request)
 
-    def abort(self, request_id: str) -> None:
+    def abort(self, request_id: str, *, forget: bool = False) -> None:
         """End a request before the next step."""
-        self._put(Abort(request_id))
+        self._put(Abort(request_id, forget))
 
     def take(self, *, wait: bool) -> list[Command] | None:
         """The loop's mailbox."""

@@ -54,7 +54,7 @@ def serve(channels: Sequence[Connection]) -> int:
     try:
         backend, runner = setup.plan.load(setup.plan.plugins.repeat())
         core = EngineCore(runner, setup.plan.open_constraint())
-        ready = Ready(backend.name, backend.capabilities().embed, runner.limits, time.perf_counter() - begun)
+        ready = Ready(backend.name, runner.limits, backend.capabilities().embed, time.perf_counter() - begun)
     except Exception as error:
         logger.debug("the model cannot be loaded", exc_info=True)
         connection.send_bytes(encode(LoadFailed(portable(error))))

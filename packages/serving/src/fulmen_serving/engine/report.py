@@ -11,14 +11,15 @@ from typing import Literal, Protocol
 
 from fulmen_core.runner import EngineLimits
 from fulmen_serving.engine.core import TokenEvent
-from fulmen_serving.engine.sequence import GenerationRequest
+from fulmen_serving.engine.sequence import Decision, GenerationRequest
 
 
 @dataclass(frozen=True, slots=True)
 class Abort:
-    """End a request, whether or not it is still there."""
+    """End a request, whether or not it is still there; with `forget`, keep nothing of what it computed."""
 
     request_id: str
+    forget: bool = False
 
 
 #: A request to add, or the abort of one.
@@ -34,12 +35,16 @@ class Ended:
         prompt_tokens: of its prompt, those that were computed.
         generated: tokens of its answer, whether or not anybody read them.
         slot_seconds: how long it had a slot; None if it never had one.
+        reused: tokens of its prompt that were found computed.
+        decisions: what the engine decided about it, and why.
     """
 
     request_id: str
     prompt_tokens: int
     generated: int
     slot_seconds: float | None = None
+    reused: int = 0
+    decisions: tuple[Decision, ...] = ()
 
 
 @dataclass(slots=True)
@@ -52,6 +57,8 @@ class StepReport:
         events: tokens and ends, in order.
         ended: requests that are gone. One that failed or was completed has its event in the same report.
         computed_tokens: prompts included.
+        reused_tokens: of prompts, found computed.
+        guessed_tokens, confirmed_tokens: guesses that the step checked, and those that stood.
         model_seconds: in the runner.
         cycle_seconds: of the step and everything around it since the last one, but not of waiting for requests.
         lost: why the model was lost, if it was; it is being started again.
@@ -62,6 +69,9 @@ class StepReport:
     events: list[TokenEvent] = field(default_factory=list)
     ended: list[Ended] = field(default_factory=list)
     computed_tokens: int = 0
+    reused_tokens: int = 0
+    guessed_tokens: int = 0
+    confirmed_tokens: int = 0
     model_seconds: float = 0.0
     cycle_seconds: float = 0.0
     lost: str = ""
@@ -103,8 +113,13 @@ class ModelHost(Protocol):
         """Queue a request. Nothing is said about it once the host has stopped."""
         ...
 
-    def abort(self, request_id: str) -> None:
-        """End a request before the next step. Harmless if it is gone."""
+    def abort(self, request_id: str, *, forget: bool = False) -> None:
+        """End a request before the next step. Harmless if it is gone.
+
+        Args:
+            request_id: whose.
+            forget: keep nothing of what it computed for others that begin alike: it was refused.
+        """
         ...
 
     def close(self) -> None:

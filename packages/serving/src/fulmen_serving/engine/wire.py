@@ -35,14 +35,14 @@ class Ready:
 
     Attributes:
         backend: which one serves it.
-        embeds: whether its runner gives hidden states.
         limits: of the runner.
+        embeds: whether the runner gives hidden states.
         seconds: what loading took, the imports of the backend included.
     """
 
     backend: str
-    embeds: bool
     limits: EngineLimits
+    embeds: bool = False
     seconds: float = 0.0
 
 
