@@ -29,6 +29,7 @@ from fulmen_serving.engine.sequence import GenerationRequest
 from fulmen_serving.engine.stop_strings import StopStrings
 from fulmen_serving.metrics import ServingMetrics
 from fulmen_serving.prompt import ChatPrompt, Prompt
+from fulmen_serving.recent_requests import RecentRequests
 from fulmen_serving.refusal import Refusal
 from fulmen_serving.request_trace import RequestTrace, current_trace
 
@@ -141,6 +142,7 @@ class ChatService:
     ) -> None:
         self.model, self.tokenizer, self.engine, self.guard, self.metrics = model, tokenizer, engine, guard, metrics
         self._announce = announce
+        self.recent = RecentRequests()
         # One thread: judging holds the interpreter's lock anyway, and a guard then judges one input at a time.
         self._intake = ThreadPoolExecutor(1, "fulmen-intake")
         # touched by the event loop's thread alone
@@ -388,10 +390,13 @@ class ChatService:
             "prompt_tokens": prompt_tokens,
             "completion_tokens": 0,
             "seconds": seconds,
+            "ended": time.time(),
             "input_action": None,
             "input_category": "",
+            "input_findings": [],
             "answers": [],
         } | more
+        self.recent.add(record)
         try:
             self._intake.submit(self._announce, record)
         except RuntimeError:  # the service was closed while a client still read: nobody is left to tell
@@ -402,6 +407,7 @@ class ChatService:
             "completion_tokens": answer.completion_tokens,
             "input_action": None if verdict is None else verdict.action,
             "input_category": "" if verdict is None else verdict.category,
+            "input_findings": [] if verdict is None else [finding.category for finding in verdict.findings],
             "answers": [
                 {
                     "end": end.reason,
