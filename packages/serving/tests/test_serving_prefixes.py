@@ -167,10 +167,10 @@ def test_guesses_of_either_kind_change_no_answer_of_a_real_model(tmp_path, token
         finally:
             core.close()
 
-    tokens, guessed, confirmed = answers(speculate)
+    tokens, _, confirmed = answers(speculate)
     assert tokens == answers("")[0]
     if speculate == "itself":
-        assert confirmed > guessed / 4
+        assert confirmed >= 30  # of the greedy answer, all that a step may guess
 
 
 def test_a_draft_model_of_another_vocabulary_is_refused(nano_directory, tmp_path):
