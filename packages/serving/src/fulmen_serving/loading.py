@@ -11,10 +11,12 @@ from fulmen_core.backend import Dtype, KVDtype, Quantization
 from fulmen_core.errors import PluginError, UserError
 from fulmen_core.model_directory import ModelDirectory, choose_backend
 from fulmen_core.runner import EngineLimits
-from fulmen_core.tokenizer import load_tokenizer
+from fulmen_core.tokenizer import Tokenizer, load_tokenizer
+from fulmen_core.tokenizer.tool_text import THINK_OPEN
 from fulmen_serving.engine.admission import AdmissionLimits
 from fulmen_serving.engine.engine import Engine
 from fulmen_serving.engine.scheduler import check_limits
+from fulmen_serving.grammar.compiler import GrammarCompiler
 from fulmen_serving.metrics import ServingMetrics
 from fulmen_serving.service import ChatService, ServedModel
 
@@ -44,6 +46,7 @@ class ServingOptions:
         dtype: of weights and products.
         quantize: how weights are quantised on loading; None: not.
         kv_dtype: of keys and values; None: `dtype`.
+        reasoning: whether answers may begin with reasoning; None: if the template or the vocabulary knows it.
     """
 
     model: Path
@@ -58,6 +61,7 @@ class ServingOptions:
     dtype: Dtype = "float32"
     quantize: Quantization | None = None
     kv_dtype: KVDtype | None = None
+    reasoning: bool | None = None
 
 
 def load_guard(registry: Registry, policy: Path | None) -> Guard:
@@ -94,15 +98,18 @@ def load_service(options: ServingOptions, registry: Registry) -> ChatService:
     runner = backend.load_runner(options.model, limits, options.dtype, **_chosen(options))
     try:
         metrics = ServingMetrics()
-        engine = Engine(runner, options.admission, metrics)
+        stop_ids = directory.stop_ids() | frozenset(tokenizer.stop_ids)
+        grammars = GrammarCompiler(tokenizer, stop_ids)
+        engine = Engine(runner, options.admission, metrics, grammars.open)
         served = ServedModel(
             name=options.name or options.model.resolve().name,
             backend=backend.name,
-            stop_ids=directory.stop_ids() | frozenset(tokenizer.stop_ids),
+            stop_ids=stop_ids,
             temperature=directory.default("temperature", 1.0),
             top_p=directory.default("top_p", 1.0),
             fingerprint=directory.fingerprint(backend.name, guard.policy_version if guard else ""),
             created=int(time.time()),
+            reasoning=_knows_reasoning(tokenizer) if options.reasoning is None else options.reasoning,
         )
     except BaseException:
         runner.close()
@@ -115,7 +122,13 @@ def load_service(options: ServingOptions, registry: Registry) -> ChatService:
         guard,
         metrics,
         lambda record: registry.announce("fulmen_request_done", record=record),
+        grammars,
     )
+
+
+def _knows_reasoning(tokenizer: Tokenizer) -> bool:
+    """Whether the tag that opens reasoning is in the model's template, or one token of its vocabulary."""
+    return THINK_OPEN in tokenizer.chat_template or len(tokenizer.encode(THINK_OPEN)) == 1
 
 
 def _chosen(options: ServingOptions) -> dict[str, Any]:

@@ -29,8 +29,10 @@ async def respond(
     if asked.stream:
         chunks = stream(answer, service.model, form, asked.choices, include_usage=asked.include_usage)
         return AnswerStreamResponse(chunks, answer)
+    told = asked.options.logprobs is not None
+    body = collect(answer, service.model, form, asked.choices, logprobs=told)
     try:
-        return JSONResponse(await unless_left(request, collect(answer, service.model, form, asked.choices)))
+        return JSONResponse(await unless_left(request, body))
     finally:
         answer.close()
 

@@ -61,3 +61,8 @@ class ReasoningParser:
             yield SaidDelta(rest)
         elif self._state == "inside" and rest.rstrip():
             yield ReasoningDelta(rest.rstrip())
+
+
+def opens_reasoning(prompt: str) -> bool:
+    """Whether a prompt's end leaves the answer inside its reasoning."""
+    return prompt.rstrip().endswith(THINK_OPEN)
