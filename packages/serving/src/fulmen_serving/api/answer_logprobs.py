@@ -46,8 +46,10 @@ class LogprobsForm:
         }
 
     def _entry(self, of: LogProbability) -> dict[str, Any]:
+        """A special token has a name, and no bytes: it is no text."""
         data = self._tokenizer.token_bytes(of.token, skip_special=False)
-        return {"token": data.decode("utf-8", "replace"), "logprob": of.log_probability, "bytes": list(data)}
+        spelled = None if of.token in self._tokenizer.special_ids else list(data)
+        return {"token": data.decode("utf-8", "replace"), "logprob": of.log_probability, "bytes": spelled}
 
     def _word(self, token: int) -> str:
         """A token as a key: what is no text alone is spelled by its bytes, as OpenAI does."""

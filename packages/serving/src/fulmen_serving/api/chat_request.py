@@ -201,6 +201,8 @@ def check_turns(messages: Sequence[ChatMessage]) -> None:
         for name in ("tool_calls", "reasoning_content"):
             if getattr(message, name) and not assistant:
                 raise _wrong(f"{where}.{name}", "only an assistant's message has it")
+        if message.content is None and not message.tool_calls and "content" in message.model_fields_set:
+            raise _wrong(f"{where}.content", "it must be a string; an assistant's that calls tools may be null")
         if message.content is None and not message.tool_calls:
             raise Refusal(
                 400,

@@ -55,11 +55,7 @@ def text_literal(text: str) -> str:
 
 
 def regex_literal(regex: str) -> str:
-    """`regex` between slashes, as in a Lark grammar: a slash that is not escaped yet must be."""
-    out, escaped = [], False
-    for character in regex:
-        if character == "/" and not escaped:
-            out.append("\\")
-        out.append({"\n": "n" if escaped else "\\n", "\r": "r" if escaped else "\\r"}.get(character, character))
-        escaped = character == "\\" and not escaped
-    return f"/{''.join(out)}/"
+    r"""`regex` between slashes, as in a Lark grammar; ``\d``, ``\w`` and ``\s`` are ASCII, as in JSON schemas."""
+    from llguidance import regex_to_lark
+
+    return f"/{regex_to_lark(regex, 'dws')}/"
