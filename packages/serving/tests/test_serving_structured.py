@@ -60,7 +60,7 @@ def json_format(schema, **more):
 def test_a_real_models_random_weights_give_json_of_the_schema_at_temperature_one(kit, nano_directory):
     from fulmen_core.cli import context
 
-    options = ServingOptions(nano_directory, guarded=False, max_sequences=4, max_context=1024)
+    options = ServingOptions(nano_directory, guarded=False, max_sequences=4, max_context=512)
     service = load_service(options, context.registry())
     try:
         with (

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-#: White space between the parts of JSON: enough to indent, and never endless, which weak models are prone to.
-_WHITE_SPACE = r"[ \n]{0,24}"
+#: White space between the parts of JSON: a space, or a new line and its indentation; never endless, which weak models
+#: are prone to.
+_WHITE_SPACE = r"( |\n {0,24})?"
 
 GrammarPart = dict[str, Any]
 
