@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fulmen_core.draws import Draws
 from fulmen_core.errors import UserError
 from fulmen_core.softmax_draw import draw_from_likeliest, draw_softmax
 from fulmen_core.token_constraint import TokenConstraint
@@ -81,7 +82,16 @@ class Sampler:
         self._penalises = params.presence_penalty != 0 or params.frequency_penalty != 0
         self.adjusts = self._penalises or bool(params.logit_bias)
         self._counts: Counter[int] = Counter()  # of the tokens drawn, kept if they are penalised
-        self._random = np.random.default_rng(np.random.SeedSequence(entropy))
+        self._random = Draws(entropy)
+
+    def resume(self, tokens: Sequence[int]) -> None:
+        """Take over after `tokens`, which an equal sampler chose: what follows is drawn as if never interrupted.
+
+        Only of a fresh sampler.
+        """
+        if self._penalises:
+            self._counts.update(tokens)
+        self._random.skip(len(tokens))
 
     def sample(self, logits_V: NDArray[np.float32], constraint: TokenConstraint | None = None) -> int:
         """Return the chosen token id: one that `constraint` allows now, as if the others had no probability.
@@ -108,9 +118,10 @@ class Sampler:
             logits_V[token] -= params.presence_penalty + count * params.frequency_penalty
 
     def record(self, token: int) -> None:
-        """`token` was chosen: what is penalised knows of it from now on."""
+        """`token` was chosen: the next draw is that of the next place, and what is penalised knows of it."""
         if self._penalises:
             self._counts[token] += 1
+        self._random.next_place()
 
 
 def sample_batch(

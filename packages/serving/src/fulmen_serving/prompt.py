@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 
 from fulmen_core.errors import UserError
@@ -84,7 +84,7 @@ class ChatPrompt:
             given if judged["content"] == plain_text(given) else _changed(given, judged)
             for given, judged in zip(self.conversation, messages, strict=True)
         ]
-        return ChatPrompt(tuple(conversation), self.tools)
+        return replace(self, conversation=tuple(conversation))
 
 
 def _changed(given: Mapping[str, Any], judged: Message) -> Mapping[str, Any]:

@@ -57,7 +57,7 @@ async def collect(
             case ReasoningDelta() | ToolCallDelta():
                 answers[index].add(event)
             case AnswerFailure():
-                raise _failure_of(event)
+                raise failure_of(event)
             case AnswerEnd():
                 pass
     return _header(answer, model, form.kind) | {
@@ -99,7 +99,7 @@ async def stream(
             case AnswerEnd():
                 yield chunk(form.piece(index, None, _finish_reason(event, called=index in called), None))
             case AnswerFailure():
-                yield _server_event(error_object(_failure_of(event)))
+                yield _server_event(error_object(failure_of(event)))
                 return
     if include_usage:
         yield _server_event(header | {"choices": [], "usage": _usage_of(answer)})
@@ -125,7 +125,8 @@ def _usage_of(answer: Answer) -> dict[str, int]:
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
-def _failure_of(event: AnswerFailure) -> Refusal:
+def failure_of(event: AnswerFailure) -> Refusal:
+    """The refusal that tells of a failed answer."""
     return Refusal(500, event.message, code="generation_failed")
 
 

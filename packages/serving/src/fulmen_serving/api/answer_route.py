@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from typing import Any
 
 from fastapi import Request
@@ -13,7 +14,7 @@ from fulmen_serving.api.answer_request import AnswerRequest
 from fulmen_serving.api.strict_request import StrictModel
 from fulmen_serving.prompt import Prompt
 from fulmen_serving.refusal import Refusal
-from fulmen_serving.service import ChatService
+from fulmen_serving.service import Answer, ChatService
 
 
 async def respond(
@@ -31,6 +32,11 @@ async def respond(
         return AnswerStreamResponse(chunks, answer)
     told = asked.options.logprobs is not None
     body = collect(answer, service.model, form, asked.choices, logprobs=told)
+    return await whole_answer(request, answer, body)
+
+
+async def whole_answer(request: Request, answer: Answer, body: Coroutine[Any, Any, dict[str, Any]]) -> Response:
+    """Await the `body` that is made of `answer`, unless the client leaves before."""
     try:
         return JSONResponse(await unless_left(request, body))
     finally:
@@ -55,4 +61,5 @@ def check_model(name: str | None, service: ChatService) -> None:
 
 def body_schema(model: type[StrictModel]) -> dict[str, Any]:
     """The body of `model` in the OpenAPI document; bodies are read by hand, so FastAPI cannot know it."""
-    return {"requestBody": {"content": {"application/json": {"schema": model.model_json_schema()}}, "required": True}}
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    return {"requestBody": {"content": {"application/json": {"schema": schema}}, "required": True}}

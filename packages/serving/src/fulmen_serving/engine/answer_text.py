@@ -44,6 +44,11 @@ class AnswerText:
         self.category = ""
         self._ledger: LogprobsLedger | None = None  # made when the first log probabilities come
 
+    @property
+    def stop_string(self) -> str | None:
+        """The stop string that has ended the text, if one has."""
+        return self._stops.found
+
     def push(self, token: int, logprobs: TokenLogProbabilities | None = None) -> Delivery:
         """Take a token that belongs to the text (not the stop id that ended it)."""
         written = self._decoder.push(token)
