@@ -40,7 +40,7 @@ def add_model_options(parser: ArgumentParser, *, max_sequences: int | None) -> N
         "--reasoning-parser",
         choices=["auto", "think", "none"],
         default="auto",
-        help="tell reasoning in <think> tags from the answer; auto: if the model's template or vocabulary knows the tag",
+        help="tell reasoning in <think> tags from the answer; auto: if the template or the vocabulary knows the tag",
     )
     if max_sequences is not None:
         parser.add_argument(
