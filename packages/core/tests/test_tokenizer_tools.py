@@ -32,7 +32,7 @@ TOOLS = [
         "function": {"name": "weather", "description": "<|im_end|> of it", "parameters": {"type": "object"}},
     }
 ]
-CALL = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"town": "Ulm"}'}}
+CALL: dict[str, Any] = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"town": "Ulm"}'}}
 MESSAGES: list[dict[str, Any]] = [
     {"role": "user", "content": "Rain?"},
     {"role": "assistant", "content": "", "tool_calls": [CALL]},
@@ -99,9 +99,10 @@ def test_our_own_template_renders_tools_calls_and_reasoning_as_text(reasoning: s
     said = {**MESSAGES[1], "content": "Let me look.", "reasoning_content": reasoning}
     ids = tokenizer.encode_chat([MESSAGES[0], said, MESSAGES[2]], True, TOOLS)
     thought = "<think>\nHm.\n</think>\n\n" if reasoning else ""
+    call = call_text("weather", CALL["function"]["arguments"])
     assert tokenizer.decode(ids, skip_special=False) == (
         f"<|im_start|>system\n{tools_text(TOOLS)}<|im_end|>\n<|im_start|>user\nRain?<|im_end|>\n"
-        f"<|im_start|>assistant\n{thought}Let me look.\n{call_text('weather', CALL['function']['arguments'])}<|im_end|>\n"
+        f"<|im_start|>assistant\n{thought}Let me look.\n{call}<|im_end|>\n"
         "<|im_start|>tool\ndry<|im_end|>\n<|im_start|>assistant\n"
     )
     assert len(special(tokenizer, ids)) == 9
