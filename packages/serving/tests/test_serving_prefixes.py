@@ -133,7 +133,7 @@ def plan(model, **options):
 
 
 def saved(directory, vocab_size):
-    """A model that is the same in every run: where two tokens are equally likely but for rounding, guesses may choose."""
+    """A model that is the same in every run: where rounding alone tells two tokens apart, guesses may choose."""
     import torch
 
     from fulmen_core.model.checkpoint import save_model
