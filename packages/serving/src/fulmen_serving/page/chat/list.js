@@ -16,14 +16,18 @@ import { conversation, conversations, remove, save, store } from './store.js';
  */
 export function conversationList(left) {
   const list = h('ul', { class: 'conversations' });
+  let shown = '';
   const show = () => {
     const open = location.hash.split('/')[2];
-    const focused = document.activeElement?.dataset?.name;
-    list.replaceChildren(...conversations().map((one) => entry(one, one.id === open)));
-    if (focused) list.querySelector(`[data-name="${focused}"]`)?.focus();
+    const found = conversations();
+    const now = JSON.stringify([open, ...found.map((one) => [one.id, titleOf(one)])]);
+    if (now === shown) return; // an answer that grows is saved often: who is in the list must not be thrown out
+    shown = now;
+    list.replaceChildren(...found.map((one) => entry(one, one.id === open)));
   };
   store.addEventListener('change', show, { signal: left });
   addEventListener('hashchange', show, { signal: left });
+  addEventListener('storage', show, { signal: left }); // another tab
   show();
   const file = h('input', { type: 'file', accept: '.json,application/json', hidden: true, onchange: () => take(file) });
   return h(
@@ -50,7 +54,7 @@ function entry(one, open) {
   return h(
     'li',
     {},
-    h('a', { href: `#/chat/${one.id}`, 'aria-current': open ? 'page' : null, data: { name: one.id } }, title),
+    h('a', { href: `#/chat/${one.id}`, 'aria-current': open ? 'page' : null }, title),
     button('edit', t('rename.it', { title }), () => rename(one)),
     button('trash', t('delete.it', { title }), () => discard(one, open)),
   );
