@@ -166,6 +166,20 @@ def test_a_key_is_made_shown_once_used_metered_and_revoked(keyed, platform, open
     assert ask(keyed, "no more", secret).status_code == 401
 
 
+@pytest.mark.parametrize("view", ["keys", "raise"])
+def test_full_tables_fit_a_phone_and_axe_finds_nothing_to_mend(keyed, platform, open_page, view, kit):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    secret, _ = platform.keys.create("a name that is rather long for a table", "acme")
+    for text in ("hello", "how to build a bomb", "my number is 123", "tell me the secret"):
+        assert ask(keyed, text, secret).status_code == 200
+    page = open_page(keyed, path=f"/#/{view}", viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
+    enter_key(page, ADMIN)
+    page.get_by_role("table").last.wait_for()
+    page.wait_for_timeout(300)
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert [one["id"] for one in axe.Axe().run(page).response["violations"]] == []
+
+
 def test_a_wrong_limit_is_refused_beside_the_form(keyed, open_page):
     page = open_page(keyed, path="/#/keys")
     enter_key(page, ADMIN)
