@@ -25,6 +25,7 @@ from fulmen_core.runner import CacheLayout, EngineLimits, SequenceStep
 from fulmen_core.tokenizer import ByteLevelTokenizer, Tokenizer
 from fulmen_serving.api.app import make_app
 from fulmen_serving.engine.admission import AdmissionLimits
+from fulmen_serving.engine.core import EngineCore
 from fulmen_serving.engine.engine import Engine
 from fulmen_serving.engine.invariants import broken_invariants
 from fulmen_serving.engine.model_thread import ModelThread
@@ -246,7 +247,7 @@ class Kit:
     ):
         runner = runner or self.runner()
         metrics = ServingMetrics()
-        engine = Engine(ModelThread(runner), AdmissionLimits(waiting, queued_tokens), metrics)
+        engine = Engine(ModelThread(EngineCore(runner)), AdmissionLimits(waiting, queued_tokens), metrics)
         model = ServedModel(
             "parrot", "test", frozenset(self.tokenizer.stop_ids), temperature, fingerprint="fp_test", created=1
         )

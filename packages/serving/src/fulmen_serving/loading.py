@@ -45,6 +45,11 @@ class ServingOptions:
         dtype: of weights and products.
         quantize: how weights are quantised on loading; None: not.
         kv_dtype: of keys and values; None: `dtype`.
+        cached_prefixes: prefixes kept for requests that begin alike.
+        kv_tokens: tokens that the full caches hold together; 0: whole contexts for all that run at once.
+        speculate: what guesses tokens; see `ModelPlan`.
+        draft_tokens: guessed for one sequence at once.
+        batch_invariant: see `ModelPlan`.
     """
 
     model: Path
@@ -59,6 +64,11 @@ class ServingOptions:
     dtype: Dtype = "float32"
     quantize: Quantization | None = None
     kv_dtype: KVDtype | None = None
+    cached_prefixes: int = 16
+    kv_tokens: int = 0
+    speculate: str = ""
+    draft_tokens: int = 4
+    batch_invariant: bool = False
 
 
 def load_guard(registry: Registry, policy: Path | None) -> Guard:
@@ -86,7 +96,15 @@ def plan_model(options: ServingOptions, registry: Registry) -> ModelPlan:
         UserError: the directory holds no model, or a limit makes no sense.
     """
     limits = _limits(options, ModelDirectory.inspect(options.model))
-    plan = ModelPlan(options.model, options.backend, limits, options.dtype, _chosen(options))
+    plan = ModelPlan(
+        options.model,
+        options.backend,
+        limits,
+        options.dtype,
+        _chosen(options),
+        speculate=options.speculate,
+        batch_invariant=options.batch_invariant,
+    )
     return plan if registry.discovery is None else replace(plan, plugins=registry.discovery)
 
 
@@ -120,9 +138,9 @@ def load_service(options: ServingOptions, registry: Registry, process: ModelProc
         guard = load_guard(registry, options.policy) if options.guarded else None
         host: ModelHost
         if process is None:
-            loaded, runner = plan.load(registry)
-            undo.callback(runner.close)
-            host, backend, embeds = ModelThread(runner), loaded.name, loaded.capabilities().embed
+            loaded, core = plan.open(registry)
+            undo.callback(core.close)
+            host, backend, embeds = ModelThread(core), loaded.name, loaded.capabilities().embed
         else:
             ready = process.wait_ready()
             host, backend, embeds = process, ready.backend, ready.embeds
@@ -166,6 +184,14 @@ def _limits(options: ServingOptions, directory: ModelDirectory) -> EngineLimits:
             remedy=f"give --max-context {longest} or less",
         )
     step_tokens = max(MAX_STEP_TOKENS, options.max_sequences)
-    limits = EngineLimits(options.max_sequences, context, step_tokens, options.threads)
+    limits = EngineLimits(
+        options.max_sequences,
+        context,
+        step_tokens,
+        options.threads,
+        cached_sequences=options.cached_prefixes,
+        kv_tokens=options.kv_tokens,
+        draft_tokens=options.draft_tokens if options.speculate else 0,
+    )
     check_limits(limits)
     return limits

@@ -25,7 +25,7 @@ from fulmen_serving.engine.admission import EngineFull
 from fulmen_serving.engine.answer_stream import AnswerStream
 from fulmen_serving.engine.answer_text import AnswerText
 from fulmen_serving.engine.engine import AnswerEnd, AnswerEvent, Engine, EngineStopped, TextDelta
-from fulmen_serving.engine.sequence import GenerationRequest
+from fulmen_serving.engine.sequence import Decision, GenerationRequest
 from fulmen_serving.engine.stop_strings import StopStrings
 from fulmen_serving.metrics import ServingMetrics
 from fulmen_serving.prompt import ChatPrompt, Prompt
@@ -66,7 +66,6 @@ class AnswerOptions:
 
     temperature: float | None = None
     top_p: float | None = None
-    top_k: int = 0
     max_tokens: int | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
@@ -74,6 +73,8 @@ class AnswerOptions:
     logit_bias: tuple[tuple[int, float], ...] = ()
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
+    priority: int = 0
+    top_k: int = 0
 
 
 class Answer:
@@ -95,6 +96,11 @@ class Answer:
         self.request_id, self.prompt_tokens = request_id, prompt_tokens
         self.ends: dict[int, AnswerEnd] = {}
         self._events, self._done, self._closed = events, done, False
+
+    @property
+    def reused_tokens(self) -> int:
+        """Tokens of the prompt that were found computed, of the first choice that ended."""
+        return self.ends[min(self.ends)].reused_tokens if self.ends else 0
 
     @property
     def completion_tokens(self) -> int:
@@ -229,8 +235,10 @@ class ChatService:
             prompt = prompt.rewritten(verdict.messages)
             prompt_ids = await in_thread(self._intake, self.encode, prompt)
             params = self._params(options, len(prompt_ids), prompt.field)
+        account = current_account.get()
+        salt = "" if account is None else account.salt
         answers = await in_thread(
-            self._intake, self._answers, request_id, prompt, prompt_ids, params, options.choices, trace
+            self._intake, self._answers, request_id, prompt, prompt_ids, params, options, salt, trace
         )
         submitted = time.perf_counter()
         try:
@@ -318,7 +326,8 @@ class ChatService:
         prompt: Prompt,
         prompt_ids: list[int],
         params: SamplingParams,
-        choices: int,
+        options: AnswerOptions,
+        salt: str,
         trace: RequestTrace | None,
     ) -> list[tuple[GenerationRequest, AnswerText]]:
         # the seed is the sampler's second argument, mixed with the choice: choices differ, and each is repeatable
@@ -326,7 +335,7 @@ class ChatService:
         messages = prompt.messages(self.tokenizer)
         unseeded = replace(params, seed=None)
         answers = []
-        for index in range(choices):
+        for index in range(options.choices):
             try:
                 guard = None if self.guard is None else self.guard.open_output(messages)
             except Exception as error:
@@ -334,7 +343,13 @@ class ChatService:
             if trace is not None and guard is not None:
                 guard = trace.watch(index, guard)
             request = GenerationRequest(
-                f"{request_id}-{index}", prompt_ids, unseeded, (seed, index), self.model.stop_ids
+                f"{request_id}-{index}",
+                prompt_ids,
+                unseeded,
+                (seed, index),
+                self.model.stop_ids,
+                priority=options.priority,
+                salt=salt,
             )
             answers.append((request, AnswerText(StreamDecoder(self.tokenizer), StopStrings(params.stop), guard)))
         return answers
@@ -416,11 +431,18 @@ class ChatService:
                     "findings": [finding.category for finding in end.findings],
                     "queue_seconds": end.queue_seconds,
                     "first_token_seconds": end.first_token_seconds,
+                    "reused_tokens": end.reused_tokens,
+                    "decisions": explanation(end.decisions),
                 }
                 for _, end in sorted(answer.ends.items())
             ],
         }
         self.report(answer.request_id, answer.prompt_tokens, seconds, **more)
+
+
+def explanation(decisions: Sequence[Decision]) -> list[dict[str, object]]:
+    """What the engine decided about an answer and why, in order; `at` is in seconds since it came."""
+    return [{"at": round(one.at, 6), "what": one.what, "why": one.why} for one in decisions]
 
 
 async def _blocked(verdict: InputVerdict, choices: int) -> AsyncIterator[tuple[int, AnswerEvent]]:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from fulmen_serving.api.errors import error_object
 from fulmen_serving.engine.engine import AnswerEnd, AnswerFailure, TextDelta
 from fulmen_serving.refusal import Refusal
-from fulmen_serving.service import Answer, ServedModel
+from fulmen_serving.service import Answer, ServedModel, explanation
 
 Choice = dict[str, Any]
 
@@ -35,7 +35,9 @@ class AnswerForm(NamedTuple):
     opening: Callable[[int], Choice] | None = None
 
 
-async def collect(answer: Answer, model: ServedModel, form: AnswerForm, choices: int) -> dict[str, Any]:
+async def collect(
+    answer: Answer, model: ServedModel, form: AnswerForm, choices: int, *, explain: bool = False
+) -> dict[str, Any]:
     """Wait for the whole answer and return its object.
 
     Raises:
@@ -55,11 +57,12 @@ async def collect(answer: Answer, model: ServedModel, form: AnswerForm, choices:
             form.whole(index, "".join(pieces), answer.ends[index].reason) for index, pieces in enumerate(texts)
         ],
         "usage": _usage_of(answer),
+        **(_explanation(answer) if explain else {}),
     }
 
 
 async def stream(
-    answer: Answer, model: ServedModel, form: AnswerForm, choices: int, *, include_usage: bool
+    answer: Answer, model: ServedModel, form: AnswerForm, choices: int, *, include_usage: bool, explain: bool = False
 ) -> AsyncIterator[bytes]:
     """Yield the answer as server-sent events, ending with ``[DONE]``; an error object instead if a choice failed."""
     header = _header(answer, model, form.chunk_kind)
@@ -80,8 +83,9 @@ async def stream(
             case AnswerFailure():
                 yield _server_event(error_object(failure_of(event)))
                 return
-    if include_usage:
-        yield _server_event(header | {"choices": [], "usage": _usage_of(answer)})
+    if include_usage or explain:
+        told = _usage_of(answer) if include_usage else None
+        yield _server_event(header | {"choices": [], "usage": told} | (_explanation(answer) if explain else {}))
     yield b"data: [DONE]\n\n"
 
 
@@ -95,9 +99,18 @@ def _header(answer: Answer, model: ServedModel, kind: str) -> dict[str, Any]:
     }
 
 
-def _usage_of(answer: Answer) -> dict[str, int]:
+def _usage_of(answer: Answer) -> dict[str, Any]:
     prompt, completion = answer.prompt_tokens, answer.completion_tokens
-    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": answer.reused_tokens},
+    }
+
+
+def _explanation(answer: Answer) -> dict[str, Any]:
+    return {"explanation": [explanation(end.decisions) for _, end in sorted(answer.ends.items())]}
 
 
 def failure_of(event: AnswerFailure) -> Refusal:

@@ -27,6 +27,8 @@ class AnswerRequest(StrictModel):
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    priority: int = Field(0, ge=-1000, le=1000)  # the lower, the sooner; as in vLLM
+    explain: bool = False  # say why it waited, what of its prompt was found computed, whether it was preempted
     user: str | None = None  # names the user; an answer does not depend on it
 
     @property
@@ -57,6 +59,7 @@ class AnswerRequest(StrictModel):
             logit_bias=tuple((self.logit_bias or {}).items()),
             presence_penalty=self.presence_penalty or 0.0,
             frequency_penalty=self.frequency_penalty or 0.0,
+            priority=self.priority,
         )
 
     def check_stream_options(self) -> None:

@@ -28,9 +28,13 @@ async def respond(
     check_model(asked.model, service)
     answer = await service.open(prompt, asked.options)
     if asked.stream:
-        chunks = stream(answer, service.model, form, asked.choices, include_usage=asked.include_usage)
+        chunks = stream(
+            answer, service.model, form, asked.choices, include_usage=asked.include_usage, explain=asked.explain
+        )
         return AnswerStreamResponse(chunks, answer)
-    return await whole_answer(request, answer, collect(answer, service.model, form, asked.choices))
+    return await whole_answer(
+        request, answer, collect(answer, service.model, form, asked.choices, explain=asked.explain)
+    )
 
 
 async def whole_answer(request: Request, answer: Answer, body: Coroutine[Any, Any, dict[str, Any]]) -> Response:

@@ -78,12 +78,27 @@ class AnthropicModelList(BaseModel):
     last_id: str
 
 
+class PromptTokensDetails(BaseModel):
+    """Of the prompt."""
+
+    cached_tokens: int  # that were found computed
+
+
 class CompletionUsage(BaseModel):
     """Tokens of a request and its answers."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+
+
+class EngineDecision(BaseModel):
+    """What the engine decided about an answer, and why."""
+
+    at: float  # seconds since it came
+    what: Literal["queued", "admitted", "preempted"]
+    why: str
 
 
 class ChatMessageAnswer(BaseModel):
@@ -113,6 +128,7 @@ class ChatCompletion(BaseModel):
     system_fingerprint: str
     choices: list[ChatChoice]
     usage: CompletionUsage
+    explanation: list[list[EngineDecision]] | None = None  # one list a choice, if asked for
 
 
 class TextChoice(BaseModel):
@@ -134,6 +150,7 @@ class TextCompletion(BaseModel):
     system_fingerprint: str
     choices: list[TextChoice]
     usage: CompletionUsage
+    explanation: list[list[EngineDecision]] | None = None  # one list a choice, if asked for
 
 
 class MessageUsage(BaseModel):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from fulmen_core.backend import Backend, Dtype
+from fulmen_core.errors import UserError
 from fulmen_core.model_directory import ModelDirectory, choose_backend
 from fulmen_core.registry import Discovery, Registry
 from fulmen_core.runner import EngineLimits, Runner
+from fulmen_serving.engine.core import EngineCore
+from fulmen_serving.engine.speculation import DraftModelProposer, NGramProposer, Proposer
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,8 @@ class ModelPlan:
         dtype: of weights and products.
         choices: further arguments of `Backend.load_runner`.
         plugins: how the registry was discovered.
+        speculate: what guesses tokens: "ngram", or the directory of a smaller model over the same vocabulary, or "".
+        batch_invariant: answers shall not depend on what else runs, to the last bit.
     """
 
     model: Path
@@ -32,6 +38,35 @@ class ModelPlan:
     dtype: Dtype = "float32"
     choices: Mapping[str, Any] = field(default_factory=dict)
     plugins: Discovery = field(default_factory=Discovery)
+    speculate: str = ""
+    batch_invariant: bool = False
+
+    def open(self, registry: Registry) -> tuple[Backend, EngineCore]:
+        """Return the backend that serves the model, and a core over its runner.
+
+        Raises:
+            UserError: there is no such model, no backend that serves it so, or what is asked for cannot be combined.
+        """
+        backend, runner = self.load(registry)
+        with contextlib.ExitStack() as undo:
+            undo.callback(runner.close)
+            core = EngineCore(runner, proposer=self._proposer(registry), batch_invariant=self.batch_invariant)
+            undo.pop_all()
+        return backend, core
+
+    def _proposer(self, registry: Registry) -> Proposer | None:
+        if self.speculate in ("", "ngram"):
+            return NGramProposer() if self.speculate else None
+        draft = Path(self.speculate)
+        sizes = [ModelDirectory.inspect(model).vocab_size for model in (self.model, draft)]
+        if sizes[0] != sizes[1]:
+            raise UserError(
+                f"the draft model has {sizes[1]} tokens and the model {sizes[0]}",
+                where=str(draft),
+                remedy="give a model of the same tokenizer",
+            )
+        limits = replace(self.limits, cached_sequences=0, kv_tokens=0)
+        return DraftModelProposer(replace(self, model=draft, limits=limits, choices={}).load(registry)[1])
 
     def load(self, registry: Registry) -> tuple[Backend, Runner]:
         """Return the backend that serves the model, and a runner of it.
