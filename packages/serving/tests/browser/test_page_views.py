@@ -84,6 +84,7 @@ def test_the_engine_view_shows_what_the_metrics_say(slow_parrot, open_page, kit)
         next(lines)
         running.filter(has_text="1").wait_for()
         page.locator(".card", has_text="Generated tokens/s").locator("path.line").wait_for()
+    page.get_by_role("group", name="Requests").focus()
     row = page.get_by_role("row").filter(has=page.get_by_role("rowheader", name="fulmen_requests_total"))
     row.get_by_text("abort: 1").wait_for()
     shown = set(page.get_by_role("rowheader").all_inner_texts())
@@ -93,6 +94,8 @@ def test_the_engine_view_shows_what_the_metrics_say(slow_parrot, open_page, kit)
         if line.startswith("# TYPE") and not line.split()[2].endswith("_created")
     }
     assert shown == told
+    page.wait_for_timeout(1200)  # the figures are read again
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Requests"
 
 
 def test_the_guards_work_is_shown_by_outcome_without_any_text(parrot, open_page, kit):
