@@ -5,16 +5,21 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fulmen_core.backend import Backend, Dtype
 from fulmen_core.errors import UserError
 from fulmen_core.model_directory import ModelDirectory, choose_backend
 from fulmen_core.registry import Discovery, Registry
 from fulmen_core.runner import EngineLimits, Runner
+from fulmen_core.token_constraint import OpenConstraint
 from fulmen_serving.engine.core import EngineCore
 from fulmen_serving.engine.speculation import DraftModelProposer, NGramProposer, Proposer
+
+if TYPE_CHECKING:
+    from fulmen_serving.grammar.compiler import GrammarCompiler
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,9 @@ class ModelPlan:
         backend, runner = self.load(registry)
         with contextlib.ExitStack() as undo:
             undo.callback(runner.close)
-            core = EngineCore(runner, proposer=self._proposer(registry), batch_invariant=self.batch_invariant)
+            core = EngineCore(
+                runner, self.open_constraint(), self._proposer(registry), batch_invariant=self.batch_invariant
+            )
             undo.pop_all()
         return backend, core
 
@@ -76,3 +83,16 @@ class ModelPlan:
         """
         backend = choose_backend(registry, self.backend, ModelDirectory.inspect(self.model).format)
         return backend, backend.load_runner(self.model, self.limits, self.dtype, **self.choices)
+
+    def open_constraint(self) -> OpenConstraint:
+        """What reads the grammars of requests. The tokenizer is read when the first request has one: most have none."""
+
+        @cache
+        def compiler() -> GrammarCompiler:
+            from fulmen_core.tokenizer import load_tokenizer
+            from fulmen_serving.grammar.compiler import GrammarCompiler
+
+            tokenizer = load_tokenizer(self.model)
+            return GrammarCompiler(tokenizer, ModelDirectory.inspect(self.model).stop_ids() | {*tokenizer.stop_ids})
+
+        return lambda grammar: compiler().open(grammar)
