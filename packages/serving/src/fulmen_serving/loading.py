@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fulmen_core.registry import Registry
     from fulmen_serving.engine.model_process import ModelProcess
     from fulmen_serving.engine.report import ModelHost
+    from fulmen_serving.guarding.guard_process import GuardProcess
     from fulmen_serving.service import ChatService
 
 #: The context served when nobody says: memory is sized for all slots at once.
@@ -45,6 +46,7 @@ class ServingOptions:
         dtype: of weights and products.
         quantize: how weights are quantised on loading; None: not.
         kv_dtype: of keys and values; None: `dtype`.
+        reasoning: whether answers may begin with reasoning; None: if the template or the vocabulary knows it.
         cached_prefixes: prefixes kept for requests that begin alike.
         kv_tokens: tokens that the full caches hold together; 0: whole contexts for all that run at once.
         speculate: what guesses tokens; see `ModelPlan`.
@@ -64,6 +66,7 @@ class ServingOptions:
     dtype: Dtype = "float32"
     quantize: Quantization | None = None
     kv_dtype: KVDtype | None = None
+    reasoning: bool | None = None
     cached_prefixes: int = 16
     kv_tokens: int = 0
     speculate: str = ""
@@ -108,13 +111,19 @@ def plan_model(options: ServingOptions, registry: Registry) -> ModelPlan:
     return plan if registry.discovery is None else replace(plan, plugins=registry.discovery)
 
 
-def load_service(options: ServingOptions, registry: Registry, process: ModelProcess | None = None) -> ChatService:
+def load_service(
+    options: ServingOptions,
+    registry: Registry,
+    process: ModelProcess | None = None,
+    guard_process: GuardProcess | None = None,
+) -> ChatService:
     """Load the model and start its engine.
 
     Args:
         options: what to serve.
         registry: where backend and guard come from.
         process: one that loads the model by `plan_model`; the service closes it. None loads the model in this process.
+        guard_process: the guard, if it has a process of its own; whoever made it closes it.
 
     Raises:
         UserError: the directory holds no model, no backend serves it, the tokenizer does not fit, a limit makes no
@@ -124,7 +133,9 @@ def load_service(options: ServingOptions, registry: Registry, process: ModelProc
     from fulmen_core.tokenizer import load_tokenizer
     from fulmen_serving.engine.engine import Engine
     from fulmen_serving.engine.model_thread import ModelThread
+    from fulmen_serving.grammar.compiler import GrammarCompiler
     from fulmen_serving.metrics import ServingMetrics
+    from fulmen_serving.parsing.reasoning import knows_reasoning
     from fulmen_serving.service import ChatService, ServedModel
 
     with contextlib.ExitStack() as undo:
@@ -135,10 +146,16 @@ def load_service(options: ServingOptions, registry: Registry, process: ModelProc
         tokenizer.check_model_vocab(directory.vocab_size, str(options.model))
         plan = plan_model(options, registry)
         Admission(options.admission, plan.limits)  # refuses limits that make no sense before the model is waited for
-        guard = load_guard(registry, options.policy) if options.guarded else None
+        guard: Guard | None = guard_process
+        if guard_process is not None:
+            guard_process.start()
+        elif options.guarded:
+            guard = load_guard(registry, options.policy)
+        stop_ids = directory.stop_ids() | frozenset(tokenizer.stop_ids)
+        grammars = GrammarCompiler(tokenizer, stop_ids)
         host: ModelHost
         if process is None:
-            loaded, core = plan.open(registry)
+            loaded, core = plan.open(registry, grammars.open)
             undo.callback(core.close)
             host, backend, embeds = ModelThread(core), loaded.name, loaded.capabilities().embed
         else:
@@ -149,11 +166,12 @@ def load_service(options: ServingOptions, registry: Registry, process: ModelProc
         served = ServedModel(
             name=options.name or options.model.resolve().name,
             backend=backend,
-            stop_ids=directory.stop_ids() | frozenset(tokenizer.stop_ids),
+            stop_ids=stop_ids,
             temperature=directory.default("temperature", 1.0),
             top_p=directory.default("top_p", 1.0),
             fingerprint=directory.fingerprint(backend, guard.policy_version if guard else ""),
             created=int(time.time()),
+            reasoning=knows_reasoning(tokenizer) if options.reasoning is None else options.reasoning,
             embeds=embeds,
         )
         undo.pop_all()
@@ -165,6 +183,7 @@ def load_service(options: ServingOptions, registry: Registry, process: ModelProc
         guard,
         metrics,
         lambda record: registry.announce("fulmen_request_done", record=record),
+        grammars,
     )
 
 

@@ -13,8 +13,10 @@ from fulmen_core.errors import UserError
 from fulmen_core.model_directory import ModelDirectory, choose_backend
 from fulmen_core.registry import Discovery, Registry
 from fulmen_core.runner import EngineLimits, Runner
+from fulmen_core.token_constraint import OpenConstraint
 from fulmen_serving.engine.core import EngineCore
 from fulmen_serving.engine.speculation import DraftModelProposer, NGramProposer, Proposer
+from fulmen_serving.grammar.of_model import grammars_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +43,12 @@ class ModelPlan:
     speculate: str = ""
     batch_invariant: bool = False
 
-    def open(self, registry: Registry) -> tuple[Backend, EngineCore]:
+    def open(self, registry: Registry, open_constraint: OpenConstraint | None = None) -> tuple[Backend, EngineCore]:
         """Return the backend that serves the model, and a core over its runner.
+
+        Args:
+            registry: where backends come from.
+            open_constraint: reads the grammars of requests; None makes one over the model's own tokenizer.
 
         Raises:
             UserError: there is no such model, no backend that serves it so, or what is asked for cannot be combined.
@@ -50,7 +56,8 @@ class ModelPlan:
         backend, runner = self.load(registry)
         with contextlib.ExitStack() as undo:
             undo.callback(runner.close)
-            core = EngineCore(runner, proposer=self._proposer(registry), batch_invariant=self.batch_invariant)
+            constraints = open_constraint or grammars_of(self.model)
+            core = EngineCore(runner, constraints, self._proposer(registry), batch_invariant=self.batch_invariant)
             undo.pop_all()
         return backend, core
 
