@@ -46,6 +46,7 @@ class ServingOptions:
         dtype: of weights and products.
         quantize: how weights are quantised on loading; None: not.
         kv_dtype: of keys and values; None: `dtype`.
+        reasoning: whether answers may begin with reasoning; None: if the template or the vocabulary knows it.
         cached_prefixes: prefixes kept for requests that begin alike.
         kv_tokens: tokens that the full caches hold together; 0: whole contexts for all that run at once.
         speculate: what guesses tokens; see `ModelPlan`.
@@ -65,6 +66,7 @@ class ServingOptions:
     dtype: Dtype = "float32"
     quantize: Quantization | None = None
     kv_dtype: KVDtype | None = None
+    reasoning: bool | None = None
     cached_prefixes: int = 16
     kv_tokens: int = 0
     speculate: str = ""
@@ -131,7 +133,9 @@ def load_service(
     from fulmen_core.tokenizer import load_tokenizer
     from fulmen_serving.engine.engine import Engine
     from fulmen_serving.engine.model_thread import ModelThread
+    from fulmen_serving.grammar.compiler import GrammarCompiler
     from fulmen_serving.metrics import ServingMetrics
+    from fulmen_serving.parsing.reasoning import knows_reasoning
     from fulmen_serving.service import ChatService, ServedModel
 
     with contextlib.ExitStack() as undo:
@@ -147,9 +151,11 @@ def load_service(
             guard_process.start()
         elif options.guarded:
             guard = load_guard(registry, options.policy)
+        stop_ids = directory.stop_ids() | frozenset(tokenizer.stop_ids)
+        grammars = GrammarCompiler(tokenizer, stop_ids)
         host: ModelHost
         if process is None:
-            loaded, core = plan.open(registry)
+            loaded, core = plan.open(registry, grammars.open)
             undo.callback(core.close)
             host, backend, embeds = ModelThread(core), loaded.name, loaded.capabilities().embed
         else:
@@ -160,11 +166,12 @@ def load_service(
         served = ServedModel(
             name=options.name or options.model.resolve().name,
             backend=backend,
-            stop_ids=directory.stop_ids() | frozenset(tokenizer.stop_ids),
+            stop_ids=stop_ids,
             temperature=directory.default("temperature", 1.0),
             top_p=directory.default("top_p", 1.0),
             fingerprint=directory.fingerprint(backend, guard.policy_version if guard else ""),
             created=int(time.time()),
+            reasoning=knows_reasoning(tokenizer) if options.reasoning is None else options.reasoning,
             embeds=embeds,
         )
         undo.pop_all()
@@ -176,6 +183,7 @@ def load_service(
         guard,
         metrics,
         lambda record: registry.announce("fulmen_request_done", record=record),
+        grammars,
     )
 
 

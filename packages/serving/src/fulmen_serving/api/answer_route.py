@@ -32,9 +32,9 @@ async def respond(
             answer, service.model, form, asked.choices, include_usage=asked.include_usage, explain=asked.explain
         )
         return AnswerStreamResponse(chunks, answer)
-    return await whole_answer(
-        request, answer, collect(answer, service.model, form, asked.choices, explain=asked.explain)
-    )
+    told = asked.options.logprobs is not None
+    body = collect(answer, service.model, form, asked.choices, logprobs=told, explain=asked.explain)
+    return await whole_answer(request, answer, body)
 
 
 async def whole_answer(request: Request, answer: Answer, body: Coroutine[Any, Any, dict[str, Any]]) -> Response:

@@ -101,12 +101,29 @@ class EngineDecision(BaseModel):
     why: str
 
 
+class FunctionAnswer(BaseModel):
+    """The function that is called; `arguments` is JSON."""
+
+    name: str
+    arguments: str
+
+
+class ToolCallAnswer(BaseModel):
+    """A call that the client is asked to make."""
+
+    id: str
+    type: Literal["function"]
+    function: FunctionAnswer
+
+
 class ChatMessageAnswer(BaseModel):
     """The assistant's turn."""
 
     role: Literal["assistant"]
     content: str | None
     refusal: str | None
+    reasoning_content: str | None = None
+    tool_calls: list[ToolCallAnswer] | None = None
 
 
 class ChatChoice(BaseModel):

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fulmen_core.backend import Backend, Dtype
 from fulmen_core.errors import UserError
@@ -17,9 +16,7 @@ from fulmen_core.runner import EngineLimits, Runner
 from fulmen_core.token_constraint import OpenConstraint
 from fulmen_serving.engine.core import EngineCore
 from fulmen_serving.engine.speculation import DraftModelProposer, NGramProposer, Proposer
-
-if TYPE_CHECKING:
-    from fulmen_serving.grammar.compiler import GrammarCompiler
+from fulmen_serving.grammar.of_model import grammars_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +43,12 @@ class ModelPlan:
     speculate: str = ""
     batch_invariant: bool = False
 
-    def open(self, registry: Registry) -> tuple[Backend, EngineCore]:
+    def open(self, registry: Registry, open_constraint: OpenConstraint | None = None) -> tuple[Backend, EngineCore]:
         """Return the backend that serves the model, and a core over its runner.
+
+        Args:
+            registry: where backends come from.
+            open_constraint: reads the grammars of requests; None makes one over the model's own tokenizer.
 
         Raises:
             UserError: there is no such model, no backend that serves it so, or what is asked for cannot be combined.
@@ -55,9 +56,8 @@ class ModelPlan:
         backend, runner = self.load(registry)
         with contextlib.ExitStack() as undo:
             undo.callback(runner.close)
-            core = EngineCore(
-                runner, self.open_constraint(), self._proposer(registry), batch_invariant=self.batch_invariant
-            )
+            constraints = open_constraint or grammars_of(self.model)
+            core = EngineCore(runner, constraints, self._proposer(registry), batch_invariant=self.batch_invariant)
             undo.pop_all()
         return backend, core
 
@@ -83,16 +83,3 @@ class ModelPlan:
         """
         backend = choose_backend(registry, self.backend, ModelDirectory.inspect(self.model).format)
         return backend, backend.load_runner(self.model, self.limits, self.dtype, **self.choices)
-
-    def open_constraint(self) -> OpenConstraint:
-        """What reads the grammars of requests. The tokenizer is read when the first request has one: most have none."""
-
-        @cache
-        def compiler() -> GrammarCompiler:
-            from fulmen_core.tokenizer import load_tokenizer
-            from fulmen_serving.grammar.compiler import GrammarCompiler
-
-            tokenizer = load_tokenizer(self.model)
-            return GrammarCompiler(tokenizer, ModelDirectory.inspect(self.model).stop_ids() | {*tokenizer.stop_ids})
-
-        return lambda grammar: compiler().open(grammar)

@@ -11,7 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Collection
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from fulmen_core.errors import UserError
 from fulmen_core.token_constraint import TokenConstraint
@@ -20,7 +20,7 @@ from fulmen_serving.grammar.constraint import GrammarConstraint
 from fulmen_serving.grammar.shape import GrammarPart
 
 if TYPE_CHECKING:
-    from llguidance import LLMatcher, LLTokenizer
+    from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
 #: Compiled grammars kept: a service sends the same few again and again.
 _KEPT = 64
@@ -58,14 +58,14 @@ class GrammarCompiler:
         Raises:
             GrammarError: what is wrong, and where.
         """
-        fault = self._fault(part)
+        fault = self.fault(grammar_text([part]))
         if not fault:
             return
         place = ""
         if isinstance(part.get("json_schema"), dict):
             schema = part["json_schema"]
-            place = _place_of(schema, lambda inner: self._fault({"json_schema": inner}), fault)
-        raise GrammarError(" ".join(fault.split()), place)
+            place = _place_of(schema, lambda inner: self.fault(grammar_text([{"json_schema": inner}])), fault)
+        raise GrammarError(fault, place)
 
     def open(self, grammar: str) -> TokenConstraint:
         """A fresh constraint of what `grammar_text` makes. See `fulmen_core.token_constraint.OpenConstraint`."""
@@ -81,16 +81,19 @@ class GrammarCompiler:
 
         return LLMatcher(self._vocabulary, grammar, log_level=0)
 
-    def _fault(self, part: GrammarPart) -> str:
+    def fault(self, grammar: str) -> str:
+        """Why the text of a grammar cannot be compiled, in one line; empty if it can."""
         from llguidance import LLMatcher
 
-        return LLMatcher.validate_grammar(grammar_text([part]), self._vocabulary)
+        failed, told = LLMatcher.validate_grammar_with_warnings(grammar, self._vocabulary)
+        return " ".join(told[0].split()) if failed else ""
 
     @cached_property
     def _vocabulary(self) -> LLTokenizer:
         from llguidance import LLTokenizer
 
-        return LLTokenizer(_Vocabulary(self._tokenizer, self._stop_ids), eos_token=self._stop_ids)
+        asked = cast("TokenizerWrapper", _Vocabulary(self._tokenizer, self._stop_ids))
+        return LLTokenizer(asked, eos_token=self._stop_ids)
 
 
 def grammar_text(parts: list[GrammarPart]) -> str:
