@@ -6,6 +6,7 @@ import anthropic
 import httpx
 import pytest
 
+from fulmen_core.runner import EngineLimits
 from fulmen_serving.api.edge import Edge
 
 
@@ -114,7 +115,27 @@ def test_sampling_fields_are_honoured(kit):
 def test_tokens_are_counted_as_they_are_used(client):
     messages = [{"role": "user", "content": "hello there"}]
     counted = client.messages.count_tokens(model="parrot", messages=messages, system="be kind")
-    assert counted.input_tokens == ask(client, "", messages=messages, system="be kind").usage.input_tokens
+    usage = ask(client, "", messages=messages, system="be kind").usage
+    assert counted.input_tokens == usage.input_tokens + usage.cache_read_input_tokens
+
+
+def test_what_of_a_prompt_was_found_computed_is_counted_apart_streamed_or_not(kit):
+    history = [{"role": "user", "content": "the quick brown fox jumps over the lazy dog " * 5}]
+    asked = {"model": "parrot", "max_tokens": 4, "messages": history}
+    runner = kit.ParrotRunner(EngineLimits(2, 512, 64, cached_sequences=4), kit.tokenizer)
+    with (
+        kit.service(runner) as service,
+        kit.server(service) as url,
+        anthropic.Anthropic(base_url=url, api_key="none", max_retries=0, timeout=20) as client,
+    ):
+        cold = client.messages.create(**asked).usage
+        warm = client.messages.create(**asked).usage
+        with client.messages.stream(**asked) as stream:
+            streamed = stream.get_final_message().usage
+    assert cold.cache_read_input_tokens == 0
+    assert warm.cache_read_input_tokens > cold.input_tokens / 2
+    assert warm.input_tokens + warm.cache_read_input_tokens == cold.input_tokens
+    assert streamed == warm
 
 
 @pytest.mark.parametrize("streamed", [False, True])

@@ -139,7 +139,7 @@ def test_a_failing_backend_is_an_exception_or_a_failed_response(kit):
         ({"reasoning": {"effort": "high"}}, "'reasoning' is not supported", "reasoning"),
         ({"imput": "x"}, "did you mean 'input'", "imput"),
         ({"input": []}, "'input'", "input"),
-        ({"input": [{"type": "item_reference", "id": "x"}]}, "'item_reference'; only 'message'", "input"),
+        ({"input": [{"type": "item_reference", "id": "x"}]}, "'item_reference'; only 'message', ", "input"),
         (
             {"input": [{"role": "user", "content": [{"type": "input_image"}]}]},
             "'input_image'; only",

@@ -109,8 +109,8 @@ async def stream(
                 yield _server_event(error_object(failure_of(event)))
                 return
     if include_usage or explain:
-        told = _usage_of(answer) if include_usage else None
-        yield _server_event(header | {"choices": [], "usage": told} | (_explanation(answer) if explain else {}))
+        used = _usage_of(answer) if include_usage else None
+        yield _server_event(header | {"choices": [], "usage": used} | (_explanation(answer) if explain else {}))
     yield b"data: [DONE]\n\n"
 
 

@@ -1,4 +1,4 @@
-"""An answer as Anthropic's message, whole or as the events of a stream.
+"""An answer as Anthropic's message, whole or as the events of a stream: each segment is a content block.
 
 Source: https://docs.claude.com/en/api/messages and https://docs.claude.com/en/docs/build-with-claude/streaming.
 """
@@ -9,11 +9,14 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+from pydantic_core import from_json
 from starlette.types import Scope
 
 from fulmen_serving.api.answer_body import failure_of
+from fulmen_serving.api.answer_segments import Segment, SegmentEvent, Segments
 from fulmen_serving.api.errors import error_event
-from fulmen_serving.engine.engine import AnswerEnd, AnswerFailure, TextDelta
+from fulmen_serving.engine.engine import AnswerEnd, AnswerFailure
+from fulmen_serving.refusal import Refusal
 from fulmen_serving.service import Answer, ServedModel
 
 
@@ -21,20 +24,17 @@ async def collect_message(answer: Answer, model: ServedModel) -> dict[str, Any]:
     """Wait for the whole answer and return its message.
 
     Raises:
-        Refusal: 500 if it failed.
+        Refusal: 500 if it failed, or calls a tool with arguments that are no JSON.
     """
-    pieces: list[str] = []
+    segments = Segments()
     async for _, event in answer:
-        match event:
-            case TextDelta(text):
-                pieces.append(text)
-            case AnswerFailure():
-                raise failure_of(event)
-            case AnswerEnd():
-                pass
-    content = [_text_block("".join(pieces))] if pieces else []
+        if isinstance(event, AnswerFailure):
+            raise failure_of(event)
+        for _ in segments.take(event):
+            pass
+    content = [_whole_block(segment) for segment in segments.all]
     usage = _input_usage(answer) | {"output_tokens": answer.completion_tokens}
-    return _message(answer, model, content, usage) | _stop(answer.ends[0])
+    return _message(answer, model, content, usage) | _stop(answer.ends[0], called=segments.called)
 
 
 async def stream_message(answer: Answer, model: ServedModel, scope: Scope) -> AsyncIterator[bytes]:
@@ -43,22 +43,19 @@ async def stream_message(answer: Answer, model: ServedModel, scope: Scope) -> As
     unfinished = {"stop_reason": None, "stop_sequence": None}
     yield _event("message_start", message=_message(answer, model, [], usage) | unfinished)
     yield _event("ping")
-    opened = False
+    segments = Segments()
     async for _, event in answer:
-        match event:
-            case TextDelta(text):
-                if not opened:
-                    opened = True
-                    yield _event("content_block_start", index=0, content_block=_text_block(""))
-                yield _event("content_block_delta", index=0, delta={"type": "text_delta", "text": text})
-            case AnswerEnd():
-                if opened:
-                    yield _event("content_block_stop", index=0)
-                usage = {"output_tokens": event.completion_tokens}
-                yield _event("message_delta", delta=_stop(event), usage=usage)
-                yield _event("message_stop")
-            case AnswerFailure():
-                yield error_event(failure_of(event), scope)
+        if isinstance(event, AnswerFailure):
+            yield error_event(failure_of(event), scope)
+            return
+        for change in segments.take(event):
+            yield _block_event(change)
+        if isinstance(event, AnswerEnd):
+            for change in segments.finish():
+                yield _block_event(change)
+            usage = _input_usage(answer) | {"output_tokens": event.completion_tokens}  # what was reused is known now
+            yield _event("message_delta", delta=_stop(event, called=segments.called), usage=usage)
+            yield _event("message_stop")
 
 
 def _message(answer: Answer, model: ServedModel, content: list[Any], usage: dict[str, int]) -> dict[str, Any]:
@@ -72,8 +69,53 @@ def _message(answer: Answer, model: ServedModel, content: list[Any], usage: dict
     }
 
 
-def _text_block(text: str) -> dict[str, str]:
-    return {"type": "text", "text": text}
+def _block_event(change: SegmentEvent) -> bytes:
+    what, segment, piece = change
+    if what == "opened":
+        return _event("content_block_start", index=segment.index, content_block=_block(segment, "", {}))
+    if what == "closed":
+        return _event("content_block_stop", index=segment.index)
+    match segment.kind:
+        case "said":
+            delta = {"type": "text_delta", "text": piece}
+        case "reasoning":
+            delta = {"type": "thinking_delta", "thinking": piece}
+        case "call":
+            delta = {"type": "input_json_delta", "partial_json": piece}
+    return _event("content_block_delta", index=segment.index, delta=delta)
+
+
+def _whole_block(segment: Segment) -> dict[str, Any]:
+    return _block(segment, segment.text, _input_of(segment) if segment.kind == "call" else {})
+
+
+def _block(segment: Segment, text: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    match segment.kind:
+        case "said":
+            return {"type": "text", "text": text}
+        case "reasoning":  # nothing signs it: it is not encrypted
+            return {"type": "thinking", "thinking": text, "signature": ""}
+        case "call":
+            return {"type": "tool_use", "id": f"toolu_{segment.key}", "name": segment.name, "input": arguments}
+
+
+def _input_of(segment: Segment) -> dict[str, Any]:
+    """The arguments of a call as an object; of one that was cut off, what there is, as Anthropic's clients read it.
+
+    Raises:
+        Refusal: 500, they are no JSON object.
+    """
+    try:
+        arguments = from_json(segment.text or "{}", allow_partial="trailing-strings")
+    except ValueError:
+        arguments = None
+    if not isinstance(arguments, dict):
+        raise Refusal(
+            500,
+            f"The model called '{segment.name}' with arguments that are no JSON object",
+            code="generation_failed",
+        )
+    return arguments
 
 
 def _input_usage(answer: Answer) -> dict[str, int]:
@@ -85,7 +127,7 @@ def _input_usage(answer: Answer) -> dict[str, int]:
     }
 
 
-def _stop(end: AnswerEnd) -> dict[str, str | None]:
+def _stop(end: AnswerEnd, *, called: bool) -> dict[str, str | None]:
     match end.reason:
         case "content_filter":
             return {"stop_reason": "refusal", "stop_sequence": None}
@@ -93,7 +135,7 @@ def _stop(end: AnswerEnd) -> dict[str, str | None]:
             return {"stop_reason": "max_tokens", "stop_sequence": None}
         case "stop" if end.stop_string is not None:
             return {"stop_reason": "stop_sequence", "stop_sequence": end.stop_string}
-    return {"stop_reason": "end_turn", "stop_sequence": None}
+    return {"stop_reason": "tool_use" if called else "end_turn", "stop_sequence": None}
 
 
 def _event(kind: str, **fields: Any) -> bytes:

@@ -5,75 +5,56 @@ Source: https://docs.claude.com/en/api/messages and /messages-count-tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator, Field
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 
-from fulmen_serving.api.strict_request import FieldsAt, M, StrictModel, validate, without_neutral
+from fulmen_serving.api.messages_blocks import (
+    AnthropicMessage,
+    CacheControl,
+    TextBlock,
+    TextBlocks,
+    ThinkingBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+    joined,
+    text_of,
+    turns_of,
+)
+from fulmen_serving.api.messages_tools import (
+    AnthropicTool,
+    AnthropicToolChoice,
+    AnthropicTools,
+    JsonOutputFormat,
+    OutputConfig,
+    choice_of,
+    functions_of,
+    shown,
+)
+from fulmen_serving.api.strict_request import FieldsAt, M, StrictModel, field_names, validate, without_neutral
 from fulmen_serving.prompt import ChatPrompt
 from fulmen_serving.refusal import Refusal
 from fulmen_serving.service import AnswerOptions
 
-#: Anthropic's fields that are not supported, and the values (beside null) with which they ask for nothing.
+#: Anthropic's fields that are not supported, and the values (beside null) with which they ask for nothing. A model that
+#: reasons does so of itself, which is what "adaptive" says.
 UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "container": (),
     "context_management": ({},),
     "diagnostics": (),
     "inference_geo": (),
     "mcp_servers": ([],),
-    "output_config": ({},),
     "service_tier": ("auto", "standard_only"),
     "speed": ("standard",),
-    "thinking": ({"type": "disabled"},),
-    "tool_choice": ({"type": "auto"}, {"type": "none"}),
-    "tools": ([],),
+    "thinking": ({"type": "disabled"}, {"type": "adaptive"}),
     "user_profile_id": (),
 }
 MAX_STOP_SEQUENCES = 16
 
 
-class CacheControl(StrictModel):
-    """Where a client would have a prefix kept. An answer does not depend on it."""
-
-    type: Literal["ephemeral"]
-    ttl: Literal["5m", "1h"] | None = None
-
-
-class TextBlock(StrictModel):
-    """A block of text."""
-
-    type: Literal["text"]
-    text: str
-    cache_control: CacheControl | None = None
-    citations: Annotated[list[Any], Field(max_length=0)] | None = None  # of an answer that is sent back
-
-
-def _blocks_of(content: object) -> object:
-    """A text as its only block. Blocks of other types are refused by their type."""
-    if isinstance(content, str):
-        return [{"type": "text", "text": content}]
-    if isinstance(content, list):
-        for index, block in enumerate(content):
-            kind = block.get("type") if isinstance(block, dict) else None
-            if kind != "text":
-                raise PydanticCustomError(
-                    "content_block", f"block {index} is of type {kind!r}; only 'text' is supported by this server"
-                )
-    return content
-
-
 StopSequences = Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=MAX_STOP_SEQUENCES)]
-Blocks = Annotated[list[TextBlock], BeforeValidator(_blocks_of, json_schema_input_type=str | list[TextBlock])]
-
-
-class AnthropicMessage(StrictModel):
-    """One turn of a conversation."""
-
-    role: Literal["user", "assistant", "system"]
-    content: Blocks
 
 
 class MessagesMetadata(StrictModel):
@@ -87,21 +68,43 @@ class CountTokensRequest(StrictModel):
 
     model: str
     messages: list[AnthropicMessage] = Field(min_length=1)
-    system: Blocks | None = None
+    system: TextBlocks | None = None
+    tools: AnthropicTools | None = None
+    tool_choice: AnthropicToolChoice | None = None
+    output_config: OutputConfig | None = None
     cache_control: CacheControl | None = None
 
     @property
     def start(self) -> MessagesPrompt:
-        """What the model goes on from. Turns of one role that follow each other are one, on lines of their own."""
-        turns = [("system", _text(self.system))] if self.system else []
-        turns += [(message.role, _text(message.content)) for message in self.messages]
-        conversation: list[dict[str, str]] = []
-        for role, content in turns:
-            if conversation and conversation[-1]["role"] == role:
-                conversation[-1]["content"] += "\n" + content
-            else:
-                conversation.append({"role": role, "content": content})
-        return MessagesPrompt(tuple(conversation))
+        """What the model goes on from. Tools that it may not call are not shown to it.
+
+        Raises:
+            Refusal: 400, the blocks of the conversation do not belong together.
+        """
+        system = [{"role": "system", "content": text_of(self.system)}] if self.system else []
+        told = [] if self.tool_choice is not None and self.tool_choice.type == "none" else self.tools or []
+        return MessagesPrompt(tuple(joined([*system, *turns_of(self.messages)])), shown(told))
+
+    def check(self) -> None:
+        """Refuse what one field alone does not show.
+
+        Raises:
+            Refusal: 400.
+        """
+        if self.messages[-1].role == "assistant":
+            raise Refusal(
+                400,
+                "The last message is the assistant's, and this server does not continue a message that was begun "
+                "(prefill); end with a message of the user",
+                code="unsupported_parameter",
+                param="messages",
+            )
+        choice = self.tool_choice
+        if choice is not None and (choice.type == "tool") != (choice.name is not None):
+            raise Refusal(
+                400, "'tool_choice.name' belongs to the type 'tool'", code="invalid_value", param="tool_choice.name"
+            )
+        choice_of(choice).rule(functions_of(self.tools or []))
 
 
 class MessagesRequest(CountTokensRequest):
@@ -124,6 +127,8 @@ class MessagesRequest(CountTokensRequest):
             top_k=self.top_k or 0,
             max_tokens=self.max_tokens,
             stop=tuple(self.stop_sequences or ()),
+            shape=None if self.output_config is None else self.output_config.shape,
+            calls=choice_of(self.tool_choice).rule(functions_of(self.tools or [])),
         )
 
 
@@ -134,12 +139,23 @@ class MessagesPrompt(ChatPrompt):
     id_prefix: ClassVar[str] = "msg_"
 
 
-def parse_messages_request(body: Mapping[str, Any]) -> MessagesRequest:
+def parse_messages_request(body: Mapping[str, Any], *, reasons: bool) -> MessagesRequest:
     """Check a parsed body.
+
+    Args:
+        body: the body.
+        reasons: whether the model begins its answers with reasoning, which cannot be disabled.
 
     Raises:
         Refusal: 400, naming the first field at fault.
     """
+    if reasons and body.get("thinking") == {"type": "disabled"}:
+        raise Refusal(
+            400,
+            "'thinking' cannot be disabled: this model begins its answers with reasoning",
+            code="unsupported_parameter",
+            param="thinking",
+        )
     return _parse(MessagesRequest, body)
 
 
@@ -154,30 +170,34 @@ def parse_count_tokens_request(body: Mapping[str, Any]) -> CountTokensRequest:
 
 def _parse(model: type[M], body: Mapping[str, Any]) -> M:
     asked = validate(model, without_neutral(body, UNSUPPORTED), _fields_of(model))
-    if isinstance(asked, CountTokensRequest) and asked.messages[-1].role == "assistant":
-        raise Refusal(
-            400,
-            "The last message is the assistant's, and this server does not continue a message that was begun "
-            "(prefill); end with a message of the user",
-            code="unsupported_parameter",
-            param="messages",
-        )
+    if isinstance(asked, CountTokensRequest):
+        asked.check()
     return asked
+
+
+#: The models of nested objects, by the names that lead to them.
+_NESTED: Mapping[str, type[StrictModel]] = {
+    "messages": AnthropicMessage,
+    "system": TextBlock,
+    "content": TextBlock,
+    "<text>": TextBlock,
+    "<thinking>": ThinkingBlock,
+    "<tool_use>": ToolUseBlock,
+    "<tool_result>": ToolResultBlock,
+    "cache_control": CacheControl,
+    "metadata": MessagesMetadata,
+    "tools": AnthropicTool,
+    "tool_choice": AnthropicToolChoice,
+    "output_config": OutputConfig,
+    "format": JsonOutputFormat,
+}
 
 
 def _fields_of(model: type[StrictModel]) -> FieldsAt:
     def fields_at(path: list[int | str]) -> set[str]:
-        if not path:
+        names = [part for part in path if isinstance(part, str)]
+        if not names:
             return set(model.model_fields) | set(UNSUPPORTED)
-        if path[-1] == "cache_control":
-            return set(CacheControl.model_fields)
-        if path[0] == "metadata":
-            return set(MessagesMetadata.model_fields)
-        in_block = path[0] == "system" or "content" in path
-        return set(TextBlock.model_fields if in_block else AnthropicMessage.model_fields)
+        return field_names(_NESTED[names[-1]]) if names[-1] in _NESTED else set()
 
     return fields_at
-
-
-def _text(blocks: Iterable[TextBlock]) -> str:
-    return "".join(block.text for block in blocks)

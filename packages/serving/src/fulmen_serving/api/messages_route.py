@@ -28,7 +28,7 @@ def messages_router(service: ChatService, max_body_bytes: int) -> APIRouter:
     @router.post("", openapi_extra=body_schema(MessagesRequest))
     async def create_message(request: Request) -> Response:
         """Answer a conversation in Anthropic's form, whole or as server-sent events."""
-        asked = parse_messages_request(await read_json_object(request, max_body_bytes))
+        asked = parse_messages_request(await read_json_object(request, max_body_bytes), reasons=service.model.reasoning)
         check_model(asked.model, service)
         answer = await service.open(asked.start, asked.options)
         if asked.stream:

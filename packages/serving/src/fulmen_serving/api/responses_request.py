@@ -11,10 +11,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 
-from fulmen_serving.api.strict_request import StrictModel, validate, without_neutral
+from fulmen_serving.api.responses_items import (
+    FunctionCallItem,
+    FunctionCallOutputItem,
+    Items,
+    MessageItem,
+    ReasoningItem,
+    TextPart,
+    turns_of,
+)
+from fulmen_serving.api.responses_tools import (
+    FunctionTool,
+    FunctionTools,
+    NamedFunction,
+    ResponseToolChoice,
+    TextConfig,
+    TextFormat,
+    choice_of,
+    functions_of,
+    shown,
+)
+from fulmen_serving.api.strict_request import StrictModel, field_names, validate, without_neutral
 from fulmen_serving.prompt import ChatPrompt
 from fulmen_serving.refusal import Refusal
 from fulmen_serving.service import AnswerOptions
@@ -30,73 +49,16 @@ UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "include": ([],),
     "max_tool_calls": (),
     "moderation": (),
-    "parallel_tool_calls": (True, False),
     "previous_response_id": (),
     "prompt": (),
     "prompt_cache_options": ({},),
     "prompt_cache_retention": (),
     "reasoning": ({}, {"effort": "none"}),
     "service_tier": ("auto", "default"),
-    "text": ({}, {"format": {"type": "text"}}, {"format": {"type": "text"}, "verbosity": "medium"}),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
     "top_logprobs": (0,),
     "truncation": ("disabled",),
 }
 MAX_METADATA = 16
-
-
-class TextPart(StrictModel):
-    """A part of a message: of what is said to the model, or of an answer that is sent back."""
-
-    type: Literal["input_text", "output_text"]
-    text: str
-    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
-    logprobs: Annotated[list[Any], Field(max_length=0)] | None = None
-
-
-def _parts_of(content: object) -> object:
-    """A text as its only part. Parts of other types are refused by their type."""
-    if isinstance(content, str):
-        return [{"type": "input_text", "text": content}]
-    if isinstance(content, list):
-        for index, part in enumerate(content):
-            kind = part.get("type") if isinstance(part, dict) else None
-            if kind not in ("input_text", "output_text"):
-                raise PydanticCustomError(
-                    "content_part",
-                    f"part {index} is of type {kind!r}; only 'input_text' and 'output_text' are supported",
-                )
-    return content
-
-
-class MessageItem(StrictModel):
-    """A message: of the user, of the system, or an answer that is sent back, with its id and status."""
-
-    type: Literal["message"] = "message"
-    role: Literal["user", "assistant", "system", "developer"]
-    content: Annotated[list[TextPart], BeforeValidator(_parts_of, json_schema_input_type=str | list[TextPart])]
-    id: str | None = None
-    status: Literal["in_progress", "completed", "incomplete"] | None = None
-    phase: None = None
-
-    @property
-    def turn(self) -> dict[str, str]:
-        """The message as the tokenizer and the guard know it."""
-        role = "system" if self.role == "developer" else self.role
-        return {"role": role, "content": "".join(part.text for part in self.content)}
-
-
-def _items_of(given: object) -> object:
-    """A text as the user's message. Items of other types are refused by their type."""
-    if isinstance(given, str):
-        return [{"type": "message", "role": "user", "content": given}]
-    if isinstance(given, list):
-        for index, item in enumerate(given):
-            kind = item.get("type", "message") if isinstance(item, dict) else None
-            if kind != "message":
-                raise PydanticCustomError("item", f"item {index} is of type {kind!r}; only 'message' is supported")
-    return given
 
 
 class ResponseStreamOptions(StrictModel):
@@ -109,15 +71,15 @@ class ResponsesRequest(StrictModel):
     """The body of a request for a response."""
 
     model: str
-    input: Annotated[
-        list[MessageItem],
-        Field(min_length=1),
-        BeforeValidator(_items_of, json_schema_input_type=str | Annotated[list[MessageItem], Field(min_length=1)]),
-    ]
+    input: Items
     instructions: str | None = None
     max_output_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
+    tools: FunctionTools | None = None
+    tool_choice: ResponseToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    text: TextConfig | None = None
     metadata: Annotated[dict[str, str], Field(max_length=MAX_METADATA)] | None = None
     store: bool | None = None
     stream: bool | None = None
@@ -130,13 +92,25 @@ class ResponsesRequest(StrictModel):
     @property
     def options(self) -> AnswerOptions:
         """What it asks of the service."""
-        return AnswerOptions(temperature=self.temperature, top_p=self.top_p, max_tokens=self.max_output_tokens)
+        parallel = self.parallel_tool_calls is not False
+        return AnswerOptions(
+            temperature=self.temperature,
+            top_p=self.top_p,
+            max_tokens=self.max_output_tokens,
+            shape=None if self.text is None else self.text.shape,
+            calls=choice_of(self.tool_choice, parallel=parallel).rule(functions_of(self.tools or [])),
+        )
 
     @property
     def start(self) -> ResponsesPrompt:
-        """What the model goes on from."""
+        """What the model goes on from. Functions that it may not call are not shown to it.
+
+        Raises:
+            Refusal: 400, the output of a function answers no call.
+        """
         first = [] if self.instructions is None else [{"role": "system", "content": self.instructions}]
-        return ResponsesPrompt((*first, *(item.turn for item in self.input)))
+        told = [] if self.tool_choice == "none" else self.tools or []
+        return ResponsesPrompt((*first, *turns_of(self.input)), shown(told))
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,9 +141,24 @@ def parse_responses_request(body: Mapping[str, Any]) -> ResponsesRequest:
     return request
 
 
+#: The models of nested objects, by the names that lead to them.
+_NESTED: Mapping[str, type[StrictModel]] = {
+    "<message>": MessageItem,
+    "<function_call>": FunctionCallItem,
+    "<function_call_output>": FunctionCallOutputItem,
+    "<reasoning>": ReasoningItem,
+    "content": TextPart,
+    "output": TextPart,
+    "tools": FunctionTool,
+    "<function>": NamedFunction,
+    "text": TextConfig,
+    "format": TextFormat,
+    "stream_options": ResponseStreamOptions,
+}
+
+
 def _fields_at(path: list[int | str]) -> set[str]:
-    if not path:
+    names = [part for part in path if isinstance(part, str)]
+    if not names:
         return set(ResponsesRequest.model_fields) | set(UNSUPPORTED)
-    if path[0] == "stream_options":
-        return set(ResponseStreamOptions.model_fields)
-    return set(TextPart.model_fields if "content" in path else MessageItem.model_fields)
+    return field_names(_NESTED[names[-1]]) if names[-1] in _NESTED else set()

@@ -29,7 +29,7 @@ def responses_router(service: ChatService, max_body_bytes: int) -> APIRouter:
             if refusal.param == "max_tokens":  # the service's name for it
                 refusal.param = "max_output_tokens"
             raise
-        writer = ResponseWriter(answer, asked, service.model)
+        writer = ResponseWriter(answer, asked, service.model, service.tokenizer)
         if asked.stream:
             return AnswerStreamResponse(writer.stream(), answer)
         return await whole_answer(request, answer, writer.collect())

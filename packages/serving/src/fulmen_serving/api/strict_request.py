@@ -31,6 +31,12 @@ def field_names(model: type[StrictModel]) -> set[str]:
     return {field.alias or name for name, field in model.model_fields.items()}
 
 
+def tag_of(given: object) -> str | None:
+    """What tells the models of a union apart: the type in angle brackets, so that it is no field of a path."""
+    kind = given.get("type") if isinstance(given, dict) else None
+    return f"<{kind}>" if isinstance(kind, str) else None
+
+
 class StreamOptions(StrictModel):
     """Options of a streamed answer."""
 
@@ -112,7 +118,8 @@ def _refusal(error: ValidationError, fields_at: FieldsAt) -> Refusal:
     faults = sorted(error.errors(include_url=False), key=lambda fault: fault["type"] != "extra_forbidden")
     fault = faults[0]
     path = [part for part in fault["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
-    param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+    shown = [part for part in path if not (isinstance(part, str) and part.startswith("<"))]  # without `tag_of`
+    param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in shown).lstrip(".")
     if fault["type"] == "extra_forbidden":
         near = closest(str(path[-1]), fields_at(path[:-1]))
         message = f"Unrecognized request argument supplied: {param}" + (f"; did you mean '{near}'?" if near else "")

@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from fulmen_serving.api.function_choice import FunctionChoice
 from fulmen_serving.api.strict_request import StrictModel
 from fulmen_serving.grammar.answer_grammar import CallableFunction, CallRule
-from fulmen_serving.refusal import Refusal
 
 FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 
@@ -96,17 +96,7 @@ def call_rule(tools: Sequence[ToolDefinition], choice: ToolChoice, *, parallel: 
     Raises:
         Refusal: 400, two functions share a name, or the choice names none of them.
     """
-    names = [tool.function.name for tool in tools]
-    twice = next((index for index, name in enumerate(names) if name in names[:index]), None)
-    if twice is not None:
-        raise _wrong(f"tools[{twice}].function.name", f"there are two functions '{names[twice]}'")
-    if not tools:
-        if choice not in (None, "none", "auto"):
-            raise _wrong("tool_choice", "there are no 'tools' to choose from")
-        return None
-    if choice == "none":
-        return None
-    functions = tuple(
+    functions = [
         CallableFunction(
             tool.function.name,
             tool.function.parameters or {},
@@ -114,14 +104,7 @@ def call_rule(tools: Sequence[ToolDefinition], choice: ToolChoice, *, parallel: 
             f"tools[{index}].function.parameters",
         )
         for index, tool in enumerate(tools)
-        if not isinstance(choice, tuple) or tool.function.name == choice[0]
-    )
-    if not functions:
-        raise _wrong("tool_choice", f"there is no function '{choice[0] if choice else choice}' in 'tools'")
-    required = choice == "required" or isinstance(choice, tuple)
-    field = "tool_choice" if required else "tools" if parallel else "parallel_tool_calls"
-    return CallRule(functions, required, parallel and not isinstance(choice, tuple), field)
-
-
-def _wrong(field: str, message: str) -> Refusal:
-    return Refusal(400, f"Invalid '{field}': {message}", code="invalid_value", param=field)
+    ]
+    named = choice[0] if isinstance(choice, tuple) else None
+    mode = "required" if isinstance(choice, tuple) else choice or "auto"
+    return FunctionChoice(mode, named, parallel, name_field="function.name").rule(functions)
