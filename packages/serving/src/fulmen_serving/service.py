@@ -75,6 +75,7 @@ class AnswerOptions:
     frequency_penalty: float = 0.0
     priority: int = 0
     top_k: int = 0
+    ignore_eos: bool = False
 
 
 class Answer:
@@ -347,7 +348,7 @@ class ChatService:
                 prompt_ids,
                 unseeded,
                 (seed, index),
-                self.model.stop_ids,
+                frozenset() if options.ignore_eos else self.model.stop_ids,
                 priority=options.priority,
                 salt=salt,
             )
