@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import signal
@@ -13,10 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from fulmen_core.tokenizer import ByteLevelTokenizer
+
 BENCH = Path(__file__).parent.parent / "bench"
 sys.path.insert(0, str(BENCH))
 
 import serve  # noqa: E402 - the benchmark is a folder of scripts, not a distribution
+from serving.server_kinds import SERVERS, Contender, Room, start_command  # noqa: E402
 from serving.server_process import ServerError, ServerProcess, free_port  # noqa: E402
 
 PROMISED = {"clients", "tokens_per_s", "ratio_vs_vllm_cpu", "ratio_vs_llama_server", "ttft_p95_ms", "busy"}
@@ -24,31 +26,68 @@ CORES = sorted(os.sched_getaffinity(0))[:2]
 
 
 def test_cells_of_a_real_server_have_the_promised_keys(models: Path, tmp_path: Path) -> None:
-    asked = argparse.Namespace(prompt_tokens=120, output_tokens=6, requests=4, guard=False, fulmen_options=[])
-    port = free_port()
-    command, environment = serve._command("fulmen", Path(sys.executable), models / "cpu", port, 2, CORES, asked)
-    with ServerProcess(command, port, CORES, tmp_path / "log", environment) as server:
-        assert server.wait_ready(60) > 0
-        pid = server._process.pid
-        cells = [serve._cell("fulmen", server.url, clients, asked) for clients in (1, 2)]
-    with pytest.raises(ProcessLookupError):
-        os.killpg(pid, 0)
-    serve._add_ratios(cells)
-    for cell, clients in zip(cells, (1, 2), strict=True):
+    (tmp_path / "S").mkdir()
+    words = {"model": {"vocab": {"\u0120the": ByteLevelTokenizer.load(models / "cpu").encode("a the")[-1]}}}
+    (tmp_path / "S" / "served").mkdir()
+    (tmp_path / "S" / "served" / "tokenizer.json").write_text(json.dumps(words))
+    sizes = ["--prompt-tokens", "120", "--output-tokens", "6", "--first-turn-tokens", "140", "--conversations", "2"]
+    args = serve._parse(["--shape", "S", "--clients", "1,2", "--requests", "4", "--work", str(tmp_path), *sizes])
+    fulmen = Contender("fulmen", "bf16")
+    random, turns = (
+        serve._measure(fulmen, Path(sys.executable), models / "cpu", kind, CORES, args)
+        for kind in ("random", "multi-turn")
+    )
+    serve._add_ratios([*random, *turns])
+    for cell, clients, answers, tokens in zip([*random, *turns], (1, 2, 1), (4, 4, 4), (6, 6, 16), strict=True):
         assert set(cell) >= PROMISED
         assert (cell["clients"], cell["ratio_vs_vllm_cpu"], cell["ratio_vs_llama_server"]) == (clients, None, None)
         assert cell["tokens_per_s"] > 0
         assert 0 < cell["busy"] <= 1
-        assert cell["completed"] + cell["errors"].get("no_text", 0) == 4  # random weights may choose the end at once
+        assert (cell["completed"], cell["output_tokens"], cell["errors"]) == (answers, answers * tokens, {})
         json.dumps(cell)
+    assert turns[0]["second_turn_ratio"] == turns[0]["second_turn_ttft_ms"] / turns[0]["cold_ttft_ms"] > 0
 
 
-def test_ratios_are_over_the_peer_with_as_many_clients() -> None:
-    speeds = {("fulmen", 1): 90.0, ("fulmen", 8): 300.0, ("vllm", 1): 30.0, ("llama", 8): 100.0}
-    cells = [{"server": name, "clients": n, "tokens_per_s": speed} for (name, n), speed in speeds.items()]
+def test_ratios_are_over_the_peer_with_as_many_clients_and_bits_in_the_same_traffic() -> None:
+    speeds = {
+        ("fulmen", "bf16", "random", 1): 90.0,
+        ("fulmen", "bf16", "random", 8): 300.0,
+        ("fulmen", "int8", "random", 8): 400.0,
+        ("fulmen", "bf16", "multi-turn", 8): 20.0,
+        ("vllm", "bf16", "random", 1): 30.0,
+        ("llama-server", "bf16", "random", 8): 100.0,
+        ("llama-server", "q8_0", "random", 8): 160.0,
+    }
+    names = ("server", "weights", "traffic", "clients")
+    cells = [dict(zip(names, place, strict=True)) | {"tokens_per_s": speed} for place, speed in speeds.items()]
     serve._add_ratios(cells)
-    assert [cell["ratio_vs_vllm_cpu"] for cell in cells] == [3.0, None, 1.0, None]
-    assert [cell["ratio_vs_llama_server"] for cell in cells] == [None, 3.0, None, 1.0]
+    assert [cell["ratio_vs_vllm_cpu"] for cell in cells] == [3.0, None, None, None, 1.0, None, None]
+    assert [cell["ratio_vs_llama_server"] for cell in cells] == [None, 3.0, 2.5, None, None, 1.0, 1.0]
+
+
+def test_servers_are_named_with_or_without_their_weights() -> None:
+    asked = serve._parse(["--servers", "fulmen,llama-server:q8_0"]).servers
+    assert [one.label for one in asked] == ["fulmen-bf16", "fulmen-int8", "llama-server-q8_0"]
+    with pytest.raises(SystemExit):
+        serve._parse(["--servers", "vllm:q8_0"])
+
+
+def test_no_server_keeps_prefixes_but_where_second_turns_are_measured() -> None:
+    off = {"fulmen": "--cached-prefixes", "vllm": "--no-enable-prefix-caching", "llama-server": "--no-cache-prompt"}
+    for name, weights in SERVERS.items():
+        for prefixes in (False, True):
+            room = Room(8, 300, prefixes)
+            command, _ = start_command(Contender(name, weights[0]), Path("x"), Path("m"), 1, room, (0, 1), ())
+            assert (off[name] in command) is not prefixes
+
+
+def test_a_server_is_gone_when_it_is_no_longer_wanted(tmp_path: Path) -> None:
+    with ServerProcess(
+        [sys.executable, "-c", "import time; time.sleep(60)"], free_port(), CORES, tmp_path / "log", {}
+    ) as server:
+        pid = server._process.pid
+    with pytest.raises(ProcessLookupError):
+        os.killpg(pid, 0)
 
 
 def test_a_server_that_ends_is_one_sentence(tmp_path: Path) -> None:

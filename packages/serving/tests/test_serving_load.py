@@ -19,6 +19,7 @@ from fulmen_core.cli import main
 from fulmen_serving.load.client_health import ClientHealth
 from fulmen_serving.load.report import Slo, summarise
 from fulmen_serving.load.target import Timed
+from fulmen_serving.load.traffic import Traffic, WordLength, user_messages
 
 PROBES = 2  # questions from which the client learns how long words are
 
@@ -182,6 +183,12 @@ def test_a_later_turn_contains_the_first_and_its_answer(bench):
             assert after[len(before)] == {"role": "assistant", "content": "t0 t1 t2 t3 "}
 
 
+def test_later_messages_can_be_of_another_length_than_the_first():
+    traffic = Traffic("multi-turn", prompt_tokens=300, turns=3, turn_tokens=30)
+    counts = [len(text.split()) for text in user_messages(traffic, WordLength(0.0, 3.0), 0)]
+    assert counts == [100, 10, 10]
+
+
 def test_a_shared_prefix_is_shared_and_the_rest_is_not(bench):
     options = ["--traffic", "shared-prefix", "--prefix-tokens", "45", "--prompt-tokens", "20", "--warmup", "0"]
     sleeper, _, report = bench(lambda number: Plan(), *options, "--requests", "4")
@@ -245,6 +252,8 @@ def test_goodput_counts_answers_that_keep_every_limit():
         (["--requests", "0"], "--requests"),
         (["--prompt-tokens", "0"], "prompt_tokens"),
         (["--turns", "2"], "multi-turn"),
+        (["--turn-tokens", "2"], "multi-turn"),
+        (["--traffic", "multi-turn", "--turn-tokens", "-2"], "turn_tokens"),
         (["--prefix-tokens", "9"], "shared-prefix"),
         (["--timeout", "0"], "--timeout"),
         (["--extra", "[1]"], "JSON object"),

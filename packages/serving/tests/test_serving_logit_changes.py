@@ -37,6 +37,16 @@ def test_a_bias_makes_a_token_certain_and_another_impossible(client, tokenizer):
     assert done.choices[0].message.content == "Z" * 5
 
 
+def test_an_answer_that_is_to_go_on_does_not_end_at_the_models_end(client, tokenizer):
+    end = {str(tokenizer.im_end_id): 100}
+    asked = {"model": "parrot", "prompt": START, "max_tokens": 20, "logit_bias": end}
+    ended = client.completions.create(**asked)
+    assert (ended.choices[0].finish_reason, ended.usage.completion_tokens) == ("stop", 1)
+    went_on = client.completions.create(**asked, extra_body={"ignore_eos": True})
+    assert (went_on.choices[0].finish_reason, went_on.usage.completion_tokens) == ("length", 20)
+    assert went_on.choices[0].text == ""
+
+
 def test_penalties_are_those_of_openais_formula():
     random = np.random.default_rng()
     logits_V = random.standard_normal(50).astype(np.float32)

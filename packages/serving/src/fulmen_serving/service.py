@@ -90,6 +90,7 @@ class AnswerOptions:
     logprobs: int | None = None
     priority: int = 0
     top_k: int = 0
+    ignore_eos: bool = False
 
 
 class Answer:
@@ -378,7 +379,7 @@ class ChatService:
                 prompt_ids,
                 unseeded,
                 (seed, index),
-                self.model.stop_ids,
+                frozenset() if options.ignore_eos else self.model.stop_ids,
                 grammar=grammar,
                 logprobs=options.logprobs,
                 priority=options.priority,

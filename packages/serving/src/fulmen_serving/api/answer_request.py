@@ -31,6 +31,7 @@ class AnswerRequest(StrictModel):
     stream_options: StreamOptions | None = None
     structured_outputs: StructuredOutputs | None = None
     priority: int = Field(0, ge=-1000, le=1000)  # the lower, the sooner; as in vLLM
+    ignore_eos: bool = False  # go on to the limit, as in vLLM: for measuring
     explain: bool = False  # say why it waited, what of its prompt was found computed, whether it was preempted
     user: str | None = None  # names the user; an answer does not depend on it
 
@@ -79,6 +80,7 @@ class AnswerRequest(StrictModel):
             shape=self.shape,
             logprobs=self.told_logprobs,
             priority=self.priority,
+            ignore_eos=self.ignore_eos,
         )
 
     def check_stream_options(self) -> None:

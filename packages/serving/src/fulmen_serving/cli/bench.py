@@ -56,6 +56,7 @@ def serve(argv: Sequence[str]) -> int:
     arguments.add_argument("--output-tokens", type=int, default=64, metavar="N", help="at most (%(default)s)")
     arguments.add_argument("--prefix-tokens", type=int, metavar="N", help="of the shared prefix (256)")
     arguments.add_argument("--turns", type=int, metavar="N", help="of multi-turn conversations (2)")
+    arguments.add_argument("--turn-tokens", type=int, metavar="N", help="of later user messages (--prompt-tokens)")
     arguments.add_argument("--seed", type=int, default=0, help="of words and arrivals (%(default)s)")
     arguments.add_argument("--slo-ttft-ms", type=float, metavar="MS", help="goodput: first token within MS")
     arguments.add_argument("--slo-itl-ms", type=float, metavar="MS", help="goodput: mean time between tokens")
@@ -65,8 +66,10 @@ def serve(argv: Sequence[str]) -> int:
     args = arguments.parse_args(argv)
     if args.prefix_tokens is not None and args.traffic != "shared-prefix":
         raise UserError("--prefix-tokens is for --traffic shared-prefix", remedy="leave it out, or choose that traffic")
-    if args.turns is not None and args.traffic != "multi-turn":
-        raise UserError("--turns is for --traffic multi-turn", remedy="leave it out, or choose that traffic")
+    for option in ("turns", "turn_tokens"):
+        if getattr(args, option) is not None and args.traffic != "multi-turn":
+            name = option.replace("_", "-")
+            raise UserError(f"--{name} is for --traffic multi-turn", remedy="leave it out, or choose that traffic")
     if not 0 < args.timeout < float("inf"):
         raise UserError(f"a --timeout of {args.timeout:g} s is none", remedy="give seconds above 0")
 
@@ -87,6 +90,7 @@ def serve(argv: Sequence[str]) -> int:
         256 if args.prefix_tokens is None else args.prefix_tokens,
         turns,
         args.seed,
+        args.turn_tokens or 0,
     )
     clients = 8 if args.clients is None and args.rate is None else args.clients
     load = Load(clients, args.rate, args.requests, args.warmup, args.seed)

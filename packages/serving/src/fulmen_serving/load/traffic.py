@@ -25,6 +25,7 @@ class Traffic:
         prefix_tokens: of the shared prefix.
         turns: of a conversation; 1 unless it is multi-turn.
         seed: the same seed gives the same words.
+        turn_tokens: of every user message but a conversation's first; 0 is as many as `prompt_tokens`.
     """
 
     kind: Kind = "random"
@@ -33,11 +34,14 @@ class Traffic:
     prefix_tokens: int = 256
     turns: int = 1
     seed: int = 0
+    turn_tokens: int = 0
 
     def __post_init__(self) -> None:
         for name in ("prompt_tokens", "output_tokens", "prefix_tokens", "turns"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}", remedy="give at least 1")
+        if self.turn_tokens < 0:
+            raise UserError(f"turn_tokens is {self.turn_tokens}", remedy="give at least 1")
         if self.kind not in KINDS:
             raise UserError(f"there is no traffic {self.kind!r}", remedy=f"choose one of {', '.join(KINDS)}")
 
@@ -65,7 +69,8 @@ def user_messages(traffic: Traffic, length: WordLength, number: int) -> list[str
     said = []
     for turn in range(traffic.turns):
         shared = traffic.kind == "shared-prefix" and turn == 0
-        words = random_words(source, length.words(traffic.prompt_tokens, first=turn == 0 and not shared))
+        tokens = (traffic.turn_tokens or traffic.prompt_tokens) if turn else traffic.prompt_tokens
+        words = random_words(source, length.words(tokens, first=turn == 0 and not shared))
         if shared:
             prefix = random.Random(f"{traffic.seed} prefix")
             words = f"{random_words(prefix, length.words(traffic.prefix_tokens))} {words}"
