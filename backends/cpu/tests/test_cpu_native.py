@@ -222,7 +222,7 @@ def test_eight_bits_cost_little_perplexity(trained: tuple[Path, list[int]], opti
 
 @settings(max_examples=20, deadline=None)
 @given(st.sampled_from(["float32", "bfloat16", "int8"]), st.integers(1, 9), st.integers(1, 300))
-def test_cache_memory_is_the_specs_with_tokens_rounded_up(kv_dtype: str, slots: int, context: int) -> None:
+def test_cache_memory_is_the_specs_in_whole_pages_and_blocks(kv_dtype: str, slots: int, context: int) -> None:
     config = ModelConfig(
         vocab_size=VOCABULARY,
         hidden_size=32,
@@ -238,7 +238,13 @@ def test_cache_memory_is_the_specs_with_tokens_rounded_up(kv_dtype: str, slots: 
         save_model(Transformer(config), folder)
         runner = NativeRunner(Path(folder), EngineLimits(slots, context, 16), kv_dtype=kv_dtype)
         spec = CacheSpec.of(config)
-        places = sum(len(group.caches) * -(-group.tokens(context) // 32) * 32 for group in spec.groups)
+        layout = runner.layout
+        whole = layout.pages_for(context) * layout.page_tokens  # at most 127 tokens more than the context
+        tokens = {
+            group.window: whole if group.window is None else -(-group.tokens(context) // 32) * 32
+            for group in spec.groups
+        }
+        places = sum(len(group.caches) * tokens[group.window] for group in spec.groups)
         element = {"float32": 4, "bfloat16": 2, "int8": 1}[kv_dtype]
         scales = 2 * config.num_key_value_heads * 4 if kv_dtype == "int8" else 0
         assert runner.kv_bytes() == slots * places * (spec.elements_per_token * element + scales)

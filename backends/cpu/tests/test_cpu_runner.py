@@ -123,7 +123,9 @@ def biases(model: Transformer) -> list[torch.Tensor | float]:
 
 def poison(runner: AnyRunner, slot: int) -> None:
     if isinstance(runner, NativeRunner):
-        runner._library.fulmen_poison(runner._handle, slot)
+        each = runner.layout.pages_for(runner.limits.max_context)
+        for page in range(slot * each, (slot + 1) * each):
+            runner._library.fulmen_poison(runner._handle, slot, page)
         return
     for cache in runner._kv._caches:
         cache.k[slot] = torch.nan

@@ -100,6 +100,31 @@ def test_mixed_steps_equal_the_whole_forward_pass(exported: Exported) -> None:
         assert_equal_to_the_model(exported.model, played, exported.label)
 
 
+def test_copies_of_a_sequence_go_on_as_it_would_have(exported: Exported) -> None:
+    random = np.random.default_rng()
+    windows = [group.window for group in CacheSpec.of(exported.config).groups if group.window is not None]
+    for length in (3, 20, 45):
+        limits = EngineLimits(max_sequences=2, max_context=CONTEXT, threads=1, cached_sequences=1)
+        runner = OnnxRunner(exported.artefact, limits)
+        poison(runner, 2)
+        sequences = {slot: Played(random.integers(0, VOCABULARY, length).tolist()) for slot in (0, 1)}
+        runner.step([SequenceStep(slot, 0, sequence.tokens) for slot, sequence in sequences.items()])
+        kept = int(random.integers(1, length + 1)) if length <= min(windows, default=CONTEXT) else length
+        runner.copy_slot(0, 2, kept)
+        sequences[2] = Played(sequences[0].tokens[:kept])
+        for _ in range(12):
+            batch = []
+            for slot in random.permutation(3).tolist():
+                tokens = sequences[slot].tokens
+                new = random.integers(0, VOCABULARY, int(random.integers(1, 3))).tolist()
+                batch.append(SequenceStep(slot, len(tokens), new))
+                tokens.extend(new)
+            for step, logits_V in zip(batch, runner.step(batch), strict=True):
+                sequences[step.slot].logits[step.start + len(step.token_ids) - 1] = logits_V
+        runner.close()
+        assert_equal_to_the_model(exported.model, list(sequences.values()), exported.label)
+
+
 def test_the_exporters_own_check_agrees(exported: Exported) -> None:
     found = OnnxExporter().check(exported.model, exported.artefact)
     assert found["max_abs_diff"] <= 1e-4, exported.label

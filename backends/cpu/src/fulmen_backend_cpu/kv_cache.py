@@ -31,8 +31,8 @@ class _Cache(NamedTuple):
 
 
 class KVCache:
-    """The memory of `limits.max_sequences` sequences: for each, exactly `CacheSpec.bytes_per_sequence(max_context)`
-    bytes.
+    """The memory of `limits.slots` sequences: for each, exactly
+    `CacheSpec.bytes_per_sequence(max_context)` bytes.
 
     Token `p` of a window cache lies at place ``p % capacity``. A chunk attends to the ring's old tokens and to itself
     before it is written, so a ring needs no room for chunks. Nothing that an earlier user of a slot left there is ever
@@ -43,12 +43,12 @@ class KVCache:
         caches: dict[int, _Cache] = {}
         for group in CacheSpec.of(config).groups:
             capacity = group.tokens(limits.max_context)
-            shape = (limits.max_sequences, config.num_key_value_heads, capacity, config.head_dim)
+            shape = (limits.slots, config.num_key_value_heads, capacity, config.head_dim)
             for number in group.caches:
                 # Zeros rather than empty: the operating system then commits memory when it is first written.
                 caches[number] = _Cache(torch.zeros(shape, dtype=dtype), torch.zeros(shape, dtype=dtype), group.window)
         self._caches = [caches[number] for number in range(len(caches))]
-        self._cleaned = [0] * limits.max_sequences
+        self._cleaned = [0] * limits.slots
 
     @property
     def nbytes(self) -> int:
@@ -58,6 +58,14 @@ class KVCache:
     def forget(self, slot: int) -> None:
         """Take whatever `slot` holds for garbage."""
         self._cleaned[slot] = 0
+
+    def copy(self, source: int, target: int, tokens: int) -> None:
+        """Make `target` hold the first `tokens` tokens of `source`, or of a window its last."""
+        for cache in self._caches:
+            end = min(tokens, cache.capacity)
+            cache.k[target, :, :end] = cache.k[source, :, :end]
+            cache.v[target, :, :end] = cache.v[source, :, :end]
+        self._cleaned[target] = 0
 
     def write_tokens(self, number: int, slots_B: Tensor, positions_B: Tensor, k_BKh: Tensor, v_BKh: Tensor) -> None:
         """Write one token of each of B sequences into cache `number`."""

@@ -61,6 +61,7 @@ class Shape(ctypes.Structure):
                 *("vocab", "width", "layers", "heads", "kv_heads", "head_dim"),
                 *("experts", "experts_per_token", "expert_width"),
                 *("max_sequences", "max_context", "max_step_tokens", "caches"),
+                *("slots", "pages", "page_tokens", "window_slack"),
                 *("weights", "kv"),
                 *("tied", "qk_norm_whole", "attention_gate", "sigmoid_router", "normalise_weights"),
             )
@@ -124,9 +125,11 @@ def open_library(path: Path) -> ctypes.CDLL:
         ),
         "fulmen_set_vector": (c_int, [c_void_p, c_int, c_int, c_void_p, c_int64]),
         "fulmen_set_embedding": (c_int, [c_void_p, c_void_p, c_int, c_int64]),
-        "fulmen_step": (c_int, [c_void_p, c_int, *[c_void_p] * 5]),
+        "fulmen_step": (c_int, [c_void_p, c_int, *[c_void_p] * 3, c_int, c_void_p]),
+        "fulmen_copy_slot": (None, [c_void_p, c_int, c_int]),
+        "fulmen_copy_page": (None, [c_void_p, c_int, c_int]),
         "fulmen_product": (c_int64, [*[c_int] * 5, *[c_void_p] * 3, c_int]),
-        "fulmen_poison": (None, [c_void_p, c_int]),
+        "fulmen_poison": (None, [c_void_p, c_int, c_int]),
     }
     for name, (result, arguments) in signatures.items():
         function = getattr(library, name)

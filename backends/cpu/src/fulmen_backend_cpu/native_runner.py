@@ -1,6 +1,6 @@
 """Serving a checkpoint with the native kernels: a whole mixed step is one call.
 
-Legend: S sequences in the step, N tokens, V vocabulary.
+Legend: S sequences in the step, N tokens, R tokens whose results are wanted, V vocabulary, D model width.
 """
 
 from __future__ import annotations
@@ -22,9 +22,14 @@ from fulmen_backend_cpu.threads import choose_threads
 from fulmen_core.backend import Dtype, KVDtype, Quantization
 from fulmen_core.model.checkpoint import load_config, load_model
 from fulmen_core.model.kv import CacheSpec
-from fulmen_core.runner import EngineLimits, SequenceStep
+from fulmen_core.runner import CacheLayout, EngineLimits, SequenceStep
 
 logger = logging.getLogger(__name__)
+
+#: Positions in a page: what attention scores at once, so that pages change no result.
+_PAGE_TOKENS = 128
+#: Caches are allocated in blocks of so many tokens.
+_BLOCK_TOKENS = 32
 
 _FORMATS = {"float32": Format.FLOAT32, "bfloat16": Format.BFLOAT16, "int8": Format.INT8}
 
@@ -65,7 +70,9 @@ class NativeRunner:
         self._handle: int | None = None
         self.cache = CacheSpec.of(config)
         self.limits = replace(limits, max_context=min(limits.max_context, config.max_position_embeddings))
+        self.layout = _layout(self.cache, self.limits, batch_invariant=not features(self._library).amx)
         self.vocab_size = config.vocab_size
+        self._width = config.hidden_size
         threads, why = choose_threads(limits.threads)
         weights, kv = _FORMATS[quantize or dtype], _FORMATS[kv_dtype or dtype]
         self.choices = {
@@ -77,7 +84,7 @@ class NativeRunner:
             "threads_reason": why,
         }
         model = load_model(model_dir, getattr(torch, dtype)).requires_grad_(False)
-        shape = make_shape(config, self.limits, weights, kv)
+        shape = make_shape(config, self.limits, self.layout, weights, kv)
         self._handle = self._library.fulmen_new(ctypes.byref(shape), make_layer_shapes(config), threads)
         if not self._handle:
             raise MemoryError(self._error())
@@ -99,6 +106,16 @@ class NativeRunner:
         """How often a thread was left out for a while because the system did not schedule it."""
         return int(self._library.fulmen_stalls(self._handle))
 
+    def copy_slot(self, source: int, target: int, tokens: int) -> None:  # noqa: ARG002 - a ring is copied whole
+        """Make the windows of `target` those of `source`."""
+        self._refuse_outside("slot", (source, target), self.layout.slots)
+        self._library.fulmen_copy_slot(self._handle, source, target)
+
+    def copy_page(self, source: int, target: int) -> None:
+        """Make page `target` what page `source` is."""
+        self._refuse_outside("page", (source, target), self.layout.pages)
+        self._library.fulmen_copy_page(self._handle, source, target)
+
     def release(self, slot: int) -> None:
         """Forget the sequence in `slot`: nothing to do, as nothing that lies there is read by the next."""
 
@@ -113,31 +130,69 @@ class NativeRunner:
             self.close()
 
     def step(self, batch: Sequence[SequenceStep]) -> NDArray[np.float32]:
-        """Compute a mixed step: float32 logits [S, V] after the last token of each sequence, in the batch's order.
+        """Compute a mixed step: float32 logits [R, V] after the wanted tokens, in the batch's order.
 
         Raises:
-            ValueError: a token, slot or position is not what `limits` and the vocabulary allow; nothing was computed.
+            ValueError: a token, slot, page or position is not what `limits`, `layout` and the vocabulary allow; nothing
+                was computed.
         """
+        return self._step(batch, self.vocab_size, hidden=False)
+
+    def hidden(self, batch: Sequence[SequenceStep]) -> NDArray[np.float32]:
+        """As `step`, but the final normed hidden states, float32 [R, D]."""
+        return self._step(batch, self._width, hidden=True)
+
+    def _step(self, batch: Sequence[SequenceStep], columns: int, *, hidden: bool) -> NDArray[np.float32]:
         counts_S = [len(step.token_ids) for step in batch]
         tokens_N = np.fromiter((token for step in batch for token in step.token_ids), np.int32, sum(counts_S))
-        self._refuse(batch, counts_S, tokens_N)
-        table_3S = np.array([[step.slot for step in batch], [step.start for step in batch], counts_S], np.int32)
-        logits_SV = np.empty((len(batch), self.vocab_size), np.float32)
-        start, row = table_3S.ctypes.data, table_3S.strides[0]
+        pages_S = [self._pages_of(step) for step in batch]
+        self._refuse(batch, counts_S, tokens_N, pages_S)
+        wanted_S = [step.wanted for step in batch]
+        table_5S = np.array(
+            [
+                [step.slot for step in batch],
+                [step.start for step in batch],
+                counts_S,
+                wanted_S,
+                [len(pages) for pages in pages_S],
+            ],
+            np.int32,
+        )
+        pages = np.fromiter((page for pages in pages_S for page in pages), np.int32)
+        results = np.empty((sum(wanted_S), columns), np.float32)
         self._check(
             self._library.fulmen_step(
                 self._handle,
                 len(batch),
-                start,
-                start + row,
-                start + 2 * row,
+                table_5S.ctypes.data,
                 tokens_N.ctypes.data,
-                logits_SV.ctypes.data,
+                pages.ctypes.data,
+                hidden,
+                results.ctypes.data,
             )
         )
-        return logits_SV
+        return results
 
-    def _refuse(self, batch: Sequence[SequenceStep], counts_S: list[int], tokens_N: NDArray[np.int32]) -> None:
+    def _pages_of(self, step: SequenceStep) -> Sequence[int]:
+        if step.pages is not None:
+            return step.pages
+        each = self.layout.pages_for(self.limits.max_context)
+        return range(step.slot * each, (step.slot + 1) * each)
+
+    def _refuse_outside(self, kind: str, numbers: Sequence[int], count: int) -> None:
+        if self._handle is None:
+            raise ValueError("the runner is closed")
+        for number in numbers:
+            if not 0 <= number < count:
+                raise ValueError(f"{kind} {number} is not one of 0 to {count - 1}")
+
+    def _refuse(
+        self,
+        batch: Sequence[SequenceStep],
+        counts_S: list[int],
+        tokens_N: NDArray[np.int32],
+        pages_S: Sequence[Sequence[int]],
+    ) -> None:
         """Check everything that C++ would take on trust."""
         limits = self.limits
         if self._handle is None:
@@ -150,11 +205,18 @@ class NativeRunner:
             wrong = tokens_N.min() if tokens_N.min() < 0 else tokens_N.max()
             raise ValueError(f"token {wrong} is outside the {self.vocab_size} of the model")
         slots = [step.slot for step in batch]
-        if min(slots) < 0 or max(slots) >= limits.max_sequences or len(set(slots)) < len(slots):
-            raise ValueError(f"slots {slots} are not different ones of 0 to {limits.max_sequences - 1}")
-        for step, count in zip(batch, counts_S, strict=True):
+        if len(slots) > limits.max_sequences:
+            raise ValueError(f"{len(slots)} sequences are more than the {limits.max_sequences} of a step")
+        if min(slots) < 0 or max(slots) >= self.layout.slots or len(set(slots)) < len(slots):
+            raise ValueError(f"slots {slots} are not different ones of 0 to {self.layout.slots - 1}")
+        for step, count, pages in zip(batch, counts_S, pages_S, strict=True):
             if step.start < 0 or step.start + count > limits.max_context:
                 raise ValueError(f"position {step.start + count - 1} is outside the {limits.max_context} reserved")
+            if not 1 <= step.wanted <= count:
+                raise ValueError(f"{step.wanted} results are wanted of {count} tokens")
+            if len(pages) < self.layout.pages_for(step.start + count):
+                raise ValueError(f"{len(pages)} pages do not hold {step.start + count} tokens")
+            self._refuse_outside("page", pages, self.layout.pages)
 
     def _check(self, failed: int) -> None:
         if failed:
@@ -162,3 +224,19 @@ class NativeRunner:
 
     def _error(self) -> str:
         return str(self._library.fulmen_error().decode())
+
+
+def _layout(cache: CacheSpec, limits: EngineLimits, *, batch_invariant: bool) -> CacheLayout:
+    windows = [group.window for group in cache.groups if group.window is not None]
+    # what rounding a ring up to whole blocks leaves anyway may be taken back, too
+    rewind = min((-(-(w + limits.draft_tokens) // _BLOCK_TOKENS) * _BLOCK_TOKENS - w for w in windows), default=None)
+    page_tokens = min(_PAGE_TOKENS, -(-limits.max_context // _BLOCK_TOKENS) * _BLOCK_TOKENS)
+    layout = CacheLayout(
+        slots=limits.slots,
+        page_tokens=page_tokens,
+        rewind=limits.max_context if rewind is None else rewind,
+        batch_invariant=batch_invariant,
+    )
+    whole = layout.pages_for(limits.max_context)
+    pages = layout.pages_for(limits.kv_tokens) if limits.kv_tokens else limits.max_sequences * whole
+    return replace(layout, pages=max(pages, whole))

@@ -19,7 +19,7 @@ from fulmen_core.model.layer_plan import LayerPlan, LayerSpec
 from fulmen_core.model.norm import RMSNorm
 from fulmen_core.model.rope import rotary
 from fulmen_core.model.transformer import Transformer
-from fulmen_core.runner import EngineLimits
+from fulmen_core.runner import CacheLayout, EngineLimits
 
 #: Sizes of fixed arrays in the kernels.
 MOST_EXPERTS, WIDEST_HEAD = 1024, 512
@@ -34,7 +34,7 @@ def unsupported(config: ModelConfig) -> str:
     return ""
 
 
-def make_shape(config: ModelConfig, limits: EngineLimits, weights: Format, kv: Format) -> Shape:
+def make_shape(config: ModelConfig, limits: EngineLimits, layout: CacheLayout, weights: Format, kv: Format) -> Shape:
     """The numbers that the kernels need of a config."""
     plan = LayerPlan.of(config)
     return Shape(
@@ -51,6 +51,10 @@ def make_shape(config: ModelConfig, limits: EngineLimits, weights: Format, kv: F
         max_context=limits.max_context,
         max_step_tokens=limits.max_step_tokens,
         caches=len(plan.cache_owners),
+        slots=layout.slots,
+        pages=layout.pages,
+        page_tokens=layout.page_tokens,
+        window_slack=layout.rewind,
         weights=weights,
         kv=kv,
         tied=config.tie_word_embeddings,

@@ -27,7 +27,7 @@ class KVBuffers:
         for group in CacheSpec.of(config).groups:
             # The operator insists on room for the window, however short the context.
             capacity = limits.max_context if group.window is None else group.window + group.window // _WINDOW_SLACK
-            shape = (limits.max_sequences, config.num_key_value_heads, capacity, config.head_dim)
+            shape = (limits.slots, config.num_key_value_heads, capacity, config.head_dim)
             shapes |= dict.fromkeys(group.caches, shape)
         # zeros: the operating system commits memory when it is first written
         self.arrays: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = [
@@ -39,6 +39,13 @@ class KVBuffers:
     def nbytes(self) -> int:
         """Bytes reserved."""
         return sum(k.nbytes + v.nbytes for k, v in self.arrays)
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Make row `target` what `source` is, which holds a sequence of `length` tokens."""
+        for pair in self.arrays:
+            for array in pair:
+                end = min(length, array.shape[2])
+                array[target, :, :end] = array[source, :, :end]
 
     def swap(self, rows: tuple[int, int], lengths: Sequence[int]) -> None:
         """Exchange two rows that hold sequences of these two lengths, copying no more than they fill."""

@@ -37,6 +37,10 @@ class Rows:
         """The slot in each row."""
         return tuple(self._slot_at)
 
+    def row_of(self, slot: int) -> int:
+        """The row that holds `slot`."""
+        return self._row_of[slot]
+
     def adjoin(self, slots: Collection[int]) -> Block:
         """Bring `slots` (distinct, at least one) side by side with the fewest swaps of one of them with another."""
         size = len(slots)

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from fulmen_backend_onnxruntime.kv_buffers import KVBuffers
 from fulmen_backend_onnxruntime.manifest import GRAPH_FILE, cache_names, read_manifest, same_plan
 from fulmen_backend_onnxruntime.rows import Block, Rows
-from fulmen_core.errors import CorruptArtefact
+from fulmen_core.errors import CapabilityError, CorruptArtefact
 from fulmen_core.model.config_file import load_config
 from fulmen_core.model.kv import CacheSpec
 from fulmen_core.model.layer_plan import LayerPlan
-from fulmen_core.runner import EngineLimits, SequenceStep
+from fulmen_core.runner import CacheLayout, EngineLimits, SequenceStep
 
 
 class OnnxRunner:
@@ -50,14 +50,38 @@ class OnnxRunner:
         self.limits = replace(limits, max_context=min(limits.max_context, config.max_position_embeddings))
         self.vocab_size = config.vocab_size
         self._session = _open_session(artefact / GRAPH_FILE, limits.threads)
+        self.layout = CacheLayout(limits.slots)
         self._kv = KVBuffers(config, self.limits)
-        self._rows = Rows(limits.max_sequences)
-        self._lengths = [0] * limits.max_sequences
+        self._rows = Rows(limits.slots)
+        self._lengths = [0] * limits.slots
         self._binding = lru_cache(maxsize=64)(self._bind_caches)
 
     def kv_bytes(self) -> int:
         """Bytes reserved for keys and values: those of `CacheSpec`, and the slack of the window caches."""
         return self._kv.nbytes
+
+    def copy_slot(self, source: int, target: int, tokens: int) -> None:  # noqa: ARG002 - a row is copied whole
+        """Make `target` hold what `source` holds, as far as its first `tokens` tokens."""
+        self._kv.copy(self._rows.row_of(source), self._rows.row_of(target), self._lengths[source])
+        self._lengths[target] = self._lengths[source]
+
+    def copy_page(self, source: int, target: int) -> None:  # noqa: ARG002 - there are none
+        """There are no pages.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError("this runner has no pages")
+
+    def hidden(self, batch: Sequence[SequenceStep]) -> NDArray[np.float32]:  # noqa: ARG002 - it cannot
+        """The artefact's graph ends in logits.
+
+        Raises:
+            CapabilityError: always.
+        """
+        raise CapabilityError(
+            "an ONNX artefact gives no hidden states", remedy="serve the checkpoint with --backend cpu"
+        )
 
     def release(self, slot: int) -> None:
         """Forget the sequence in `slot`. Idempotent."""
@@ -69,7 +93,13 @@ class OnnxRunner:
             vars(self).pop(name, None)
 
     def step(self, batch: Sequence[SequenceStep]) -> NDArray[np.float32]:
-        """Compute a mixed step: float32 logits [S, V] after the last token of each sequence, in the batch's order."""
+        """Compute a mixed step: float32 logits [S, V] after the last token of each sequence, in the batch's order.
+
+        Raises:
+            ValueError: results are wanted of more than the last token, which the graph does not give.
+        """
+        if any(step.wanted != 1 for step in batch):
+            raise ValueError("the graph gives the logits of the last token alone")
         place = {step.slot: index for index, step in enumerate(batch)}
         logits_SV = np.empty((len(batch), self.vocab_size), np.float32)
         for steps in _runs(batch):

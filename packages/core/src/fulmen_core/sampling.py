@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fulmen_core.errors import UserError
+from fulmen_core.token_constraint import TokenConstraint
 
 #: Top-p sorts this many of the likeliest tokens first, and the whole vocabulary only if they hold too little
 #: probability.
@@ -82,18 +83,32 @@ class Sampler:
         self._counts: Counter[int] = Counter()  # of the tokens drawn, kept if they are penalised
         self._random = np.random.default_rng(np.random.SeedSequence(entropy))
 
-    def sample(self, logits_V: NDArray[np.float32]) -> int:
-        """Return the chosen token id.
+    def sample(self, logits_V: NDArray[np.float32], constraint: TokenConstraint | None = None) -> int:
+        """Return the chosen token id: one that `constraint` allows now, as if the others had no probability.
 
         Raises:
-            UserError: the logits hold NaN, or no finite value at all: the weights are damaged or have diverged.
+            UserError: the logits hold NaN, or no finite value at all: the weights are damaged or have diverged; or
+                the constraint cannot go on.
         """
-        if not (self._penalises or self.params.logit_bias):
-            return self._choose(logits_V)
-        token = self._choose(self._adjusted(logits_V))
+        if self._penalises or self.params.logit_bias:
+            logits_V = self._adjusted(logits_V)
+        token = self._choose(logits_V) if constraint is None else self._choose_allowed(logits_V, constraint)
         if self._penalises:
             self._counts[token] += 1
         return token
+
+    def _choose_allowed(self, logits_V: NDArray[np.float32], constraint: TokenConstraint) -> int:
+        """Draw first and ask then: most draws are allowed, and one question is cheaper than the mask.
+
+        What is refused is drawn again among the allowed tokens, which leaves each the probability that it has among
+        them. Not so where top-k or top-p cut: there the mask comes first.
+        """
+        params = self.params
+        if params.temperature == 0 or (params.top_p == 1 and not params.top_k):
+            token = self._choose(logits_V)
+            if constraint.allows(token):
+                return token
+        return self._choose(np.where(constraint.allowed(len(logits_V)), logits_V, np.float32(-np.inf)))
 
     def _adjusted(self, logits_V: NDArray[np.float32]) -> NDArray[np.float32]:
         params, adjusted_V = self.params, logits_V.copy()
@@ -157,3 +172,24 @@ def _likeliest(weights_V: NDArray[np.float64], count: int) -> NDArray[np.intp]:
     else:
         ids = np.arange(len(weights_V))
     return ids[np.argsort(-weights_V[ids], kind="stable")]
+
+
+def sample_batch(
+    samplers: Sequence[Sampler],
+    logits_SV: NDArray[np.float32],
+    constraints: Sequence[TokenConstraint | None] | None = None,
+) -> list[int | UserError]:
+    """Draw for many sequences at once: what `Sampler.sample` gives for each alone, or the error that it raises.
+
+    Args:
+        samplers: one for each row, S.
+        logits_SV: float32 ``[S, V]``.
+        constraints: one for each row or None; None constrains none.
+    """
+    drawn: list[int | UserError] = []
+    for index, sampler in enumerate(samplers):
+        try:
+            drawn.append(sampler.sample(logits_SV[index], None if constraints is None else constraints[index]))
+        except UserError as error:
+            drawn.append(error)
+    return drawn

@@ -135,9 +135,23 @@ int fulmen_set_embedding(void* handle, const void* data, int format, int64_t byt
     });
 }
 
-int fulmen_step(void* handle, int count, const int32_t* slots, const int32_t* starts, const int32_t* counts, const int32_t* tokens,
-                float* logits) {
-    return guarded([&] { step(*static_cast<Handle*>(handle)->model, count, slots, starts, counts, tokens, logits); });
+// `table` is [5][count]: slots, starts, counts of tokens, of wanted results, of pages.
+int fulmen_step(void* handle, int count, const int32_t* table, const int32_t* tokens, const int32_t* pages, int hidden, float* results) {
+    return guarded([&] {
+        const int32_t* row = table;
+        StepTable t{count, row, row + count, row + 2 * count, row + 3 * count, row + 4 * count, tokens, pages};
+        step(*static_cast<Handle*>(handle)->model, t, hidden, results);
+    });
+}
+
+void fulmen_copy_slot(void* handle, int from, int to) {
+    for (const Cache& cache : static_cast<Handle*>(handle)->model->caches)
+        if (cache.window) cache.copy(from, to);
+}
+
+void fulmen_copy_page(void* handle, int from, int to) {
+    for (const Cache& cache : static_cast<Handle*>(handle)->model->caches)
+        if (!cache.window) cache.copy(from, to);
 }
 
 // out [rows][outputs] = x [rows][inputs] times weights [outputs][inputs], all floats, computed in `format` as a step does:
@@ -178,11 +192,11 @@ int64_t fulmen_product(int threads, int format, int rows, int outputs, int input
     return failed ? -1 : best;
 }
 
-// Fill a slot's caches with NaN, as an earlier user might have left them: for tests.
-void fulmen_poison(void* handle, int slot) {
+// Fill the rings of a slot, or a page, with NaN, as an earlier user might have left them: for tests.
+void fulmen_poison(void* handle, int slot, int page) {
     for (Cache& cache : static_cast<Handle*>(handle)->model->caches)
         for (int head = 0; head < cache.kv_heads; head++) {
-            const HeadCache at = cache.head(slot, head);
+            const HeadCache at = cache.head(cache.window ? slot : page, head);
             std::memset(at.k, 0xff, cache.head_bytes());
             std::memset(at.v, 0xff, cache.head_bytes());
             if (cache.format != Format::I8) continue;

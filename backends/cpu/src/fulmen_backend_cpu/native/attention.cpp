@@ -17,7 +17,15 @@ int splits_of(const Layer& layer, const Sequence& s) {
     return (s.start + 1 + SPLIT - 1) / SPLIT;
 }
 
-bool overtakes(const Cache& cache, const Sequence& s) { return cache.window && s.count > 1 && s.start + s.count > cache.capacity; }
+bool overtakes(const Cache& cache, const Sequence& s) {
+    return cache.window && s.count > cache.capacity - cache.window + 1 && s.start + s.count > cache.capacity;
+}
+
+// The ring or page that holds `position`, and its place there.
+HeadCache holder(const Cache& cache, const Sequence& s, int kv_head, int position) {
+    return cache.head(cache.window ? s.slot : s.pages[position / cache.capacity], kv_head);
+}
+int place_of(const Cache& cache, int position) { return position % cache.capacity; }
 
 // Give chunks that need it their place in the chunk cache, and zero the blocks of values that are begun but not filled.
 void prepare_caches(Model& m, const Cache& cache) {
@@ -35,9 +43,10 @@ void prepare_caches(Model& m, const Cache& cache) {
             base = (last / BLOCK + 1) * BLOCK;
         }
         // Of a chunk that fills the ring, the last block's end is never written but read.
-        const int block = (std::min(end, cache.capacity) - 1) / BLOCK * BLOCK;
+        const int block = ((cache.window ? std::min(end, cache.capacity) : end) - 1) / BLOCK * BLOCK;
         if (block >= s.start)
-            for (int head = 0; head < m.shape.kv_heads; head++) cache.clear_values(cache.head(s.slot, head), block);
+            for (int head = 0; head < m.shape.kv_heads; head++)
+                cache.clear_values(holder(cache, s, head, block), place_of(cache, block));
     }
 }
 
@@ -101,7 +110,7 @@ void place_token(Model& m, const Layer& layer, const Cache& cache, int row, cons
         if (apart)
             m.chunk.put(m.chunk.head(0, head), s.chunk_base + row - s.row, padded[0], padded[1]);
         else
-            cache.put(cache.head(s.slot, head), position % cache.capacity, padded[0], padded[1]);
+            cache.put(holder(cache, s, head, position), place_of(cache, position), padded[0], padded[1]);
     }
 }
 
@@ -114,7 +123,7 @@ void enter_ring(Model& m, const Cache& cache, int row, const Sequence& s) {
     for (int head = 0; head < m.shape.kv_heads; head++) {
         std::memcpy(padded[0], k + head * h, sizeof(float) * h);
         std::memcpy(padded[1], k + m.kv_width + head * h, sizeof(float) * h);
-        cache.put(cache.head(s.slot, head), position % cache.capacity, padded[0], padded[1]);
+        cache.put(holder(cache, s, head, position), place_of(cache, position), padded[0], padded[1]);
     }
 }
 
@@ -129,24 +138,25 @@ void attend(Model& m, const Cache& cache, const AttentionTask& task, int tokens,
     q.data = m.queries + ((size_t)task.kv_head * tokens + s.row + task.first) * g * m.hp * element_bytes(q.format);
     attention.begin(q.rows);
 
-    const HeadCache head = cache.head(s.slot, task.kv_head);
     const int end = s.start + s.count, capacity = cache.capacity;
-    auto ring = [&](int from, int to) {  // positions; at most `capacity` of them
-        if (from >= to) return;
-        const int first = from % capacity, length = std::min(to - from, capacity - first);
-        attention.attend(cache, q, {head, first, first + length, from});
-        if (from + length < to) attention.attend(cache, q, {head, 0, to - from - length, from + length});
+    auto cached = [&](int from, int to) {  // positions; of a ring at most `capacity`
+        while (from < to) {
+            const int first = place_of(cache, from), next = std::min(to, from + capacity - first);
+            const HeadCache after = next < to ? holder(cache, s, task.kv_head, next) : HeadCache{};
+            attention.attend(cache, q, {holder(cache, s, task.kv_head, from), first, first + next - from, from}, after);
+            from = next;
+        }
     };
     if (s.chunk_base >= 0) {
-        ring(std::max(0, s.start - cache.window + 1), s.start);
+        cached(std::max(0, s.start - cache.window + 1), s.start);
         Cache chunk = m.chunk;
         chunk.window = cache.window;
-        attention.attend(chunk, q, {m.chunk.head(0, task.kv_head), s.chunk_base, s.chunk_base + s.count, s.start});
+        attention.attend(chunk, q, {m.chunk.head(0, task.kv_head), s.chunk_base, s.chunk_base + s.count, s.start}, {});
     } else if (task.splits > 1) {
         const int from = task.split * SPLIT;
-        attention.attend(cache, q, {head, from, std::min(end, from + SPLIT), from});
+        cached(from, std::min(end, from + SPLIT));
     } else {
-        ring(std::max(0, end - capacity), end);
+        cached(cache.window ? std::max(0, end - capacity) : 0, end);
     }
 
     for (int r = 0; r < q.rows; r++) {

@@ -48,7 +48,8 @@ class Attention {
         std::fill(total_.begin(), total_.begin() + rows, 0.0f);
     }
 
-    void attend(const Cache& cache, const Queries& q, const Segment& segment) {
+    // `after`: where the next segment lies, to be fetched ahead; nothing if unknown.
+    void attend(const Cache& cache, const Queries& q, const Segment& segment, const HeadCache& after) {
         const int tokens = (q.rows + q.heads - 1) / q.heads;
         const int shift = segment.first - segment.position;  // place = position + shift
         int first = segment.first, last = segment.last;
@@ -56,7 +57,7 @@ class Attention {
         last = std::min(last, q.position + tokens + shift);
         for (int begin = first / BLOCK * BLOCK; begin < last;) {
             const int end = std::min(begin / KEYS * KEYS + KEYS, round_up(last, BLOCK));
-            block(cache, q, segment, begin, end - begin, shift);
+            block(cache, q, segment, begin, end - begin, shift, end < last ? segment.head : after, end < last ? end : 0);
             begin = end;
         }
     }
@@ -66,7 +67,8 @@ class Attention {
     float total(int row) const { return total_[row]; }
 
   private:
-    void block(const Cache& cache, const Queries& q, const Segment& segment, int begin, int keys, int shift) {
+    void block(const Cache& cache, const Queries& q, const Segment& segment, int begin, int keys, int shift, const HeadCache& next,
+               int next_begin) {
         const uint8_t *k, *v;
         if (cache.format == Format::I8) {
             cache.expand(segment.head, begin, keys, keys_.data(), values_.data());
@@ -86,9 +88,9 @@ class Attention {
         score.row_bytes = (size_t)width_ * element_bytes(rows_format_);
         score.out = scores_.data();
         score.stride = KEYS;
-        const size_t size = (size_t)keys * width_ * bytes;  // of these keys, and of these values
-        const bool streams = q.rows <= MAX_ROWS && cache.format != Format::I8;
-        if (streams) score.ahead = k + size;
+        const bool streams = q.rows <= MAX_ROWS && cache.format != Format::I8 && next.k;
+        const size_t next_at = (size_t)next_begin * width_ * bytes;
+        if (streams) score.ahead = next.k + next_at;
         product<false>(score, q.rows, keys / LANES);
 
         for (int r = 0; r < q.rows; r++) {
@@ -108,7 +110,7 @@ class Attention {
         mix.row_bytes = (size_t)KEYS * element_bytes(rows_format_);
         mix.out = out_.data();
         mix.stride = width_;
-        if (streams) mix.ahead = v + size;
+        if (streams) mix.ahead = next.v + next_at;
         product<true>(mix, q.rows, width_ / LANES);
     }
 

@@ -1,4 +1,4 @@
-// Keys and values of all slots. Keys lie as panels of 16 tokens over the head's width, values in blocks of 32 tokens as
+// Keys and values: a ring for each slot of a window cache, pages of a full cache. Keys lie as panels of 16 tokens over the head's width, values in blocks of 32 tokens as
 // panels of 16 elements over the tokens: both are then weights of a product, `scores = Q K` and `out = P V`.
 //
 // Legend: h head width, hp h rounded up to 16.
@@ -10,7 +10,7 @@ namespace fulmen {
 
 constexpr int BLOCK = 32;  // tokens of a block of values; capacities are rounded up to it
 
-// Where one kv head of one sequence lies.
+// Where one kv head of one ring or page lies.
 struct HeadCache {
     uint8_t *k, *v;
     float *k_scales, *v_scales;  // int8: one for each token
@@ -19,7 +19,7 @@ struct HeadCache {
 struct Cache {
     Format format = Format::F32;
     int window = 0;  // 0: full
-    int capacity = 0, padded = 0, kv_heads = 0, width = 0;  // tokens, tokens, -, hp
+    int capacity = 0, padded = 0, kv_heads = 0, width = 0;  // tokens of a ring or page, tokens, -, hp
     uint8_t *k = nullptr, *v = nullptr;
     float *k_scales = nullptr, *v_scales = nullptr;
 
@@ -28,11 +28,21 @@ struct Cache {
     size_t head_elements() const { return (size_t)padded * width; }
     size_t head_bytes() const { return head_elements() * element_bytes(format); }
 
-    HeadCache head(int slot, int kv_head) const {
-        const size_t i = (size_t)slot * kv_heads + kv_head;
+    HeadCache head(int ring_or_page, int kv_head) const {
+        const size_t i = (size_t)ring_or_page * kv_heads + kv_head;
         const bool scaled = format == Format::I8;
         return {k + i * head_bytes(), v + i * head_bytes(), scaled ? k_scales + i * padded : nullptr,
                 scaled ? v_scales + i * padded : nullptr};
+    }
+
+    // Make ring or page `to` what `from` is.
+    void copy(int from, int to) const {
+        const size_t a = (size_t)from * kv_heads, b = (size_t)to * kv_heads, bytes = kv_heads * head_bytes();
+        std::memcpy(k + b * head_bytes(), k + a * head_bytes(), bytes);
+        std::memcpy(v + b * head_bytes(), v + a * head_bytes(), bytes);
+        if (format != Format::I8) return;
+        std::memcpy(k_scales + b * padded, k_scales + a * padded, sizeof(float) * kv_heads * padded);
+        std::memcpy(v_scales + b * padded, v_scales + a * padded, sizeof(float) * kv_heads * padded);
     }
 
     // Write one token's key and value ([hp], zero beyond h) at place `index`.

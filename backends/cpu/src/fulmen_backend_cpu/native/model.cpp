@@ -38,12 +38,12 @@ Model::Model(const Shape& s, const LayerShape* layer_shapes, std::shared_ptr<Poo
         Cache& cache = caches[l.cache];
         cache.format = s.kv;
         cache.window = l.window;
-        cache.capacity = l.window ? std::min(s.max_context, l.window) : s.max_context;
+        cache.capacity = l.window ? std::min(s.max_context, l.window + s.window_slack) : s.page_tokens;
         cache.padded = round_up(cache.capacity, BLOCK);
         cache.kv_heads = s.kv_heads;
         cache.width = hp;
         rings = rings || l.window;
-        const size_t heads = (size_t)s.max_sequences * s.kv_heads;
+        const size_t heads = (size_t)(l.window ? s.slots : s.pages) * s.kv_heads;
         cache.k = memory.take(heads * cache.head_bytes());
         cache.v = memory.take(heads * cache.head_bytes());
         kv_bytes += 2 * heads * cache.head_bytes();
@@ -98,6 +98,7 @@ Model::Model(const Shape& s, const LayerShape* layer_shapes, std::shared_ptr<Poo
     }
     hidden_floats = format == Format::I8 ? memory.array<float>(widest) : nullptr;
     sequence_of_row.resize(n);
+    wanted_rows.reserve(n);
     sequences.reserve(s.max_sequences);
     for (int t = 0; t < pool->threads(); t++)
         attention.push_back(std::make_unique<Attention>(std::max(QUERY_ROWS, group_heads), hp, s.kv));

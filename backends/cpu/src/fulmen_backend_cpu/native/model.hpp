@@ -21,6 +21,7 @@ struct Shape {
     int32_t vocab, width, layers, heads, kv_heads, head_dim;
     int32_t experts, experts_per_token, expert_width;
     int32_t max_sequences, max_context, max_step_tokens, caches;
+    int32_t slots, pages, page_tokens, window_slack;
     Format weights, kv;
     int32_t tied, qk_norm_whole, attention_gate, sigmoid_router, normalise_weights;
     float eps, router_scale, embedding_scale, clip_qkv;  // clip_qkv 0: none
@@ -95,6 +96,7 @@ struct Layer {
 struct Sequence {
     int slot, start, count, row;  // row: of its first token among the step's
     int chunk_base;               // place of token `start` in the chunk cache, -1 if the sequence does not use it
+    const int32_t* pages;         // of the full caches, one for each `page_tokens` positions
 };
 
 struct AttentionTask {
@@ -130,7 +132,7 @@ struct Model {
     uint8_t* queries;  // [K][N * H/K][hp]
     std::vector<Sequence> sequences;
     std::vector<AttentionTask> attention_tasks;
-    std::vector<int32_t> sequence_of_row, chosen, row_of_pair, token_of_row, expert_begin;
+    std::vector<int32_t> sequence_of_row, wanted_rows, chosen, row_of_pair, token_of_row, expert_begin;
     std::vector<float> chosen_weights, weight_of_row;
     int max_splits;
 
@@ -139,8 +141,15 @@ struct Model {
 
 constexpr int SPLIT = 1024;  // keys of a task when one token attends: fixed, so that results do not depend on threads
 
-void step(Model& m, int count, const int32_t* slots, const int32_t* starts, const int32_t* counts, const int32_t* tokens,
-          float* logits);
+// What the caller asks of a step, one entry for each sequence; tokens and page tables lie one after another.
+struct StepTable {
+    int count;
+    const int32_t *slots, *starts, *counts, *wanted, *page_counts;
+    const int32_t *tokens, *pages;
+};
+
+// Results of the wanted tokens, in order: logits [.., V], or final hidden states [.., D] if `hidden`.
+void step(Model& m, const StepTable& table, bool hidden, float* results);
 
 // The parts of a step, each over the step's rows (N) or sequences.
 void attention_phase(Model& m, const Layer& layer, int tokens);

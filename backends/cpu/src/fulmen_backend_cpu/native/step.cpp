@@ -1,4 +1,4 @@
-// One step over all sequences: embedding, layers, and the head for each sequence's last token.
+// One step over all sequences: embedding, layers, and the head for the tokens whose logits are wanted.
 #include "model.hpp"
 
 namespace fulmen {
@@ -33,14 +33,18 @@ void norm_into(Model& m, const Rows& rows, int from, const float* weight, int to
 
 }  // namespace
 
-void step(Model& m, int count, const int32_t* slots, const int32_t* starts, const int32_t* counts, const int32_t* tokens,
-          float* logits) {
+void step(Model& m, const StepTable& table, bool hidden, float* results) {
     m.sequences.clear();
+    m.wanted_rows.clear();
     int rows = 0;
-    for (int i = 0; i < count; i++) {
-        m.sequences.push_back({slots[i], starts[i], counts[i], rows, -1});
-        for (int t = 0; t < counts[i]; t++) m.sequence_of_row[rows + t] = i;
-        rows += counts[i];
+    const int32_t* pages = table.pages;
+    for (int i = 0; i < table.count; i++) {
+        const int tokens = table.counts[i];
+        m.sequences.push_back({table.slots[i], table.starts[i], tokens, rows, -1, pages});
+        for (int t = 0; t < tokens; t++) m.sequence_of_row[rows + t] = i;
+        rows += tokens;
+        for (int t = table.wanted[i]; t > 0; t--) m.wanted_rows.push_back(rows - t);
+        pages += table.page_counts[i];
     }
     Rows normed = m.normed;
     normed.format = rows_format(m, rows);
@@ -50,7 +54,7 @@ void step(Model& m, int count, const int32_t* slots, const int32_t* starts, cons
             if (before)
                 add(m, r, before->ffn_post_norm);
             else
-                embed(m, tokens[r], m.x + (size_t)r * m.shape.width);
+                embed(m, table.tokens[r], m.x + (size_t)r * m.shape.width);
             norm_into(m, normed, r, layer.attention_norm, r);
         });
         attention_phase(m, layer, rows);
@@ -61,12 +65,15 @@ void step(Model& m, int count, const int32_t* slots, const int32_t* starts, cons
         feed_forward_phase(m, layer, rows);
         before = &layer;
     }
-    for_rows(m, count, [&](int i, int) {
-        const int last = m.sequences[i].row + m.sequences[i].count - 1;
-        add(m, last, before->ffn_post_norm);
-        norm_into(m, normed, last, m.norm, i);
+    const int wanted = (int)m.wanted_rows.size();
+    for_rows(m, wanted, [&](int i, int) {
+        add(m, m.wanted_rows[i], before->ffn_post_norm);
+        norm_into(m, normed, m.wanted_rows[i], m.norm, i);
     });
-    product_to_floats(*m.pool, m.head, normed, count, logits, m.shape.vocab);
+    if (!hidden) return product_to_floats(*m.pool, m.head, normed, wanted, results, m.shape.vocab);
+    const int width = m.shape.width;
+    for (int i = 0; i < wanted; i++)
+        std::memcpy(results + (size_t)i * width, m.normed_floats + (size_t)i * normed.padded_inputs, sizeof(float) * width);
 }
 
 }  // namespace fulmen

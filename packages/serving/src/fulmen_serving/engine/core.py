@@ -11,8 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fulmen_core.errors import UserError
+from fulmen_core.log_probabilities import TokenLogProbabilities, log_probabilities
 from fulmen_core.runner import Runner, SequenceStep
+from fulmen_core.sampling import sample_batch
+from fulmen_core.token_constraint import OpenConstraint
 from fulmen_serving.engine.scheduler import check_limits, divide_budget
 from fulmen_serving.engine.sequence import GenerationRequest, SequenceState
 from fulmen_serving.engine.slots import SlotPool
@@ -22,14 +28,15 @@ from fulmen_serving.engine.slots import SlotPool
 class TokenEvent:
     """A request got a token, or ended, or both.
 
-    ``end`` is None while it goes on; "stop": `token` is a stop id; "length": `token` is the last one allowed;
-    "error": there is no token, and `message` says what went wrong.
+    ``end`` is None while it goes on; "stop": `token` is a stop id, or completes what the grammar asks for; "length":
+    `token` is the last one allowed; "error": there is no token, and `message` says what went wrong.
     """
 
     request_id: str
     token: int | None
     end: Literal["stop", "length", "error"] | None = None
     message: str = ""
+    logprobs: TokenLogProbabilities | None = None  # if the request asks for them
 
 
 @dataclass(slots=True)
@@ -48,10 +55,12 @@ class EngineCore:
 
     Args:
         runner: a loaded model. The core releases slots in it but does not close it.
+        open_constraint: reads the grammars of requests; None if none has one.
     """
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: Runner, open_constraint: OpenConstraint | None = None) -> None:
         check_limits(runner.limits)
+        self._open_constraint = open_constraint
         self.runner = runner
         self.slots = SlotPool(runner.limits.max_sequences)
         self.waiting: deque[SequenceState] = deque()
@@ -64,7 +73,10 @@ class EngineCore:
 
     def add(self, request: GenerationRequest) -> SequenceState:
         """Queue a request whose prompt and answer fit the context; return where it stands from now on."""
-        state = SequenceState(request)
+        if request.grammar and self._open_constraint is None:
+            raise ValueError(f"request {request.request_id} has a grammar, and this engine reads none")
+        constraint = self._open_constraint(request.grammar) if self._open_constraint and request.grammar else None
+        state = SequenceState(request, constraint)
         self.waiting.append(state)
         return state
 
@@ -97,17 +109,20 @@ class EngineCore:
             return outcome
         finally:
             outcome.model_seconds = time.perf_counter() - begun
-        for (state, count), logits_V in zip(planned, logits_SV, strict=True):
+        for state, count in planned:
             state.computed += count
             outcome.computed_tokens += count
-            if state.gap:
-                continue  # the prompt goes on: these logits predict a token that is known
-            try:
-                token = state.sampler.sample(logits_V)
-            except UserError as error:
-                self._fail(state, str(error), outcome)
-                continue
-            self._commit(state, token, outcome)
+        # where a prompt goes on, the logits predict a token that is known
+        ready = [row for row, (state, _) in enumerate(planned) if not state.gap]
+        states = [planned[row][0] for row in ready]
+        if len(ready) < len(planned):
+            logits_SV = logits_SV[ready]
+        tokens = sample_batch([s.sampler for s in states], logits_SV, [s.constraint for s in states])
+        for state, token, logits_V in zip(states, tokens, logits_SV, strict=True):
+            if isinstance(token, UserError):
+                self._fail(state, str(token), outcome)
+            else:
+                self._commit(state, token, logits_V, outcome)
         return outcome
 
     def _admit(self) -> list[SequenceState]:
@@ -119,15 +134,18 @@ class EngineCore:
             admitted.append(state)
         return admitted
 
-    def _commit(self, state: SequenceState, token: int, outcome: StepOutcome) -> None:
+    def _commit(self, state: SequenceState, token: int, logits_V: NDArray[np.float32], outcome: StepOutcome) -> None:
         state.known.append(token)
-        request = state.request
+        request, constraint = state.request, state.constraint
+        if constraint is not None:
+            constraint.accept(token)
         end: Literal["stop", "length"] | None = None
-        if token in request.stop_ids:
+        if token in request.stop_ids or (constraint is not None and constraint.finished):
             end = "stop"
         elif state.generated >= request.params.max_tokens:
             end = "length"
-        outcome.events.append(TokenEvent(request.request_id, token, end))
+        logprobs = None if request.logprobs is None else log_probabilities(logits_V, token, request.logprobs)
+        outcome.events.append(TokenEvent(request.request_id, token, end, logprobs=logprobs))
         if end:
             outcome.ended.append(state)
             self._free(state)

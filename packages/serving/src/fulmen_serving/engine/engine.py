@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from fulmen_core.guard import Finding
 from fulmen_core.runner import Runner
+from fulmen_core.token_constraint import OpenConstraint
 from fulmen_serving.engine.admission import Admission, AdmissionLimits
 from fulmen_serving.engine.answer_text import AnswerText, Delivery, EndReason
 from fulmen_serving.engine.core import EngineCore, StepOutcome, TokenEvent
@@ -97,10 +98,17 @@ class Engine:
         runner: a loaded model; the engine closes it.
         limits: how much may wait.
         metrics: where to count.
+        open_constraint: reads the grammars of requests; None if none has one.
     """
 
-    def __init__(self, runner: Runner, limits: AdmissionLimits, metrics: ServingMetrics) -> None:
-        self.core = EngineCore(runner)
+    def __init__(
+        self,
+        runner: Runner,
+        limits: AdmissionLimits,
+        metrics: ServingMetrics,
+        open_constraint: OpenConstraint | None = None,
+    ) -> None:
+        self.core = EngineCore(runner, open_constraint)
         self.admission = Admission(limits, runner.limits)
         self.metrics = metrics
         self.fault = ""  # why the model thread died
@@ -258,7 +266,8 @@ class Engine:
         if job.tokens == 1:
             job.first_token = time.perf_counter()
             self.metrics.first_token_seconds.observe(job.first_token - job.submitted)
-        delivery = Delivery("") if event.end == "stop" else job.text.push(event.token)
+        silent = event.token in job.request.stop_ids
+        delivery = Delivery("") if silent else job.text.push(event.token)
         if delivery.end is None and (event.end == "stop" or event.end == "length"):
             rest = job.text.finish(event.end)
             delivery = Delivery(delivery.text + rest.text, rest.end)
