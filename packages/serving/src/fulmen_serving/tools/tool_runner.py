@@ -13,7 +13,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,9 +117,9 @@ class ToolRunner:
 
 def _called(tool: ServerTool, arguments: Mapping[str, Any], context: ToolContext) -> ToolOutcome:
     """What the tool gives, checked; on the call's thread."""
-    result: object
+    call: Callable[..., object] = tool.call  # a plugin may not keep the contract
     try:
-        result = tool.call(arguments, context)
+        result = call(arguments, context)
     except ToolError as error:
         return _error(" ".join(str(error).split()) or "the tool failed")
     except BaseException:  # SystemExit too: a tool must not end more than its own call
