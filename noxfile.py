@@ -152,6 +152,20 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+def ray(session: nox.Session) -> None:
+    """Two replicas on a Ray of this machine: routed by prefix, killed, replaced."""
+    install_workspace(session, "test.txt", "ray.txt")
+    session.run("pytest", "plugins/serving-ray", *session.posargs)
+
+
+@nox.session
+def deploy(session: nox.Session) -> None:
+    """Lint examples/deploy: container file, systemd unit, Helm chart, alerts; each tool that this machine has."""
+    install_workspace(session, "deploy.txt")
+    session.run("python", "tests/deploy/check.py")
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation with warnings as errors."""
     prepare(session)

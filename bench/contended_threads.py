@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from inference.watchdog import Watchdog
+
 #: Environments to compare: GNU OpenMP spins ~300,000 rounds by default before a waiting thread sleeps.
 WAITING = {
     "default": {},
@@ -107,13 +109,16 @@ def neighbour(present: bool) -> Iterator[None]:
         return
     core = min(os.sched_getaffinity(0))
     code = f"import os\nos.sched_setaffinity(0, {{{core}}})\nwhile True: pass"
-    busy = subprocess.Popen([sys.executable, "-c", code])
+    watchdog = Watchdog()
+    busy = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    watchdog.guard(busy.pid)
     try:
         time.sleep(0.3)
         yield
     finally:
         busy.kill()
         busy.wait()
+        watchdog.dismiss()
 
 
 def measure(kind: str, threads: int, waiting: str, beside: bool, args: argparse.Namespace) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -60,22 +61,45 @@ def test_a_server_that_ends_is_one_sentence(tmp_path: Path) -> None:
         server.wait_ready(30)
 
 
-def test_ctrl_c_ends_the_server_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda sign: sign.name)
+def test_the_server_and_its_children_die_with_the_driver_however_it_dies(tmp_path: Path, sign: signal.Signals) -> None:
+    server = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+    log = tmp_path / "log"
     code = f"""
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 sys.path.insert(0, {str(BENCH)!r})
 from pathlib import Path
 from serving.server_process import ServerProcess
-command = [sys.executable, "-c", "import time; time.sleep(60)"]
-with ServerProcess(command, 1, {CORES!r}, Path({str(tmp_path / "log")!r}), {{}}) as server:
-    print(server._process.pid, flush=True)
+log = Path({str(log)!r})
+with ServerProcess([sys.executable, "-c", {server!r}], 1, {CORES!r}, log, {{}}) as server:
+    while not log.read_text():
+        time.sleep(0.01)
+    print(server._process.pid, server._process._watchdog._process.pid, flush=True)
     time.sleep(60)
 """
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as driver:
         assert driver.stdout is not None
-        pid = int(driver.stdout.readline())
-        driver.send_signal(signal.SIGINT)
+        group, watchdog = map(int, driver.stdout.readline().split())
+        child = int(log.read_text())
+        assert os.getpgid(child) == group
+        driver.send_signal(sign)
         driver.wait(30)
-    with pytest.raises(ProcessLookupError):
-        os.killpg(pid, 0)
+    deadline = time.monotonic() + 10
+    while any(runs(pid) for pid in (group, child, watchdog)):
+        assert time.monotonic() < deadline, "a process outlived its driver"
+        time.sleep(0.02)
+
+
+def runs(pid: int) -> bool:
+    """Whether the process is there and no zombie that nobody has waited for yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

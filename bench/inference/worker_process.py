@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import selectors
@@ -12,7 +11,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from inference.pinned_process import start_pinned
+from inference.pinned_process import PinnedProcess
 
 _WORKERS = Path(__file__).parent.parent / "workers"
 
@@ -29,7 +28,7 @@ class Worker:
 
     def __init__(self, name: str, python: Path, cores: Collection[int], log: Path) -> None:
         self.log = log
-        self._process = start_pinned([str(python), str(_WORKERS / f"{name}_cpu.py")], cores, log, answers=True)
+        self._process = PinnedProcess([str(python), str(_WORKERS / f"{name}_cpu.py")], cores, log, answers=True)
 
     def __enter__(self) -> Self:
         return self
@@ -74,10 +73,4 @@ class Worker:
 
     def close(self) -> None:
         """End the worker and whatever it started. Idempotent."""
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    pipe.close()
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        self._process.end()

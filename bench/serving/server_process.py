@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import socket
-import subprocess
 import time
 import urllib.request
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-from inference.pinned_process import start_pinned
+from inference.pinned_process import PinnedProcess
 
 
 class ServerError(Exception):
@@ -28,7 +25,7 @@ def free_port() -> int:
 
 
 class ServerProcess:
-    """Runs `command`; a context manager that leaves no process behind, also on Ctrl-C.
+    """Runs `command`; a context manager that leaves no process behind, on Ctrl-C and SIGKILL neither.
 
     Its output goes to `log`.
     """
@@ -37,7 +34,7 @@ class ServerProcess:
         self, command: Sequence[str], port: int, cores: Collection[int], log: Path, environment: Mapping[str, str]
     ) -> None:
         self.url, self.log = f"http://127.0.0.1:{port}", log
-        self._process = start_pinned(command, cores, log, environment=environment)
+        self._process = PinnedProcess(command, cores, log, environment=environment)
 
     def __enter__(self) -> Self:
         return self
@@ -65,8 +62,4 @@ class ServerProcess:
 
     def close(self) -> None:
         """End the server and whatever it started: asked first, then made to. Idempotent."""
-        for sign, patience in ((signal.SIGTERM, 10.0), (signal.SIGKILL, None)):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, sign)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(patience)
+        self._process.end(10.0)

@@ -127,3 +127,37 @@ def test_logits_that_are_not_finite_are_refused(bad: float, temperature: float) 
 def test_values_out_of_range_are_refused_in_a_sentence(values: dict[str, object]) -> None:
     with pytest.raises(UserError):
         SamplingParams(**values)  # type: ignore[arg-type]
+
+
+class Even:
+    """A constraint that refuses every second token, so that many are drawn twice."""
+
+    finished = False
+
+    def allows(self, token: int) -> bool:
+        return token % 2 == 0
+
+    def allowed(self, vocab_size: int) -> np.ndarray:
+        return np.arange(vocab_size) % 2 == 0
+
+    def accept(self, token: int) -> None:
+        pass
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    seeds,
+    st.integers(0, 12),
+    st.sampled_from([{}, {"top_p": 0.8}, {"top_k": 5}, {"temperature": 0.0}]),
+    st.sampled_from([None, Even()]),
+)
+def test_a_sampler_that_resumes_after_some_tokens_draws_as_if_never_interrupted(
+    seed: int, done: int, options: dict[str, float], constraint: Even | None
+) -> None:
+    params = SamplingParams(presence_penalty=0.7, frequency_penalty=0.4, **options)  # type: ignore[arg-type]
+    rows = [random_logits(seed + place, 40) for place in range(20)]
+    whole = Sampler(params, (seed, 0))
+    tokens = [whole.sample(row, constraint) for row in rows]
+    resumed = Sampler(params, (seed, 0))
+    resumed.resume(tokens[:done])
+    assert [resumed.sample(row, constraint) for row in rows[done:]] == tokens[done:]

@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,38 +21,59 @@ from numpy.typing import NDArray
 
 from fulmen_core.guard import Finding, InputVerdict, OutputChunk
 from fulmen_core.model.kv import CacheGroup, CacheSpec
-from fulmen_core.runner import EngineLimits, SequenceStep
+from fulmen_core.runner import CacheLayout, EngineLimits, SequenceStep
 from fulmen_core.tokenizer import ByteLevelTokenizer, Tokenizer
 from fulmen_serving.api.app import make_app
 from fulmen_serving.engine.admission import AdmissionLimits
 from fulmen_serving.engine.engine import Engine
 from fulmen_serving.engine.invariants import broken_invariants
+from fulmen_serving.engine.model_thread import ModelThread
 from fulmen_serving.metrics import ServingMetrics
 from fulmen_serving.server import DrainingServer, bind, url_of
 from fulmen_serving.service import ChatService, ServedModel
 
 
 class PrefixRunner:
-    """A model whose next-token logits are a pure function of the whole prefix, so that any mix-up of slots shows.
+    """A model whose next-token logits are a pure function of the whole prefix, so that any mix-up of caches shows.
 
-    It keeps the tokens of each slot and raises if a step does not continue them, if a slot is begun again without
-    having been released, or if a step exceeds the limits.
+    It has a memory like a real one: pages, and for each slot a ring of its last tokens. It computes from what it reads
+    there, and raises if a window has lost what it needs, or if a step exceeds the limits.
     """
 
-    def __init__(self, limits: EngineLimits, vocab_size: int = 40, *, seconds: float = 0.0) -> None:
-        self.cache = CacheSpec((CacheGroup(None, (0,)),), 2)
+    def __init__(
+        self,
+        limits: EngineLimits,
+        vocab_size: int = 40,
+        *,
+        seconds: float = 0.0,
+        window: int | None = None,
+        page_tokens: int = 0,
+        depends_on: int | None = None,
+    ) -> None:
+        windows = [CacheGroup(window, (1,))] if window is not None else []
+        self.cache = CacheSpec((CacheGroup(None, (0,)), *windows), 2)
         self.limits = limits
+        rewind = limits.max_context if window is None else limits.draft_tokens
+        layout = CacheLayout(limits.slots, page_tokens, rewind=rewind, batch_invariant=True)
+        pages = layout.pages_for(limits.kv_tokens) or limits.max_sequences * layout.pages_for(limits.max_context)
+        self.layout = replace(layout, pages=max(pages, layout.pages_for(limits.max_context)))
         self.vocab_size = vocab_size
         self.seconds = seconds  # time of a step, so that clients can act in the middle of an answer
-        self.slots: dict[int, list[int]] = {}
+        self.depends_on = depends_on  # how many of the last tokens the logits depend on; None: all
+        self.window = window or limits.max_context
+        self.rings: dict[int, dict[int, tuple[int, int]]] = {}  # by slot and place: position and token
+        self.pages: dict[tuple[int, int], int] = {}  # by page, or by slot if there are none, and place: token
+        self.slots: dict[int, int] = {}  # tokens that a slot was fed, until it is released
         self.steps = 0
+        self.chunks: list[tuple[int, int]] = []  # of all steps: start and length
         self.closed = False
         self.fail_on: Callable[[Sequence[SequenceStep]], bool] = lambda batch: False
         self.gate = threading.Event()  # cleared: steps wait
         self.gate.set()
 
     def logits(self, prefix: Sequence[int]) -> NDArray[np.float32]:
-        seed = hashlib.blake2b(np.asarray(prefix, np.int64).tobytes(), digest_size=8).digest()
+        last = prefix[-self.depends_on :] if self.depends_on else prefix
+        seed = hashlib.blake2b(np.asarray(last, np.int64).tobytes(), digest_size=8).digest()
         return np.random.default_rng(list(seed)).standard_normal(self.vocab_size, np.float32) * 2
 
     def step(self, batch: Sequence[SequenceStep]) -> NDArray[np.float32]:
@@ -60,23 +82,55 @@ class PrefixRunner:
         if self.seconds:
             time.sleep(self.seconds)
         self.steps += 1
+        return np.stack([self.logits(prefix) for prefix in self._prefixes(batch)])
+
+    def hidden(self, batch: Sequence[SequenceStep]) -> NDArray[np.float32]:
+        return np.stack([self.logits(prefix)[:8] for prefix in self._prefixes(batch)])
+
+    def _prefixes(self, batch: Sequence[SequenceStep]) -> list[list[int]]:
+        """Write what the steps bring, then read what each wanted result depends on."""
         slots = [share.slot for share in batch]
         assert batch
         assert len(set(slots)) == len(slots) <= self.limits.max_sequences
         assert sum(len(share.token_ids) for share in batch) <= self.limits.max_step_tokens
         if self.fail_on(batch):
             raise RuntimeError("out of memory")
-        rows = []
         for share in batch:
             assert len(share.token_ids) > 0
-            assert 0 <= share.slot < self.limits.max_sequences
-            tokens = self.slots.setdefault(share.slot, [])
-            if share.start != len(tokens):
-                raise ValueError(f"slot {share.slot} holds {len(tokens)} tokens and was fed from {share.start}")
-            tokens.extend(share.token_ids)
-            assert len(tokens) <= self.limits.max_context
-            rows.append(self.logits(tokens))
-        return np.stack(rows)
+            assert 0 <= share.slot < self.layout.slots
+            assert share.start + len(share.token_ids) <= self.limits.max_context
+            self.chunks.append((share.start, len(share.token_ids)))
+            self.slots[share.slot] = share.start + len(share.token_ids)
+            ring = self.rings.setdefault(share.slot, {})
+            for position, token in enumerate(share.token_ids, share.start):
+                ring[position % (self.window + self.layout.rewind)] = (position, token)
+                self.pages[self._place(share, position)] = token
+        return [
+            self._read(share, share.start + len(share.token_ids) - share.wanted + 1 + i)
+            for share in batch
+            for i in range(share.wanted)
+        ]
+
+    def _place(self, share: SequenceStep, position: int) -> tuple[int, int]:
+        size = self.layout.page_tokens
+        return (share.pages[position // size], position % size) if size else (share.slot, position)
+
+    def _read(self, share: SequenceStep, end: int) -> list[int]:
+        prefix = [self.pages[self._place(share, position)] for position in range(end)]
+        for position in range(max(0, end - self.window), end):
+            if self.rings[share.slot][position % (self.window + self.layout.rewind)] != (position, prefix[position]):
+                raise ValueError(f"the window of slot {share.slot} has lost position {position} of {end}")
+        return prefix
+
+    def copy_slot(self, source: int, target: int, tokens: int) -> None:
+        self.rings[target] = dict(self.rings[source])
+        self.slots[target] = tokens
+        if not self.layout.page_tokens:
+            self.pages |= {(target, p): self.pages[source, p] for p in range(tokens)}
+
+    def copy_page(self, source: int, target: int) -> None:
+        for place in range(self.layout.page_tokens):
+            self.pages[target, place] = self.pages.get((source, place), -1)
 
     def release(self, slot: int) -> None:
         self.slots.pop(slot, None)
@@ -139,6 +193,9 @@ class WordGuard:
         hidden = tuple({**m, "content": "".join("#" if c.isdigit() else c for c in m["content"])} for m in messages)
         return InputVerdict("allow" if hidden == tuple(messages) else "rewrite", hidden)
 
+    def crosswalk(self, scheme):
+        return {"illicit/violent": ("weapons",), "violence": ("weapons", "leak")} if scheme == "openai" else {}
+
     def open_output(self, messages):
         if self.fails == "open":
             raise RuntimeError("the detector broke")
@@ -189,7 +246,7 @@ class Kit:
     ):
         runner = runner or self.runner()
         metrics = ServingMetrics()
-        engine = Engine(runner, AdmissionLimits(waiting, queued_tokens), metrics)
+        engine = Engine(ModelThread(runner), AdmissionLimits(waiting, queued_tokens), metrics)
         model = ServedModel(
             "parrot", "test", frozenset(self.tokenizer.stop_ids), temperature, fingerprint="fp_test", created=1
         )
@@ -205,17 +262,17 @@ class Kit:
         assert runner.closed
 
     @contextlib.contextmanager
-    def server(self, service: ChatService, **options: object):
+    def server(self, service: ChatService, *, tls=None, **options: object):
         """Serve on a free port of 127.0.0.1 until the block ends; yields the URL."""
         listener = bind("127.0.0.1", 0)
         ready = threading.Event()
         app = make_app(service, **options)
-        server = DrainingServer(app, service.engine, drain_seconds=5, on_ready=ready.set)
+        server = DrainingServer(app, service.engine, drain_seconds=5, on_ready=ready.set, tls=tls)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
             assert ready.wait(10)
-            yield url_of(listener)
+            yield url_of(listener, "http" if tls is None else "https")
         finally:
             server.should_exit = True
             thread.join(10)
@@ -264,6 +321,16 @@ def nano_directory(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenize
     return directory
 
 
+def _answers(url: str) -> bool:
+    import psycopg
+
+    try:
+        psycopg.connect(url).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
 @pytest.fixture(scope="session")
 def postgresql_server():
     """The URL of a real PostgreSQL: the one FULMEN_TEST_POSTGRESQL names, or one of our own from a wheel that ships it.
@@ -297,8 +364,9 @@ def postgresql_server():
         serve = [binaries / "postgres", "-D", data, "-k", data, "-h", "", "-F"]
         with subprocess.Popen(serve, cwd=data, stderr=subprocess.DEVNULL, **user) as process:
             try:
-                Kit.wait_until((data / ".s.PGSQL.5432").exists, "PostgreSQL listens")
-                yield f"postgresql://postgres@/postgres?host={data}"
+                url = f"postgresql://postgres@/postgres?host={data}"
+                Kit.wait_until(lambda: _answers(url), "PostgreSQL answers")
+                yield url
             finally:
                 process.terminate()
 
@@ -312,11 +380,6 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
     url = request.getfixturevalue("postgresql_server")
     name = f"fulmen_{time.time_ns()}"
-    for _ in range(50):  # the socket is there a moment before the server answers
-        try:
-            with psycopg.connect(url, autocommit=True) as connection:
-                connection.execute(f"CREATE DATABASE {name}")
-            break
-        except psycopg.OperationalError:
-            time.sleep(0.1)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
     return url.replace("/postgres?", f"/{name}?") if "/postgres?" in url else url.rpartition("/")[0] + f"/{name}"

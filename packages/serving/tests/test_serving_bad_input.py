@@ -159,7 +159,7 @@ def test_a_client_that_asks_before_it_sends_is_refused_before_it_sends(server):
 def test_an_unknown_path_and_a_wrong_method_are_error_objects(server):
     client, _ = server
     assert refused(client.get("/v1/nothing"), 404)["code"] == "unknown_url"
-    assert "/v1/embeddings" in refused(client.post("/v1/embeddings", json={}), 404)["message"]
+    assert "/v1/audio/speech" in refused(client.post("/v1/audio/speech", json={}), 404)["message"]
     response = client.get(PATH)
     assert refused(response, 405)["code"] == "method_not_allowed"
     assert response.headers["allow"] == "POST"
@@ -203,8 +203,8 @@ def test_whatever_json_arrives_the_answer_is_a_completion_or_a_clear_refusal(ser
 
 def test_health_ready_and_metrics_answer(server):
     client, _ = server
-    assert client.get("/health").json() == {"status": "ok"}
-    assert client.get("/ready").json() == {"status": "ready"}
+    assert client.get("/healthz").json() == {"status": "ok"}
+    assert client.get("/readyz").json() == {"status": "ready"}
     client.post(PATH, json=GOOD)
     client.post(PATH, json={})
     response = client.get("/metrics")
@@ -227,14 +227,14 @@ def test_a_dead_engine_is_unhealthy_and_refuses(kit, caplog):
         sound, runner.release = runner.release, lambda slot: 1 / 0
         refused(httpx.post(url + PATH, json=GOOD), 500)
         kit.wait_until(lambda: service.engine.fault, "the fault is known")
-        health = httpx.get(url + "/health")
+        health = httpx.get(url + "/healthz")
         assert (health.status_code, health.json()["status"]) == (503, "failed")
         assert "ZeroDivisionError" in health.json()["reason"]
-        assert httpx.get(url + "/ready").status_code == 503
+        assert httpx.get(url + "/readyz").status_code == 503
         refused(httpx.post(url + PATH, json=GOOD), 503)
         runner.release = sound
         service.engine.core.running.clear()
-        service.engine.core.slots.__init__(runner.limits.max_sequences)
+        service.engine.core.cache.slots.__init__(runner.limits.max_sequences)
 
 
 def test_the_openapi_document_describes_the_request(server):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import socket
@@ -61,6 +62,27 @@ def test_a_real_model_is_served_and_answers_like_the_runner_alone(process, nano_
         assert seeded[0] == seeded[1]
         for stream in crowd:
             assert list(stream)[-1].choices[0].finish_reason in ("stop", "length")
+
+
+def test_an_answer_of_a_real_model_goes_on_when_its_process_is_killed(process):
+    served, url, _ = process
+    [child] = [int(line.split()[0]) for line in listed() if int(line.split()[1]) == served.pid]
+    asked = {"model": "nano", "messages": [{"role": "user", "content": "once"}], "temperature": 0, "max_tokens": 300}
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60) as client:
+        whole = client.chat.completions.create(**asked).choices[0]
+        text = ""
+        for piece, chunk in enumerate(client.chat.completions.create(**asked, stream=True)):
+            text += chunk.choices[0].delta.content or ""
+            if piece == 5:
+                os.kill(child, signal.SIGKILL)
+        assert text == whole.message.content
+        assert chunk.choices[0].finish_reason == whole.finish_reason
+    assert "fulmen_model_restarts_total 1.0" in httpx.get(f"{url}/metrics").text
+
+
+def listed():
+    """Every process with its parent."""
+    return subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout.splitlines()
 
 
 def test_sigterm_finishes_what_runs_and_exits_well(process):

@@ -80,7 +80,7 @@ def test_a_client_that_leaves_in_the_middle_of_its_body_disturbs_nobody(kit, cap
         parts = urlsplit(url)
         with socket.create_connection((parts.hostname, parts.port)) as connection:
             connection.sendall(f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{{".encode())
-        kit.wait_until(lambda: httpx.get(url + "/health").status_code == 200, "it answers")
+        kit.wait_until(lambda: httpx.get(url + "/healthz").status_code == 200, "it answers")
     assert "Traceback" not in caplog.text
 
 
@@ -98,8 +98,8 @@ def test_draining_finishes_what_runs_and_refuses_what_comes(kit):
         reader.start()
         kit.wait_until(lambda: len(service.engine.core.running) == 1, "it runs")
         service.engine.begin_drain()
-        assert httpx.get(url + "/ready").status_code == 503
-        assert httpx.get(url + "/health").status_code == 200
+        assert httpx.get(url + "/readyz").status_code == 503
+        assert httpx.get(url + "/healthz").status_code == 200
         late = httpx.post(url + PATH, json={"model": "parrot", "messages": [{"role": "user", "content": "late"}]})
         assert (late.status_code, late.json()["error"]["code"]) == (503, "service_unavailable")
         assert "retry-after" in late.headers

@@ -156,7 +156,7 @@ def test_a_defect_of_the_engine_fails_what_is_live_and_is_told(kit, caplog):
         with pytest.raises(EngineStopped, match="ZeroDivisionError"):
             service.engine.submit([answer(kit, "b", [20])], lambda name, event: None)
         service.engine.core.running.clear()  # what broke stays broken; the kit checks the invariants of sound engines
-        service.engine.core.slots.__init__(4)
+        service.engine.core.cache.slots.__init__(4)
 
 
 def test_closing_fails_what_is_live_and_refuses_what_comes(kit):

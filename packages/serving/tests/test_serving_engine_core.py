@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given, settings
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule, run_state_machine_as_test
+from hypothesis import given
 
 from fulmen_core.errors import UserError
 from fulmen_core.generation import generate
@@ -13,6 +12,7 @@ from fulmen_core.runner import EngineLimits
 from fulmen_core.sampling import SamplingParams
 from fulmen_serving.engine.core import EngineCore
 from fulmen_serving.engine.invariants import broken_invariants
+from fulmen_serving.engine.page_pool import PagePool
 from fulmen_serving.engine.scheduler import check_limits, divide_budget
 from fulmen_serving.engine.sequence import GenerationRequest
 from fulmen_serving.engine.slots import SlotPool
@@ -67,6 +67,22 @@ def test_a_slot_cannot_be_given_back_twice():
         pool.give_back(slot)
 
 
+def test_a_page_is_free_again_when_its_last_user_dropped_it_and_not_before():
+    pool = PagePool(2)
+    [page] = pool.take(1)
+    pool.share([page])
+    pool.drop([page])
+    assert pool.free == 1
+    pool.drop([page])
+    assert pool.free == 2
+    with pytest.raises(ValueError, match="not taken"):
+        pool.drop([page])
+    with pytest.raises(ValueError, match="is free and cannot be shared"):
+        pool.share([page])
+    with pytest.raises(ValueError, match="3 pages are wanted and 2 are free"):
+        pool.take(3)
+
+
 def test_a_long_prompt_goes_in_by_chunks_while_others_decode_every_step(prefix_runner):
     core = EngineCore(prefix_runner(EngineLimits(max_sequences=2, max_context=64, max_step_tokens=8)))
     core.add(request("short", [5], SamplingParams(max_tokens=12)))
@@ -110,74 +126,6 @@ def test_logits_that_are_not_finite_end_their_own_request_only(prefix_runner):
     assert "sick" not in tokens
     reference = prefix_runner(runner.limits)
     assert [tokens["well"]] == generate(reference, [[8]], SamplingParams(max_tokens=PARAMS.max_tokens, seed=0))
-
-
-def test_random_workloads_keep_every_invariant_and_answer_like_one_request_alone(prefix_runner):
-    """Submissions, aborts and steps in any order: outputs equal the one-request reference, nothing leaks."""
-    limits = EngineLimits(max_sequences=3, max_context=48, max_step_tokens=7)
-
-    class Workload(RuleBasedStateMachine):
-        live = Bundle("live")
-
-        def __init__(self):
-            super().__init__()
-            self.core = EngineCore(prefix_runner(limits))
-            self.requests, self.tokens, self.ends, self.aborted = {}, {}, {}, set()
-
-        @rule(
-            target=live,
-            prompt=st.lists(st.integers(0, 39), min_size=1, max_size=30),
-            max_tokens=st.integers(1, 18),
-            temperature=st.sampled_from([0.0, 0.7, 1.5]),
-            top_p=st.sampled_from([0.5, 1.0]),
-            seed=st.integers(0, 2**40),
-            stop_ids=st.frozensets(st.integers(0, 39), max_size=4),
-        )
-        def submit(self, prompt, max_tokens, temperature, top_p, seed, stop_ids):
-            name = f"r{len(self.requests)}"
-            params = SamplingParams(temperature=temperature, top_p=top_p, max_tokens=max_tokens)
-            self.requests[name] = request(name, prompt, params, seed, stop_ids)
-            self.core.add(self.requests[name])
-            return name
-
-        @rule(name=consumes(live))
-        def abort(self, name):
-            self.core.abort(name)
-            self.aborted.add(name)
-            assert name not in [s.request.request_id for s in [*self.core.running, *self.core.waiting]]
-            self.core.abort(name)  # twice is harmless
-
-        @rule(count=st.integers(1, 6))
-        def step(self, count):
-            for _ in range(count):
-                self.take(self.core.step())
-
-        @invariant()
-        def holds(self):
-            assert broken_invariants(self.core) == []
-            slots = {state.slot for state in self.core.running}
-            assert set(self.core.runner.slots) <= slots, "the runner keeps a sequence that nobody owns"
-
-        def take(self, outcome):
-            for event in outcome.events:
-                self.tokens.setdefault(event.request_id, []).append(event.token)
-                if event.end:
-                    self.ends[event.request_id] = event.end
-
-        def teardown(self):
-            while self.core.has_work:
-                self.take(self.core.step())
-                self.holds()
-            assert len(self.core.slots.free) == limits.max_sequences
-            assert set(self.ends) | self.aborted == set(self.requests)
-            for name, asked in self.requests.items():
-                params = asked.params
-                alone = SamplingParams(params.temperature, params.top_p, 0, params.max_tokens, asked.seed[0])
-                [expected] = generate(prefix_runner(limits), [asked.prompt_ids], alone, asked.stop_ids)
-                got = self.tokens.get(name, [])
-                assert got == (expected[: len(got)] if name in self.aborted else expected)
-
-    run_state_machine_as_test(Workload, settings=settings(max_examples=40, stateful_step_count=25, deadline=None))
 
 
 def _with(runner, *requests):

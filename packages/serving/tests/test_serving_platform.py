@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import logging
 import math
 import socket
 import sys
@@ -77,7 +76,7 @@ def test_every_v1_route_demands_a_key_and_health_does_not(kit, platform):
             for wrong in ["fm-" + "x" * 43, "sk-1", secret[:-1], secret + "x"]:
                 answer = httpx.request(method, url + path, headers={"Authorization": f"Bearer {wrong}"})
                 assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
-        for path in ["/health", "/ready", "/metrics", "/openapi.json"]:
+        for path in ["/healthz", "/readyz", "/metrics", "/openapi.json"]:
             assert httpx.get(url + path).status_code == 200
         assert httpx.get(url + "/v1/models", headers={"x-api-key": secret}).status_code == 200
         with openai.OpenAI(base_url=url + "/v1", api_key=secret, max_retries=0) as client:
@@ -318,24 +317,6 @@ def test_a_database_that_fails_lets_nobody_in_and_keeps_the_usage(kit, tmp_path,
         [used] = metered(platform)
         assert used.requests == 2
     assert secret not in caplog.text
-
-
-def test_no_log_and_no_error_holds_a_secret(kit, platform, caplog):
-    caplog.set_level(logging.DEBUG)
-    secret, key = platform.keys.create("ci")
-    wrong = "fm-" + "w" * 43
-    said = []
-    with kit.service() as service, kit.server(service, edge=Edge(platform, admin_key=ADMIN)) as url:
-        for given in (secret, wrong, ADMIN):
-            for path in (PATH, "/v1/none", "/admin/v1/keys", "/admin/v1/none", f"/admin/v1/keys/{given}/revoke"):
-                for method in ("GET", "POST"):
-                    answer = httpx.request(method, url + path, headers={"Authorization": f"Bearer {given}"})
-                    if given not in path:
-                        said.append(answer.text + str(answer.headers))
-        said.append(httpx.get(url + "/metrics").text)
-    logged = [record.getMessage() for record in caplog.records if not record.name.startswith("http")]
-    for hidden in (secret[len(key.prefix) :], wrong[3:], ADMIN):
-        assert not [text for text in [*said, *logged] if hidden in text]
 
 
 def test_the_admin_routes_make_list_revoke_and_report(kit, platform):

@@ -34,6 +34,7 @@ class CpuBackend:
             serve_dtypes=("float32", "bfloat16"),
             quantizations=("int8",),
             kv_dtypes=("float32", "bfloat16", "int8"),
+            embed=True,
         )
 
     def prepare_training(self, model: nn.Module, plan: TrainPlan) -> TrainProgram:

@@ -29,6 +29,7 @@ class Capabilities:
     serve_dtypes: tuple[Dtype, ...] = ()
     quantizations: tuple[Quantization, ...] = ()  # of weights, by `load_runner`
     kv_dtypes: tuple[KVDtype, ...] = ()  # that may be chosen apart from the serving dtype
+    embed: bool = False  # its runners give hidden states: `Runner.hidden`
     max_devices: int = 1
 
 

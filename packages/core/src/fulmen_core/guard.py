@@ -1,6 +1,6 @@
 """The contract of a guard: what the trainer and the server ask of RAISE, without knowing it (report section 6).
 
-The four methods are its four components: RAISE-1 `judge_document`, RAISE-2 `reward_penalty`, RAISE-3 `judge_input`,
+Its four components are methods: RAISE-1 `judge_document`, RAISE-2 `reward_penalty`, RAISE-3 `judge_input`,
 RAISE-4 `open_output`. Text is `str`; offsets are indices into the text as it was given.
 """
 
@@ -87,4 +87,11 @@ class Guard(Protocol):
 
     def open_output(self, messages: Sequence[Mapping[str, str]]) -> OutputStream:
         """RAISE-4: open the guarded answer to a conversation."""
+        ...
+
+    def crosswalk(self, scheme: str) -> Mapping[str, Sequence[str]]:
+        """How another scheme files the guard's categories, e.g. "openai": each code to the categories that it covers.
+
+        Empty for a scheme that the guard does not know.
+        """
         ...

@@ -49,6 +49,19 @@ class BackendChoice:
 
 
 @dataclass(frozen=True, slots=True)
+class Discovery:
+    """What `Registry.discover` was told: enough for another process to discover the same plugins."""
+
+    disabled: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
+    strict: bool = False
+
+    def repeat(self) -> Registry:
+        """Discover again. Raises as `Registry.discover`."""
+        return Registry.discover(self.disabled, self.files, self.strict)
+
+
+@dataclass(frozen=True, slots=True)
 class CheckpointFormat:
     """A checkpoint format: its name, and how a file or folder in it is read."""
 
@@ -63,6 +76,7 @@ class Registry:
         self._table = PluginTable(plugins, strict=strict)
         self._probed: dict[str, Standing] = {}
         self.backend_choice: BackendChoice | None = None
+        self.discovery: Discovery | None = None  # None if it was made of given modules
 
     @classmethod
     def discover(
@@ -86,12 +100,14 @@ class Registry:
             PluginError: strict, and an entry point is at fault.
         """
         plugins = [Plugin(entry, partial(load_entry, entry)) for entry in read_entries()]
-        for file in map(Path, files):
+        paths = tuple(map(Path, files))
+        for file in paths:
             if not file.is_file():
                 raise UserError(f"there is no plugin file {file}", remedy="check the path")
             entry = Entry(file.stem, "file", str(file), str(file), "")
             plugins.append(Plugin(entry, partial(load_file, file), given=True))
         registry = cls(plugins, strict=strict)
+        registry.discovery = Discovery(tuple(disabled), tuple(path.absolute() for path in paths), strict)
         registry._table.block(disabled)
         registry._table.check_declarations(reserved)
         return registry

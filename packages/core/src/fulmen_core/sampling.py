@@ -1,6 +1,6 @@
 """Choosing the next token from logits: greedy, temperature, top-k, top-p. NumPy only, so every backend shares it.
 
-Legend: V vocabulary, C candidates kept. A `Sampler` belongs to one request and owns its random numbers, so what a
+Legend: S sequences, V vocabulary. A `Sampler` belongs to one request and owns its random numbers, so what a
 request draws does not depend on which other requests share its batch.
 """
 
@@ -14,12 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fulmen_core.draws import Draws
 from fulmen_core.errors import UserError
+from fulmen_core.softmax_draw import draw_from_likeliest, draw_softmax
 from fulmen_core.token_constraint import TokenConstraint
-
-#: Top-p sorts this many of the likeliest tokens first, and the whole vocabulary only if they hold too little
-#: probability.
-_FIRST_CANDIDATES = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +63,7 @@ class SamplingParams:
 
 
 class Sampler:
-    """Draws the tokens of one request.
+    """How one request's tokens are chosen, its random numbers, and what its answer has so far.
 
     Args:
         params: how to choose.
@@ -79,9 +77,21 @@ class Sampler:
         words = [seed] if isinstance(seed, int) else seed
         # SeedSequence wants words that are not negative; OpenAI's seeds may be
         entropy = None if words is None else [word % 2**64 for word in words]
+        self.greedy = params.temperature == 0
+        self.truncates = not self.greedy and (params.top_k > 0 or params.top_p < 1)
         self._penalises = params.presence_penalty != 0 or params.frequency_penalty != 0
+        self.adjusts = self._penalises or bool(params.logit_bias)
         self._counts: Counter[int] = Counter()  # of the tokens drawn, kept if they are penalised
-        self._random = np.random.default_rng(np.random.SeedSequence(entropy))
+        self._random = Draws(entropy)
+
+    def resume(self, tokens: Sequence[int]) -> None:
+        """Take over after `tokens`, which an equal sampler chose: what follows is drawn as if never interrupted.
+
+        Only of a fresh sampler.
+        """
+        if self._penalises:
+            self._counts.update(tokens)
+        self._random.skip(len(tokens))
 
     def sample(self, logits_V: NDArray[np.float32], constraint: TokenConstraint | None = None) -> int:
         """Return the chosen token id: one that `constraint` allows now, as if the others had no probability.
@@ -90,88 +100,28 @@ class Sampler:
             UserError: the logits hold NaN, or no finite value at all: the weights are damaged or have diverged; or
                 the constraint cannot go on.
         """
-        if self._penalises or self.params.logit_bias:
-            logits_V = self._adjusted(logits_V)
-        token = self._choose(logits_V) if constraint is None else self._choose_allowed(logits_V, constraint)
-        if self._penalises:
-            self._counts[token] += 1
+        [token] = sample_batch([self], logits_V[None], [constraint])
+        if isinstance(token, UserError):
+            raise token
         return token
 
-    def _choose_allowed(self, logits_V: NDArray[np.float32], constraint: TokenConstraint) -> int:
-        """Draw first and ask then: most draws are allowed, and one question is cheaper than the mask.
+    def uniform(self) -> float:
+        """The next of the request's random numbers, in [0, 1). A draw takes one."""
+        return float(self._random.random())
 
-        What is refused is drawn again among the allowed tokens, which leaves each the probability that it has among
-        them. Not so where top-k or top-p cut: there the mask comes first.
-        """
+    def adjust(self, logits_V: NDArray[np.float32]) -> None:
+        """Add the biases to logits, and take the penalties from them, in place."""
         params = self.params
-        if params.temperature == 0 or (params.top_p == 1 and not params.top_k):
-            token = self._choose(logits_V)
-            if constraint.allows(token):
-                return token
-        return self._choose(np.where(constraint.allowed(len(logits_V)), logits_V, np.float32(-np.inf)))
-
-    def _adjusted(self, logits_V: NDArray[np.float32]) -> NDArray[np.float32]:
-        params, adjusted_V = self.params, logits_V.copy()
         for token, bias in params.logit_bias:
-            adjusted_V[token] += bias
+            logits_V[token] += bias
         for token, count in self._counts.items():
-            adjusted_V[token] -= params.presence_penalty + count * params.frequency_penalty
-        return adjusted_V
+            logits_V[token] -= params.presence_penalty + count * params.frequency_penalty
 
-    def _choose(self, logits_V: NDArray[np.float32]) -> int:
-        top = float(logits_V.max())
-        if not math.isfinite(top):
-            raise UserError(
-                "the model's logits are not finite",
-                remedy="its weights are damaged or diverged; take an older checkpoint",
-            )
-        if self.params.temperature == 0:
-            return int(logits_V.argmax())
-        # float64 keeps the cumulative sums of 100,000 small probabilities exact enough to invert. A tiny temperature
-        # may take the difference to minus infinity, whose weight is the right one: zero.
-        with np.errstate(over="ignore"):
-            weights_V = np.exp((logits_V.astype(np.float64) - top) / self.params.temperature)
-        ids_C, weights_C = self._candidates(weights_V)
-        cumulative_C = np.cumsum(weights_C)
-        drawn = self._random.random() * cumulative_C[-1]
-        # "right" skips tokens of weight zero: their cumulative sum equals their predecessor's
-        place = min(int(np.searchsorted(cumulative_C, drawn, side="right")), len(cumulative_C) - 1)
-        return place if ids_C is None else int(ids_C[place])
-
-    def _candidates(self, weights_V: NDArray[np.float64]) -> tuple[NDArray[np.intp] | None, NDArray[np.float64]]:
-        """Return the ids that top-k and top-p keep, None for all, with their weights (not normalised)."""
-        size = len(weights_V)
-        top_k = min(self.params.top_k or size, size)
-        top_p = self.params.top_p
-        if top_k == size and top_p == 1:
-            return None, weights_V
-        if top_k == size:
-            total = float(weights_V.sum())
-            ids_C = _likeliest(weights_V, min(_FIRST_CANDIDATES, size))
-            if weights_V[ids_C].sum() < top_p * total:
-                ids_C = _likeliest(weights_V, size)
-        else:
-            ids_C = _likeliest(weights_V, top_k)
-            total = float(weights_V[ids_C].sum())
-        weights_C = weights_V[ids_C]
-        if top_p < 1:
-            before_C = np.cumsum(weights_C) - weights_C
-            kept = max(1, int(np.count_nonzero(before_C < top_p * total)))
-            ids_C, weights_C = ids_C[:kept], weights_C[:kept]
-        return ids_C, weights_C
-
-
-def _likeliest(weights_V: NDArray[np.float64], count: int) -> NDArray[np.intp]:
-    """Return the ids of the `count` largest weights, largest first, the lower id first among equals."""
-    if count < len(weights_V):
-        # argpartition breaks ties at the border by chance of layout; taking every token above the border and then the
-        # lowest ids on it makes the choice a function of the logits alone.
-        border = np.partition(weights_V, len(weights_V) - count)[len(weights_V) - count]
-        above = np.flatnonzero(weights_V > border)
-        ids = np.concatenate([above, np.flatnonzero(weights_V == border)[: count - len(above)]])
-    else:
-        ids = np.arange(len(weights_V))
-    return ids[np.argsort(-weights_V[ids], kind="stable")]
+    def record(self, token: int) -> None:
+        """`token` was chosen: the next draw is that of the next place, and what is penalised knows of it."""
+        if self._penalises:
+            self._counts[token] += 1
+        self._random.next_place()
 
 
 def sample_batch(
@@ -179,17 +129,78 @@ def sample_batch(
     logits_SV: NDArray[np.float32],
     constraints: Sequence[TokenConstraint | None] | None = None,
 ) -> list[int | UserError]:
-    """Draw for many sequences at once: what `Sampler.sample` gives for each alone, or the error that it raises.
+    """Choose a token for each of many sequences: what `Sampler.sample` gives for each alone, or the error it raises.
+
+    A constraint is asked about a draw from all tokens, because most draws are allowed and one question is cheaper than
+    a mask. What it refuses is drawn again among the tokens that it allows, which leaves each of them the probability
+    that it has among them. Not so where top-k or top-p cut: there the mask comes first.
 
     Args:
         samplers: one for each row, S.
         logits_SV: float32 ``[S, V]``.
         constraints: one for each row or None; None constrains none.
     """
-    drawn: list[int | UserError] = []
-    for index, sampler in enumerate(samplers):
-        try:
-            drawn.append(sampler.sample(logits_SV[index], None if constraints is None else constraints[index]))
-        except UserError as error:
-            drawn.append(error)
-    return drawn
+    if any(sampler.adjusts for sampler in samplers):
+        logits_SV = logits_SV.copy()
+        for sampler, logits_V in zip(samplers, logits_SV, strict=True):
+            sampler.adjust(logits_V)
+    tokens = _draw(samplers, logits_SV)
+    for row, constraint in enumerate(constraints or ()):
+        token = tokens[row]
+        if constraint is not None and not isinstance(token, UserError):
+            tokens[row] = _allowed(samplers[row], logits_SV[row], token, constraint)
+    for sampler, token in zip(samplers, tokens, strict=True):
+        if not isinstance(token, UserError):
+            sampler.record(token)
+    return tokens
+
+
+def _allowed(
+    sampler: Sampler, logits_V: NDArray[np.float32], token: int, constraint: TokenConstraint
+) -> int | UserError:
+    """Return `token` if it may be next, else another."""
+    try:
+        if not sampler.truncates and constraint.allows(token):
+            return token
+        masked_V = np.where(constraint.allowed(len(logits_V)), logits_V, np.float32(-np.inf))
+    except UserError as error:
+        return error
+    return _draw([sampler], masked_V[None])[0]
+
+
+def _draw(samplers: Sequence[Sampler], logits_SV: NDArray[np.float32]) -> list[int | UserError]:
+    """Draw without constraint from logits that are adjusted already."""
+    tokens: list[int | UserError] = [_not_finite()] * len(samplers)
+    greedy = [row for row, sampler in enumerate(samplers) if sampler.greedy]
+    if greedy:
+        for row, token in zip(greedy, _rows(logits_SV, greedy).argmax(axis=1).tolist(), strict=True):
+            if math.isfinite(logits_SV[row, token]):
+                tokens[row] = token
+    if len(greedy) == len(samplers):
+        return tokens
+    top_S = logits_SV.max(axis=1)
+    finite_S = np.isfinite(top_S).tolist()
+    whole = [row for row, s in enumerate(samplers) if finite_S[row] and not (s.greedy or s.truncates)]
+    if whole:
+        temperature_S = np.array([samplers[row].params.temperature for row in whole])
+        uniform_S = np.array([samplers[row].uniform() for row in whole])
+        drawn_S = draw_softmax(_rows(logits_SV, whole), top_S[whole], temperature_S, uniform_S)
+        for row, token in zip(whole, drawn_S.tolist(), strict=True):
+            tokens[row] = token
+    for row, sampler in enumerate(samplers):
+        if finite_S[row] and sampler.truncates:
+            params, uniform = sampler.params, sampler.uniform()
+            tokens[row] = draw_from_likeliest(logits_SV[row], params.temperature, params.top_k, params.top_p, uniform)
+    return tokens
+
+
+def _rows(logits_SV: NDArray[np.float32], rows: Sequence[int]) -> NDArray[np.float32]:
+    """The rows, without a copy if they are all."""
+    return logits_SV if len(rows) == len(logits_SV) else logits_SV[rows]
+
+
+def _not_finite() -> UserError:
+    return UserError(
+        "the model's logits are not finite",
+        remedy="its weights are damaged or diverged; take an older checkpoint",
+    )

@@ -24,7 +24,9 @@ class Settings(BaseSettings):
         default_factory=lambda: Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fulmen",
         description="where downloaded models are kept; default: fulmen in the user's cache folder",
     )
-    platform: str = Field("", description="the database of API keys and usage: a file for SQLite, or an SQLAlchemy URL")
+    platform: SecretStr = Field(  # its URL may hold a password
+        SecretStr(""), description="the database of API keys and usage: a file for SQLite, or an SQLAlchemy URL"
+    )
     admin_key: SecretStr = Field(SecretStr(""), description="opens the admin routes of a server that demands API keys")
     api_key: SecretStr = Field(SecretStr(""), description="sent to a server that `fulmen chat` or `bench` talks to")
     debug: bool = Field(False, description="show tracebacks and debug logs")

@@ -14,6 +14,7 @@ from fulmen_safety.edits import plan_edits, redacted
 from fulmen_safety.hold_back import HoldBack, OutputVerdict, judge_output
 from fulmen_safety.panel import DetectorSource, Failure, Panel
 from fulmen_safety.policy import STRICTNESS, Policy, load_policy
+from fulmen_safety.taxonomy import taxonomy
 
 
 class GuardFailure(UserError):
@@ -129,6 +130,10 @@ class RaiseGuard:
             "output", verdict.action, verdict.category, verdict.findings, verdict.failures, answer, verdict.text, began
         )
         return verdict
+
+    def crosswalk(self, scheme: str) -> Mapping[str, tuple[str, ...]]:
+        """Return the categories that each code of `scheme` covers; see `fulmen_safety.taxonomy`."""
+        return taxonomy().crosswalk.get(scheme, {})
 
     def _record(
         self,

@@ -35,6 +35,42 @@ class Account(Protocol):
 current_account: ContextVar[Account | None] = ContextVar("current_account", default=None)
 
 
+class TextTally:
+    """Adds up the texts of one request, which come one after the other, and settles its charge. Thread-safe.
+
+    What was begun is settled when `close` was called and the last of it has ended.
+    """
+
+    def __init__(self, charge: Charge) -> None:
+        self._charge, self._open, self._tokens = charge, 1, 0  # one of them is closed by `close`
+        self._lock = threading.Lock()
+
+    def begin(self, texts: int) -> None:
+        """So many more were submitted."""
+        with self._lock:
+            self._open += texts
+
+    def __call__(self, prompt_tokens: int, completion_tokens: int) -> None:
+        """One text ended: so many tokens of it were read."""
+        self._end(1, prompt_tokens + completion_tokens)
+
+    def withdraw(self, texts: int) -> None:
+        """So many were not submitted after all."""
+        self._end(texts, 0)
+
+    def close(self) -> None:
+        """No text follows. Once."""
+        self._end(1, 0)
+
+    def _end(self, texts: int, tokens: int) -> None:
+        with self._lock:
+            self._tokens += tokens
+            self._open -= texts
+            last = self._open == 0
+        if last:
+            self._charge.settle(self._tokens, 0)
+
+
 class ChoiceTally:
     """Adds up the answers to one request and settles its charge when the last has ended. Thread-safe.
 

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fulmen_core.backend import Dtype, KVDtype, Quantization
 from fulmen_core.errors import PluginError, UserError
-from fulmen_core.model_directory import ModelDirectory, choose_backend
+from fulmen_core.model_directory import ModelDirectory
 from fulmen_core.runner import EngineLimits
-from fulmen_core.tokenizer import load_tokenizer
-from fulmen_serving.engine.admission import AdmissionLimits
-from fulmen_serving.engine.engine import Engine
+from fulmen_serving.engine.admission import Admission, AdmissionLimits
+from fulmen_serving.engine.model_plan import ModelPlan
 from fulmen_serving.engine.scheduler import check_limits
-from fulmen_serving.metrics import ServingMetrics
-from fulmen_serving.service import ChatService, ServedModel
 
 if TYPE_CHECKING:
     from fulmen_core.guard import Guard
     from fulmen_core.registry import Registry
+    from fulmen_serving.engine.model_process import ModelProcess
+    from fulmen_serving.engine.report import ModelHost
+    from fulmen_serving.service import ChatService
 
 #: The context served when nobody says: memory is sized for all slots at once.
 DEFAULT_CONTEXT = 2048
@@ -78,35 +79,65 @@ def load_guard(registry: Registry, policy: Path | None) -> Guard:
         ) from error
 
 
-def load_service(options: ServingOptions, registry: Registry) -> ChatService:
+def plan_model(options: ServingOptions, registry: Registry) -> ModelPlan:
+    """What is to be loaded, as far as the small files of the model directory say.
+
+    Raises:
+        UserError: the directory holds no model, or a limit makes no sense.
+    """
+    limits = _limits(options, ModelDirectory.inspect(options.model))
+    plan = ModelPlan(options.model, options.backend, limits, options.dtype, _chosen(options))
+    return plan if registry.discovery is None else replace(plan, plugins=registry.discovery)
+
+
+def load_service(options: ServingOptions, registry: Registry, process: ModelProcess | None = None) -> ChatService:
     """Load the model and start its engine.
+
+    Args:
+        options: what to serve.
+        registry: where backend and guard come from.
+        process: one that loads the model by `plan_model`; the service closes it. None loads the model in this process.
 
     Raises:
         UserError: the directory holds no model, no backend serves it, the tokenizer does not fit, a limit makes no
             sense, or the guard cannot be loaded. Nothing runs then.
     """
-    directory = ModelDirectory.inspect(options.model)
-    tokenizer = load_tokenizer(options.model)
-    tokenizer.check_model_vocab(directory.vocab_size, str(options.model))
-    limits = _limits(options, directory)
-    guard = load_guard(registry, options.policy) if options.guarded else None
-    backend = choose_backend(registry, options.backend, directory.format)
-    runner = backend.load_runner(options.model, limits, options.dtype, **_chosen(options))
-    try:
+    # here, so that the process which loads the model can be started before all this is imported
+    from fulmen_core.tokenizer import load_tokenizer
+    from fulmen_serving.engine.engine import Engine
+    from fulmen_serving.engine.model_thread import ModelThread
+    from fulmen_serving.metrics import ServingMetrics
+    from fulmen_serving.service import ChatService, ServedModel
+
+    with contextlib.ExitStack() as undo:
+        if process is not None:
+            undo.callback(process.close)
+        directory = ModelDirectory.inspect(options.model)
+        tokenizer = load_tokenizer(options.model)
+        tokenizer.check_model_vocab(directory.vocab_size, str(options.model))
+        plan = plan_model(options, registry)
+        Admission(options.admission, plan.limits)  # refuses limits that make no sense before the model is waited for
+        guard = load_guard(registry, options.policy) if options.guarded else None
+        host: ModelHost
+        if process is None:
+            backend, runner = plan.load(registry)
+            undo.callback(runner.close)
+            host = ModelThread(runner)
+        else:
+            host, backend = process, process.wait_ready().backend
         metrics = ServingMetrics()
-        engine = Engine(runner, options.admission, metrics)
+        engine = Engine(host, options.admission, metrics)
         served = ServedModel(
             name=options.name or options.model.resolve().name,
-            backend=backend.name,
+            backend=backend,
             stop_ids=directory.stop_ids() | frozenset(tokenizer.stop_ids),
             temperature=directory.default("temperature", 1.0),
             top_p=directory.default("top_p", 1.0),
-            fingerprint=directory.fingerprint(backend.name, guard.policy_version if guard else ""),
+            fingerprint=directory.fingerprint(backend, guard.policy_version if guard else ""),
             created=int(time.time()),
+            embeds=backend.capabilities().embed,
         )
-    except BaseException:
-        runner.close()
-        raise
+        undo.pop_all()
     engine.start()
     return ChatService(
         served,

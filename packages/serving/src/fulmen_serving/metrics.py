@@ -42,7 +42,7 @@ class ServingMetrics:
         here = self.registry
         self.requests = Counter(
             "fulmen_requests",
-            "Answers ended, by how: stop, length, content_filter, abort, error.",
+            "Requests ended, by how: stop, length, content_filter, embedded, abort, error.",
             ["end"],
             registry=here,
         )
@@ -65,6 +65,9 @@ class ServingMetrics:
         )
         self.request_seconds = Histogram(
             "fulmen_request_seconds", "From admission to the end of the answer.", buckets=_SECONDS, registry=here
+        )
+        self.model_restarts = Counter(
+            "fulmen_model_restarts", "Times that the model process died and was started again.", registry=here
         )
         busy = Gauge("fulmen_model_busy_fraction", "Share of recent working time spent in the model.", registry=here)
         busy.set_function(self.busy.value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
 from fulmen_core.errors import UserError
@@ -58,7 +58,7 @@ class ChatPrompt:
 
     def rewritten(self, messages: Sequence[Message]) -> Prompt:
         """See `Prompt.rewritten`."""
-        return ChatPrompt(tuple(messages))
+        return replace(self, conversation=tuple(messages))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import signal
 import socket
 import threading
@@ -15,7 +16,9 @@ from fastapi import FastAPI
 
 from fulmen_core.errors import UserError
 from fulmen_serving.engine.engine import Engine
+from fulmen_serving.tls import TlsFiles
 
+logger = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -57,10 +60,10 @@ def _cannot_bind(host: str, port: int, error: OSError) -> UserError:
     )
 
 
-def url_of(listener: socket.socket) -> str:
+def url_of(listener: socket.socket, scheme: str = "http") -> str:
     """The URL under which the socket is reached."""
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 class DrainingServer(uvicorn.Server):
@@ -71,9 +74,21 @@ class DrainingServer(uvicorn.Server):
         engine: told to drain when a signal arrives.
         drain_seconds: what still runs after that time is cut off.
         on_ready: called once connections are accepted.
+        tls: encrypts connections; SIGHUP reads its certificate and key again.
+
+    Raises:
+        UserError: a file of `tls` is at fault.
     """
 
-    def __init__(self, app: FastAPI, engine: Engine, *, drain_seconds: int, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        app: FastAPI,
+        engine: Engine,
+        *,
+        drain_seconds: int,
+        on_ready: Callable[[], None],
+        tls: TlsFiles | None = None,
+    ) -> None:
         config = uvicorn.Config(
             app,
             http="h11",  # one parser everywhere, whatever else is installed
@@ -84,12 +99,25 @@ class DrainingServer(uvicorn.Server):
             timeout_graceful_shutdown=drain_seconds,
         )
         super().__init__(config)
-        self._engine, self._on_ready = engine, on_ready
+        self._engine, self._on_ready, self._tls = engine, on_ready, tls
+        self._context = None if tls is None else tls.context()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept connections, then say so."""
+        self.config.ssl = self._context
         await super().startup(sockets)
         self._on_ready()
+
+    def reload_tls(self) -> None:
+        """Read certificate and key again. What does not fit is logged, and the former ones go on."""
+        if self._tls is None or self._context is None:
+            return
+        try:
+            self._tls.reload(self._context)
+        except UserError as error:
+            logger.error("the certificate was not read again: %s", error)
+        else:
+            logger.info("the certificate %s was read again", self._tls.certificate)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A signal arrived."""
@@ -103,6 +131,8 @@ class DrainingServer(uvicorn.Server):
             yield
             return
         before = {sig: signal.signal(sig, self.handle_exit) for sig in _SIGNALS}
+        if self._tls is not None and hasattr(signal, "SIGHUP"):
+            before[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda *_: self.reload_tls())
         try:
             yield
         finally:

@@ -11,7 +11,7 @@ import logging
 import secrets
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Self
@@ -28,8 +28,9 @@ from fulmen_serving.engine.engine import AnswerEnd, AnswerEvent, Engine, EngineS
 from fulmen_serving.engine.sequence import GenerationRequest
 from fulmen_serving.engine.stop_strings import StopStrings
 from fulmen_serving.metrics import ServingMetrics
-from fulmen_serving.prompt import Prompt
+from fulmen_serving.prompt import ChatPrompt, Prompt
 from fulmen_serving.refusal import Refusal
+from fulmen_serving.request_trace import RequestTrace, current_trace
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class ServedModel:
         temperature, top_p: defaults, from generation_config.json or OpenAI's 1.
         fingerprint: changes whenever the same request might get another answer.
         created: Unix time of loading.
+        embeds: whether its runner gives hidden states.
     """
 
     name: str
@@ -54,6 +56,7 @@ class ServedModel:
     top_p: float = 1.0
     fingerprint: str = ""
     created: int = 0
+    embeds: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,7 @@ class AnswerOptions:
 
     temperature: float | None = None
     top_p: float | None = None
+    top_k: int = 0
     max_tokens: int | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
@@ -139,17 +143,19 @@ class ChatService:
         self._announce = announce
         # One thread: judging holds the interpreter's lock anyway, and a guard then judges one input at a time.
         self._intake = ThreadPoolExecutor(1, "fulmen-intake")
-        self._entering = 0  # answers asked for and not yet admitted; touched by the event loop's thread alone
+        # touched by the event loop's thread alone
+        self._entering = 0  # answers asked for and not yet admitted
+        self._judging = 0  # requests whose texts are being judged
 
     @property
     def max_context(self) -> int:
         """Tokens of the longest conversation with its answer."""
-        return self.engine.core.runner.limits.max_context
+        return self.engine.limits.max_context
 
     @property
     def max_choices(self) -> int:
         """Answers that one request may ask for: as many as can run at once."""
-        return self.engine.core.runner.limits.max_sequences
+        return self.engine.limits.max_sequences
 
     async def open(self, prompt: Prompt, options: AnswerOptions) -> Answer:
         """Judge and admit a prompt.
@@ -159,7 +165,7 @@ class ChatService:
         """
         begun = time.perf_counter()
         if self.engine.draining:
-            raise self._stopping()
+            raise self.refusal_when_stopping()
         if options.choices > self.max_choices:
             raise Refusal(
                 400,
@@ -171,7 +177,7 @@ class ChatService:
         try:
             self.engine.admission.refuse_if_full(self._entering + options.choices)
         except EngineFull as full:
-            raise _full(full) from None
+            raise refusal_when_full(full) from None
         self._entering += options.choices
         try:
             return await self._admit(prompt, options, begun)
@@ -201,11 +207,16 @@ class ChatService:
         charge: Charge | None,
     ) -> Answer:
         in_thread = asyncio.get_running_loop().run_in_executor
+        trace, judged_from, submitted = current_trace.get(), time.perf_counter(), None
         verdict = None if self.guard is None else await in_thread(self._intake, self._judge, self.guard, prompt)
+        if trace is not None and verdict is not None:
+            trace.judged(judged_from, time.perf_counter(), verdict.action, verdict.category)
         request_id = f"{prompt.id_prefix}{uuid.uuid4().hex}"
 
         def done(answer: Answer) -> None:
             self._report(answer, verdict, time.perf_counter() - begun)
+            if trace is not None:
+                trace.answered(request_id, self.model, options, answer.prompt_tokens, submitted, answer.ends)
 
         if verdict is not None and verdict.action == "block":
             self.metrics.requests.labels("content_filter").inc(options.choices)
@@ -216,15 +227,55 @@ class ChatService:
             prompt = prompt.rewritten(verdict.messages)
             prompt_ids = await in_thread(self._intake, self.encode, prompt)
             params = self._params(options, len(prompt_ids), prompt.field)
-        answers = await in_thread(self._intake, self._answers, request_id, prompt, prompt_ids, params, options.choices)
+        answers = await in_thread(
+            self._intake, self._answers, request_id, prompt, prompt_ids, params, options.choices, trace
+        )
+        submitted = time.perf_counter()
         try:
             tally = None if charge is None else ChoiceTally(charge, options.choices)
             stream = AnswerStream(self.engine, answers, tally)
         except EngineFull as full:
-            raise _full(full) from None
+            raise refusal_when_full(full) from None
         except EngineStopped:
-            raise self._stopping() from None
+            raise self.refusal_when_stopping() from None
         return Answer(request_id, len(prompt_ids), stream, done)
+
+    @property
+    def required_guard(self) -> Guard:
+        """The guard.
+
+        Raises:
+            Refusal: 404, there is none.
+        """
+        if self.guard is None:
+            raise Refusal(
+                404, "This server runs without a guard (--no-guard), so it cannot judge a text", code="no_guard"
+            )
+        return self.guard
+
+    async def judge(self, texts: Sequence[str]) -> list[InputVerdict]:
+        """What the guard says of each of `texts`, as of what a user said. The model does not run.
+
+        Raises:
+            Refusal: 404 there is no guard, 429 too many wait for it, 500 it failed.
+        """
+        guard = self.required_guard
+        room = self.max_choices + self.engine.admission.limits.max_waiting
+        if self._judging >= room:
+            raise Refusal(
+                429,
+                f"The server is full: {room} requests wait for the guard",
+                code="rate_limit_exceeded",
+                retry_after=1,
+            )
+        self._judging += 1
+        try:
+            in_thread = asyncio.get_running_loop().run_in_executor
+            prompts = [ChatPrompt(({"role": "user", "content": text},)) for text in texts]
+            # one by one, so that a long list does not hold up the prompts of others
+            return [await in_thread(self._intake, self._judge, guard, prompt) for prompt in prompts]
+        finally:
+            self._judging -= 1
 
     def close(self) -> None:
         """Stop the engine and the intake. Idempotent."""
@@ -260,7 +311,13 @@ class ChatService:
             raise _guard_failed(error) from error
 
     def _answers(
-        self, request_id: str, prompt: Prompt, prompt_ids: list[int], params: SamplingParams, choices: int
+        self,
+        request_id: str,
+        prompt: Prompt,
+        prompt_ids: list[int],
+        params: SamplingParams,
+        choices: int,
+        trace: RequestTrace | None,
     ) -> list[tuple[GenerationRequest, AnswerText]]:
         # the seed is the sampler's second argument, mixed with the choice: choices differ, and each is repeatable
         seed = secrets.randbits(63) if params.seed is None else params.seed
@@ -272,6 +329,8 @@ class ChatService:
                 guard = None if self.guard is None else self.guard.open_output(messages)
             except Exception as error:
                 raise _guard_failed(error) from error
+            if trace is not None and guard is not None:
+                guard = trace.watch(index, guard)
             request = GenerationRequest(
                 f"{request_id}-{index}", prompt_ids, unseeded, (seed, index), self.model.stop_ids
             )
@@ -304,6 +363,7 @@ class ChatService:
             return SamplingParams(
                 temperature=self.model.temperature if options.temperature is None else options.temperature,
                 top_p=self.model.top_p if options.top_p is None else options.top_p,
+                top_k=options.top_k,
                 max_tokens=max_tokens,
                 seed=options.seed,
                 stop=options.stop,
@@ -314,18 +374,32 @@ class ChatService:
         except UserError as error:
             raise Refusal(400, str(error), code="invalid_value") from None
 
-    def _stopping(self) -> Refusal:
+    def refusal_when_stopping(self) -> Refusal:
+        """The refusal of every request once the engine takes no more."""
         return Refusal(503, self.engine.fault or "The server is stopping", code="service_unavailable", retry_after=5)
 
-    def _report(self, answer: Answer, verdict: InputVerdict | None, seconds: float) -> None:
+    def report(self, request_id: str, prompt_tokens: int, seconds: float, **more: object) -> None:
+        """Announce that a request ended, on the intake thread."""
         record: dict[str, object] = {
-            "request_id": answer.request_id,
+            "request_id": request_id,
             "model": self.model.name,
             "backend": self.model.backend,
             "policy": None if self.guard is None else self.guard.policy_version,
-            "prompt_tokens": answer.prompt_tokens,
-            "completion_tokens": answer.completion_tokens,
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": 0,
             "seconds": seconds,
+            "input_action": None,
+            "input_category": "",
+            "answers": [],
+        } | more
+        try:
+            self._intake.submit(self._announce, record)
+        except RuntimeError:  # the service was closed while a client still read: nobody is left to tell
+            logger.debug("request %s ended after the service", request_id)
+
+    def _report(self, answer: Answer, verdict: InputVerdict | None, seconds: float) -> None:
+        more: dict[str, object] = {
+            "completion_tokens": answer.completion_tokens,
             "input_action": None if verdict is None else verdict.action,
             "input_category": "" if verdict is None else verdict.category,
             "answers": [
@@ -340,10 +414,7 @@ class ChatService:
                 for _, end in sorted(answer.ends.items())
             ],
         }
-        try:
-            self._intake.submit(self._announce, record)
-        except RuntimeError:  # the service was closed while a client still read: nobody is left to tell
-            logger.debug("request %s ended after the service", answer.request_id)
+        self.report(answer.request_id, answer.prompt_tokens, seconds, **more)
 
 
 async def _blocked(verdict: InputVerdict, choices: int) -> AsyncIterator[tuple[int, AnswerEvent]]:
@@ -354,7 +425,8 @@ async def _blocked(verdict: InputVerdict, choices: int) -> AsyncIterator[tuple[i
         yield index, AnswerEnd("content_filter", 0, verdict.findings, verdict.category)
 
 
-def _full(full: EngineFull) -> Refusal:
+def refusal_when_full(full: EngineFull) -> Refusal:
+    """The refusal of a request for which the engine has no room."""
     return Refusal(429, str(full), code="rate_limit_exceeded", retry_after=full.retry_after)
 
 

@@ -11,6 +11,7 @@ config = load_recipe(SftConfig, args.recipe, args.overrides)
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -41,7 +42,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise the fault that argparse found."""
-        raise UserError(message, where=self.prog, remedy=f"see `{self.prog} --help`")
+        raise UserError(_without_password(message), where=self.prog, remedy=f"see `{self.prog} --help`") from None
 
     def _refuse(self, word: str) -> NoReturn:
         option = word.partition("=")[0]
@@ -51,7 +52,9 @@ class Parser(argparse.ArgumentParser):
             )
         near = closest(option, self._option_string_actions) if word.startswith("-") else ""
         remedy = f"did you mean {near}?" if near else f"see `{self.prog} --help`"
-        raise UserError(f"unknown argument {word!r}", where=self.prog, remedy=remedy)
+        # of an option only the name: its value may be a secret meant for another
+        shown = option if word.startswith("-") else _without_password(word)
+        raise UserError(f"unknown argument {shown!r}", where=self.prog, remedy=remedy)
 
 
 def parser(prog: str, summary: str, *, recipe: bool = True, json: bool = True) -> Parser:
@@ -72,6 +75,10 @@ def parser(prog: str, summary: str, *, recipe: bool = True, json: bool = True) -
     if json:
         made.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
     return made
+
+
+def _without_password(text: str) -> str:
+    return re.sub(r"://[^/@\s]*@", "://***@", text)
 
 
 def _is_override(word: str) -> bool:

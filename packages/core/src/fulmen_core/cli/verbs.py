@@ -32,6 +32,7 @@ FIRST_PARTY: dict[str, tuple[str, str]] = {
     "reward": ("train a reward model on preference pairs", "fulmen-trainer"),
     "dpo": ("align with DPO, offline and online", "fulmen-trainer"),
     "serve": ("serve a model behind the OpenAI-compatible API", "fulmen-serving"),
+    "serve-ray": ("serve a model with several replicas on Ray", "fulmen-serving-ray"),
     "keys": ("make, list and revoke the API keys of a server", "fulmen-serving"),
     "usage": ("show what keys have used and what it costs", "fulmen-serving"),
     "chat": ("talk to a model in the terminal", "fulmen-serving"),

@@ -16,6 +16,7 @@ from fulmen_core.files import atomic_write_json, atomic_write_text, read_json
 from fulmen_core.tokenizer.byte_level import byte_alphabet, encode_texts, train_bpe
 from fulmen_core.tokenizer.chat import CHATML_TEMPLATE, chatml_pieces, check_messages
 from fulmen_core.tokenizer.tokenizer import Messages, Tokenizer, no_answer_to_learn
+from fulmen_core.tokenizer.tool_text import plain_conversation
 from fulmen_core.tokenizer.vocabulary import ENDOFTEXT, IM_END, IM_START, PAD
 
 
@@ -109,11 +110,16 @@ class ByteLevelTokenizer(Tokenizer):
             raise UserError(f"token id {token_id} is outside the vocabulary of {self.vocab_size} tokens")
         return b"" if skip_special and token_id in self.special_ids else self._bytes[token_id]
 
-    def encode_chat(self, messages: Messages, add_generation_prompt: bool = False) -> list[int]:
-        """Encode a conversation as ChatML: the ids of its first messages are a prefix of the ids of the whole."""
+    def encode_chat(
+        self, messages: Messages, add_generation_prompt: bool = False, tools: Sequence[Mapping[str, Any]] = ()
+    ) -> list[int]:
+        """Encode a conversation as ChatML: the ids of its first messages are a prefix of the ids of the whole.
+
+        Tools and calls are text, see `fulmen_core.tokenizer.tool_text`.
+        """
         check_messages(messages)
         ids: list[int] = []
-        for piece in chatml_pieces(messages, add_generation_prompt=add_generation_prompt):
+        for piece in chatml_pieces(plain_conversation(messages, tools), add_generation_prompt=add_generation_prompt):
             ids += [self._chat_ids[piece.text]] if piece.special else self.encode(piece.text)
         return ids
 

@@ -9,12 +9,26 @@ A conversation that spells none is rendered and encoded exactly as Hugging Face'
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import pairwise
+from typing import Any
 
 from fulmen_core.errors import UserError
 
 _MARKS = range(0xE000, 0xF8FF)  # private use
+
+
+def texts_of(value: Any) -> Iterator[str]:
+    """Every string in `value`, lists and objects of strings and the like; names of fields too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield key
+            yield from texts_of(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from texts_of(inner)
 
 
 class SpecialTokenCutter:
@@ -56,6 +70,16 @@ class SpecialTokenCutter:
         places |= {len(said) - length + 1 for length in tails if said[-length:] in self._beginnings}
         cuts = [0, *sorted(places), len(text)]
         return mark.join(text[begin:end] for begin, end in pairwise(cuts))
+
+    def cut_all(self, value: Any, mark: str) -> Any:
+        """`value`, lists and objects of strings and the like, with every string in it cut."""
+        if isinstance(value, str):
+            return self.cut(value, mark)
+        if isinstance(value, Mapping):
+            return {self.cut(key, mark): self.cut_all(inner, mark) for key, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.cut_all(inner, mark) for inner in value]
+        return value
 
     def count(self, text: str) -> int:
         """How many special tokens are written in `text`."""

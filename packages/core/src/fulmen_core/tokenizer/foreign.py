@@ -15,10 +15,11 @@ from fulmen_core.errors import CorruptArtefact, UserError
 from fulmen_core.files import atomic_write_text
 from fulmen_core.tokenizer.byte_level import check_encodable, encode_texts
 from fulmen_core.tokenizer.chat import check_messages
-from fulmen_core.tokenizer.defence import SpecialTokenCutter
+from fulmen_core.tokenizer.defence import SpecialTokenCutter, texts_of
 from fulmen_core.tokenizer.pieces import bytes_of_tokens, strips_first_space
 from fulmen_core.tokenizer.template import ChatTemplate
 from fulmen_core.tokenizer.tokenizer import Messages, Tokenizer, no_answer_to_learn
+from fulmen_core.tokenizer.tool_text import plain_conversation, thought_text
 
 TOKENIZER_FILE, CONFIG_FILE = "tokenizer.json", "tokenizer_config.json"
 GENERATION_FILE, TEMPLATE_FILE = "generation_config.json", "chat_template.jinja"
@@ -113,27 +114,49 @@ class ForeignTokenizer(Tokenizer):
             raise UserError(f"token id {token_id} is negative")
         return b"" if skip_special and token_id in self.special_ids else self._bytes.get(token_id, b"")
 
-    def encode_chat(self, messages: Messages, add_generation_prompt: bool = False) -> list[int]:
-        """Encode a conversation as the checkpoint's template renders it; see `fulmen_core.tokenizer.defence`."""
+    def encode_chat(
+        self, messages: Messages, add_generation_prompt: bool = False, tools: Sequence[Mapping[str, Any]] = ()
+    ) -> list[int]:
+        """Encode a conversation as the checkpoint's template renders it; see `fulmen_core.tokenizer.defence`.
+
+        A template that knows no tools gets them as text, see `fulmen_core.tokenizer.tool_text`.
+        """
         check_messages(messages)
         if not self.chat_template:
             raise UserError(
                 "the model has no chat template", where=self._where, remedy="take a chat model, or let it complete text"
             )
-        contents = [str(message["content"]) for message in messages]
-        for index, content in enumerate(contents):
-            check_encodable(content, f"message {index}")
-        mark = self._cutter.mark_for((*contents, self.chat_template))
-        guarded = [
-            {"role": str(message["role"]), "content": self._cutter.cut(content, mark)}
-            for message, content in zip(messages, contents, strict=True)
-        ]
-        first, *rest = self._template.render(guarded, add_generation_prompt=add_generation_prompt).split(mark)
+        given = [self._for_template(message) for message in messages]
+        listed = list(tools)
+        if not self._template.names("tools"):
+            given, listed = list(plain_conversation(messages, tools)), []
+        for index, message in enumerate(given):
+            for text in texts_of(message):
+                check_encodable(text, f"message {index}")
+        mark = self._cutter.mark_for((*texts_of([given, listed]), self.chat_template))
+        rendered = self._template.render(
+            self._cutter.cut_all(given, mark),
+            add_generation_prompt=add_generation_prompt,
+            tools=self._cutter.cut_all(listed, mark) or None,
+        )
+        first, *rest = rendered.split(mark)
         ids = list(self._markup.encode(first, add_special_tokens=False).ids)
         for piece in rest:
             ids += self._continued(piece)
         self._check_special(ids, [first, *rest])
         return ids
+
+    def _for_template(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """What templates expect: arguments of calls as objects, and reasoning in the text if they do not read it."""
+        given = {key: value for key, value in message.items() if value is not None}
+        if given.get("reasoning_content") and not self._template.names("reasoning_content"):
+            given["content"] = thought_text(given.pop("reasoning_content")) + given["content"]
+        if calls := given.get("tool_calls"):
+            given["tool_calls"] = [
+                {**call, "function": {**call["function"], "arguments": _object_of(call["function"]["arguments"])}}
+                for call in calls
+            ]
+        return given
 
     def encode_chat_masked(self, messages: Messages) -> tuple[list[int], list[bool]]:
         """See `Tokenizer.encode_chat_masked`: what follows a generation prompt, to the stop token, is learned."""
@@ -244,6 +267,14 @@ class ForeignTokenizer(Tokenizer):
             else:
                 spelled.append(token_id)
         return spelled
+
+
+def _object_of(arguments: str) -> object:
+    """The arguments of a call; what a model wrote that is no JSON stays the text it is."""
+    try:
+        return json.loads(arguments)
+    except ValueError:
+        return arguments
 
 
 def _type_of(value: object) -> str:

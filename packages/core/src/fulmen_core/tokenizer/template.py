@@ -7,6 +7,7 @@ Environment and helpers follow `transformers.utils.chat_template_utils`.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
@@ -32,8 +33,23 @@ class ChatTemplate:
     def __init__(self, source: str, special_tokens: Mapping[str, str], where: str) -> None:
         self.source, self._special_tokens, self._where = source, dict(special_tokens), where
 
-    def render(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool) -> str:
+    def names(self, variable: str) -> bool:
+        """Whether the template reads `variable`, "tools" for example."""
+        return re.search(rf"\b{variable}\b", self.source) is not None
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> str:
         """The conversation as text.
+
+        Args:
+            messages: each with "role" and "content", and what else the template reads.
+            add_generation_prompt: end with the opening of an answer.
+            tools: the functions that may be called, as in OpenAI's `tools`; None for none.
 
         Raises:
             UserError: the template refuses the conversation, for example because roles do not alternate.
@@ -43,7 +59,7 @@ class ChatTemplate:
             return self._compiled.render(
                 messages=[dict(message) for message in messages],
                 add_generation_prompt=add_generation_prompt,
-                tools=None,
+                tools=tools,
                 documents=None,
                 **self._special_tokens,
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from fulmen_core.errors import UserError
 
@@ -73,8 +74,16 @@ class Tokenizer(ABC):
         """
 
     @abstractmethod
-    def encode_chat(self, messages: Messages, add_generation_prompt: bool = False) -> list[int]:
+    def encode_chat(
+        self, messages: Messages, add_generation_prompt: bool = False, tools: Sequence[Mapping[str, Any]] = ()
+    ) -> list[int]:
         """Encode a conversation; special tokens come from the template alone, never from a message.
+
+        Args:
+            messages: each with "role" and "content"; an assistant's may have "reasoning_content" and OpenAI's
+                "tool_calls", a tool's has "tool_call_id".
+            add_generation_prompt: end with the opening of an answer.
+            tools: the functions that the model may call, as in OpenAI's `tools`.
 
         Raises:
             UserError: no message, an unknown role, content that is no text, a lone surrogate, or no template.

@@ -80,8 +80,12 @@ def admin_router(platform: Platform, admin_key: str, max_body_bytes: int) -> API
     router = APIRouter(prefix="/admin/v1", dependencies=[Depends(admin_only)])
 
     def body(model: type[BaseModel]) -> dict[str, Any]:
-        schema = model.model_json_schema()
+        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         return {"requestBody": {"content": {"application/json": {"schema": schema}}, "required": True}}
+
+    def query(model: type[BaseModel]) -> dict[str, Any]:
+        properties = model.model_json_schema()["properties"]
+        return {"parameters": [{"name": name, "in": "query", "schema": one} for name, one in properties.items()]}
 
     @router.post("/keys", status_code=201, openapi_extra=body(NewKey))
     async def create_key(request: Request) -> dict[str, Any]:
@@ -99,7 +103,7 @@ def admin_router(platform: Platform, admin_key: str, max_body_bytes: int) -> API
 
         return await _in_thread(create)
 
-    @router.get("/keys")
+    @router.get("/keys", openapi_extra=query(KeysQuery))
     async def list_keys(request: Request) -> dict[str, Any]:
         """Every key, or those of one `organisation`, without their secrets."""
         asked = _parse(KeysQuery, request.query_params)
@@ -121,7 +125,7 @@ def admin_router(platform: Platform, admin_key: str, max_body_bytes: int) -> API
         platform.forget()
         return {"object": "organisation", "name": name, "tokens_per_month": asked.tokens_per_month}
 
-    @router.get("/usage")
+    @router.get("/usage", openapi_extra=query(UsageQuery))
     async def usage(request: Request) -> dict[str, Any]:
         """Requests, tokens and cost by organisation, key and model."""
         asked = _parse(UsageQuery, request.query_params)

@@ -47,7 +47,7 @@ async def collect(answer: Answer, model: ServedModel, form: AnswerForm, choices:
             case TextDelta(text):
                 texts[index].append(text)
             case AnswerFailure():
-                raise _failure_of(event)
+                raise failure_of(event)
             case AnswerEnd():
                 pass
     return _header(answer, model, form.kind) | {
@@ -78,7 +78,7 @@ async def stream(
             case AnswerEnd():
                 yield chunk(form.piece(index, "", event.reason))
             case AnswerFailure():
-                yield _server_event(error_object(_failure_of(event)))
+                yield _server_event(error_object(failure_of(event)))
                 return
     if include_usage:
         yield _server_event(header | {"choices": [], "usage": _usage_of(answer)})
@@ -100,7 +100,8 @@ def _usage_of(answer: Answer) -> dict[str, int]:
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
-def _failure_of(event: AnswerFailure) -> Refusal:
+def failure_of(event: AnswerFailure) -> Refusal:
+    """The refusal that tells of a failed answer."""
     return Refusal(500, event.message, code="generation_failed")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from typing import Any
 
 from fastapi import Request
@@ -13,7 +14,7 @@ from fulmen_serving.api.answer_request import AnswerRequest
 from fulmen_serving.api.strict_request import StrictModel
 from fulmen_serving.prompt import Prompt
 from fulmen_serving.refusal import Refusal
-from fulmen_serving.service import ChatService
+from fulmen_serving.service import Answer, ChatService
 
 
 async def respond(
@@ -29,8 +30,13 @@ async def respond(
     if asked.stream:
         chunks = stream(answer, service.model, form, asked.choices, include_usage=asked.include_usage)
         return AnswerStreamResponse(chunks, answer)
+    return await whole_answer(request, answer, collect(answer, service.model, form, asked.choices))
+
+
+async def whole_answer(request: Request, answer: Answer, body: Coroutine[Any, Any, dict[str, Any]]) -> Response:
+    """Await the `body` that is made of `answer`, unless the client leaves before."""
     try:
-        return JSONResponse(await unless_left(request, collect(answer, service.model, form, asked.choices)))
+        return JSONResponse(await unless_left(request, body))
     finally:
         answer.close()
 
@@ -53,4 +59,5 @@ def check_model(name: str | None, service: ChatService) -> None:
 
 def body_schema(model: type[StrictModel]) -> dict[str, Any]:
     """The body of `model` in the OpenAPI document; bodies are read by hand, so FastAPI cannot know it."""
-    return {"requestBody": {"content": {"application/json": {"schema": model.model_json_schema()}}, "required": True}}
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    return {"requestBody": {"content": {"application/json": {"schema": schema}}, "required": True}}

@@ -23,7 +23,7 @@ async def read_json_object(request: Request, max_bytes: int) -> dict[str, Any]:
     Raises:
         Refusal: 413 if it is larger than `max_bytes`, 408 if it comes too slowly, 400 if it is no JSON object in UTF-8.
     """
-    body = await _read(request, max_bytes)
+    body = await read_body(request, max_bytes)
     try:
         body.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -41,7 +41,12 @@ async def read_json_object(request: Request, max_bytes: int) -> dict[str, Any]:
     return value
 
 
-async def _read(request: Request, max_bytes: int) -> bytearray:
+async def read_body(request: Request, max_bytes: int) -> bytearray:
+    """Read the body as it is.
+
+    Raises:
+        Refusal: 413 if it is larger than `max_bytes`, 408 if it comes too slowly.
+    """
     too_large = Refusal(413, f"The request body is larger than {max_bytes} bytes", code="request_too_large")
     declared = request.headers.get("content-length", "")
     body = bytearray()

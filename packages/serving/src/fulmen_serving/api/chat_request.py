@@ -78,6 +78,7 @@ _TEXT_PARTS = {
         "type": "object",
         "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
         "required": ["type", "text"],
+        "additionalProperties": False,
     },
 }
 

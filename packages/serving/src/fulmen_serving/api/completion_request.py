@@ -40,7 +40,7 @@ def _prompt_of(prompt: object) -> object:
     raise PydanticCustomError("prompt", "it must be a text or a list of token ids")
 
 
-_IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}}
+_IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
 
 
 class CompletionRequest(AnswerRequest):

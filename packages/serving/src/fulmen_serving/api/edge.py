@@ -11,7 +11,9 @@ from fastapi.middleware.cors import CORSMiddleware
 from fulmen_core.errors import UserError
 from fulmen_serving.api.key_gate import KeyGate
 from fulmen_serving.api.time_limit import TimeLimit
+from fulmen_serving.api.trace_requests import TraceRequests
 from fulmen_serving.metrics import ServingMetrics
+from fulmen_serving.request_trace import Tracer
 
 if TYPE_CHECKING:
     from fulmen_serving.platform.platform import Platform
@@ -29,6 +31,7 @@ class Edge:
         admin_key: opens the admin routes; empty: there are none.
         cors_origins: whose pages may call the API from a browser, e.g. ``https://chat.example.org``, or ``*``.
         request_seconds: the longest that a request may take; None: any time.
+        tracer: watches every request; None: nobody does.
 
     Raises:
         UserError: one of them does not fit.
@@ -38,6 +41,7 @@ class Edge:
     admin_key: str = ""
     cors_origins: tuple[str, ...] = ()
     request_seconds: float | None = None
+    tracer: Tracer | None = None
 
     def __post_init__(self) -> None:
         if self.admin_key and self.platform is None:
@@ -77,3 +81,5 @@ class Edge:
                 allow_headers=["*"],
                 expose_headers=["retry-after", *_LIMITS],
             )
+        if self.tracer is not None:
+            app.add_middleware(TraceRequests, tracer=self.tracer)

@@ -1,10 +1,11 @@
-"""Every failure as OpenAI's error object: ``{"error": {"message", "type", "param", "code"}}``.
+"""Every failure as OpenAI's error object, ``{"error": {"message", "type", "param", "code"}}``, or as Anthropic's.
 
 Source: https://platform.openai.com/docs/guides/error-codes.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -13,7 +14,9 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import Scope
 
+from fulmen_serving.api.anthropic_error import anthropic_error_object, speaks_anthropic
 from fulmen_serving.metrics import ServingMetrics
 from fulmen_serving.refusal import Refusal
 
@@ -37,14 +40,31 @@ def error_object(refusal: Refusal) -> dict[str, Any]:
     }
 
 
-def refusal_response(refusal: Refusal, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """Return the response of a refusal, with `headers` and those that its status asks for."""
+def error_event(refusal: Refusal, scope: Scope) -> bytes:
+    """Return the server-sent event that ends a stream which has begun, as the client of `scope` understands it."""
+    anthropic = speaks_anthropic(scope)
+    body = anthropic_error_object(refusal) if anthropic else error_object(refusal)
+    return (b"event: error\n" if anthropic else b"") + b"data: " + json.dumps(body).encode() + b"\n\n"
+
+
+def refusal_response(
+    refusal: Refusal, headers: Mapping[str, str] | None = None, scope: Scope | None = None
+) -> JSONResponse:
+    """Return the response of a refusal, with `headers` and those that its status asks for.
+
+    Args:
+        refusal: what to say.
+        headers: to add.
+        scope: of the request, for the shape that its client understands; None: OpenAI's.
+    """
     told = dict(headers or {})
     if refusal.retry_after is not None:
         told["Retry-After"] = str(refusal.retry_after)
     if refusal.status == 401:
         told["WWW-Authenticate"] = "Bearer"
-    return JSONResponse(error_object(refusal), refusal.status, told)
+    anthropic = scope is not None and speaks_anthropic(scope)
+    body = anthropic_error_object(refusal) if anthropic else error_object(refusal)
+    return JSONResponse(body, refusal.status, told)
 
 
 def install_error_handlers(app: FastAPI, metrics: ServingMetrics) -> None:
@@ -54,7 +74,7 @@ def install_error_handlers(app: FastAPI, metrics: ServingMetrics) -> None:
         refusal = _as_refusal(request, error)
         metrics.refusals.labels(str(refusal.status)).inc()
         headers = dict(getattr(error, "headers", None) or {})
-        return refusal_response(refusal, headers)
+        return refusal_response(refusal, headers, request.scope)
 
     async def client_left(_request: Request, _error: Exception) -> Response:
         return Response(status_code=CLIENT_CLOSED_REQUEST)

@@ -30,14 +30,14 @@ class KeyGate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request under its key, or refuse it."""
-        if scope["type"] != "http" or not _needs_key(scope["method"], scope["path"]):
+        if scope["type"] != "http" or not needs_key(scope["method"], scope["path"]):
             await self._app(scope, receive, send)
             return
         try:
             account = await self._platform.enter(bearer(Headers(scope=scope)))
         except Refusal as refusal:
             self._metrics.refusals.labels(str(refusal.status)).inc()
-            await refusal_response(refusal)(scope, receive, send)
+            await refusal_response(refusal, scope=scope)(scope, receive, send)
             return
 
         async def send_with_limits(message: Message) -> None:
@@ -66,12 +66,13 @@ def bearer(headers: Headers) -> str:
         return secret
     raise Refusal(
         401,
-        "There is no API key: send it in the header Authorization, as 'Bearer' and the key",
+        "There is no API key: send it in the header Authorization, as 'Bearer' and the key, or in x-api-key",
         code="missing_api_key",
     )
 
 
-def _needs_key(method: str, path: str) -> bool:
+def needs_key(method: str, path: str) -> bool:
+    """Whether a request demands an API key of whoever computes; the admin routes have a key of their own."""
     if path.startswith(ADMIN_PREFIX):
         return False
     return path == "/v1" or path.startswith("/v1/") or method not in ("GET", "HEAD", "OPTIONS")

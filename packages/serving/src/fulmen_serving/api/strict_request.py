@@ -40,11 +40,12 @@ def _stops_of(stop: object) -> object:
     return stops
 
 
+_STOP = {"type": "string", "minLength": 1}
 Stops = Annotated[
     list[str],
     Field(max_length=MAX_STOPS),
     BeforeValidator(_stops_of),
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+    WithJsonSchema({"anyOf": [_STOP, {"type": "array", "items": _STOP, "maxItems": MAX_STOPS}, {"type": "null"}]}),
 ]
 
 

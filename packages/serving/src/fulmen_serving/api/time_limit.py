@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fulmen_serving.api.errors import error_object, refusal_response
+from fulmen_serving.api.errors import error_event, refusal_response
 from fulmen_serving.refusal import Refusal
 
 
@@ -39,7 +38,7 @@ class TimeLimit:
                 raise
             refusal = Refusal(504, f"The request took longer than {self._seconds:g} s", code="request_timeout")
             if not begun:
-                await refusal_response(refusal)(scope, receive, send)
+                await refusal_response(refusal, scope=scope)(scope, receive, send)
             elif not finished:  # only a stream begins before it is complete
-                event = b"data: " + json.dumps(error_object(refusal)).encode() + b"\n\n"
+                event = error_event(refusal, scope)
                 await send({"type": "http.response.body", "body": event, "more_body": False})

@@ -6,9 +6,10 @@ Source: https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html (To
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
+from pydantic import Field
 
 from fulmen_core.errors import UserError
 from fulmen_serving.api.answer_route import body_schema, check_model
@@ -30,7 +31,7 @@ class TokenizeRequest(StrictModel):
 
     model: str | None = None
     prompt: str | None = None
-    messages: list[ChatMessage] | None = None
+    messages: Annotated[list[ChatMessage], Field(min_length=1)] | None = None
     add_special_tokens: bool | None = None
     add_generation_prompt: bool | None = None
     return_token_strs: bool | None = None
@@ -40,7 +41,7 @@ class DetokenizeRequest(StrictModel):
     """Token ids to turn into text, special tokens included."""
 
     model: str | None = None
-    tokens: list[int]
+    tokens: list[Annotated[int, Field(ge=0)]]
 
 
 def tokenize_router(service: ChatService, max_body_bytes: int) -> APIRouter:

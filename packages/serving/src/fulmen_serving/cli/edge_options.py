@@ -15,6 +15,7 @@ from fulmen_core.cli.output import note
 from fulmen_core.errors import UserError
 from fulmen_core.suggestions import closest
 from fulmen_serving.cli.platform_options import add_platform_option, open_database
+from fulmen_serving.cli.trace_options import add_trace_options, open_tracer
 
 if TYPE_CHECKING:
     from fulmen_serving.api.edge import Edge
@@ -37,6 +38,7 @@ def add_edge_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--request-seconds", type=float, metavar="N", help="the longest that a request may take; default: any time"
     )
+    add_trace_options(parser)
 
 
 @contextlib.contextmanager
@@ -46,6 +48,8 @@ def open_edge(args: Namespace) -> Iterator[Edge]:
     Raises:
         UserError: an argument, the database or the price table does not fit.
     """
+    from importlib.metadata import version
+
     from fulmen_serving.api.edge import Edge
 
     if args.max_body_bytes < 1:
@@ -62,11 +66,14 @@ def open_edge(args: Namespace) -> Iterator[Edge]:
             stack.callback(platform.close)
         elif args.prices is not None:
             raise UserError("--prices without --platform has nothing to price", remedy="give --platform too")
+        if (tracer := open_tracer(args, version("fulmen-serving"))) is not None:
+            stack.callback(tracer.close)
         yield Edge(
             platform=platform,
             admin_key=context.settings().admin_key.get_secret_value(),
             cors_origins=tuple(args.cors_origin),
             request_seconds=args.request_seconds,
+            tracer=tracer,
         )
 
 

@@ -28,7 +28,7 @@ def open_database(given: str | None) -> Database | None:
     Raises:
         UserError: SQLAlchemy is not installed, or the database cannot be opened.
     """
-    place = given if given is not None else context.settings().platform
+    place = given if given is not None else context.settings().platform.get_secret_value()
     if given == "":
         raise UserError("--platform is empty", remedy="give a file, or a postgresql:// URL")
     if not place:

@@ -10,6 +10,8 @@ from fulmen_core.cli.arguments import parser
 from fulmen_core.cli.output import note
 from fulmen_serving.cli.edge_options import add_edge_options, check_prices, open_edge, warn_if_open
 from fulmen_serving.cli.options import add_model_options, serving_options
+from fulmen_serving.cli.process_options import add_process_options, start_model
+from fulmen_serving.cli.tls_options import add_tls_options, tls_files
 
 
 def run(argv: Sequence[str]) -> int:
@@ -31,29 +33,38 @@ def run(argv: Sequence[str]) -> int:
     arguments.add_argument(
         "--drain-seconds", type=int, metavar="N", default=30, help="time to finish answers when stopped (%(default)s)"
     )
+    add_process_options(arguments)
     add_edge_options(arguments)
+    add_tls_options(arguments)
     args = arguments.parse_args(argv)
     options = serving_options(args, max_sequences=args.max_sequences)
 
     from importlib.metadata import version
 
     from fulmen_core.cli import context
-    from fulmen_serving.api.app import make_app
-    from fulmen_serving.engine.admission import AdmissionLimits
-    from fulmen_serving.loading import load_service
-    from fulmen_serving.server import DrainingServer, bind, url_of
 
-    listener = bind(args.host, args.port)  # before the model is read: a busy port should cost no time
+    if (tls := tls_files(args)) is not None:
+        tls.context()  # as the port: a fault of these files should cost no time
     with contextlib.ExitStack() as stack:
+        process = start_model(args, options, context.registry())  # loads while what follows is imported
+        if process is not None:
+            stack.callback(process.close)
+
+        from fulmen_serving.api.app import make_app
+        from fulmen_serving.engine.admission import AdmissionLimits
+        from fulmen_serving.loading import load_service
+        from fulmen_serving.server import DrainingServer, bind, url_of
+
+        listener = bind(args.host, args.port)  # before the model is waited for: a busy port should cost no time
         stack.callback(listener.close)
         edge = stack.enter_context(open_edge(args))  # closed last: it writes what the service metered
         warn_if_open(listener, edge)
         admission = AdmissionLimits(args.max_waiting, args.max_queued_tokens)
-        service = load_service(replace(options, admission=admission), context.registry())
+        service = load_service(replace(options, admission=admission), context.registry(), process)
         stack.callback(service.close)
         check_prices(edge, service.model.name)
         app = make_app(service, version=version("fulmen-serving"), max_body_bytes=args.max_body_bytes, edge=edge)
-        url = url_of(listener)
+        url = url_of(listener, "http" if tls is None else "https")
         model, guard = service.model, service.guard
         policy = f"RAISE policy {guard.policy_version}" if guard else "no guard"
         keys = ", API keys demanded" if edge.platform is not None else ""
@@ -63,6 +74,7 @@ def run(argv: Sequence[str]) -> int:
             service.engine,
             drain_seconds=args.drain_seconds,
             on_ready=lambda: note(f"Serving {model.name} on {url} ({detail})"),
+            tls=tls,
         )
         server.run(sockets=[listener])
     return 0

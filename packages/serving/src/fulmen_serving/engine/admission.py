@@ -98,6 +98,11 @@ class Admission:
         with self._lock:
             self._queued.pop(request_id, None)
 
+    def lost_slot(self, request_id: str, prompt_tokens: int) -> None:
+        """The request waits again: the model was lost. It stays admitted, whatever the limits."""
+        with self._lock:
+            self._queued[request_id] = prompt_tokens
+
     def ended(self, request_id: str, slot_seconds: float | None = None) -> None:
         """The request ended, after `slot_seconds` in a slot if it had one."""
         with self._lock:

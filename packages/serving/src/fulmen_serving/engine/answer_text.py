@@ -40,6 +40,11 @@ class AnswerText:
         self.findings: list[Finding] = []
         self.category = ""
 
+    @property
+    def stop_string(self) -> str | None:
+        """The stop string that has ended the text, if one has."""
+        return self._stops.found
+
     def push(self, token: int) -> Delivery:
         """Take a token that belongs to the text (not the stop id that ended it)."""
         text, stopped = self._stops.push(self._decoder.push(token))

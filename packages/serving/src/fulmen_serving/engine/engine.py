@@ -1,7 +1,7 @@
-"""The engine: one thread runs the model, one turns its tokens into guarded text, any thread may submit and abort.
+"""The engine: a host runs the model, a thread turns its tokens into guarded text, any thread may submit and abort.
 
-A request has one owner, the model thread. Everybody else sends commands through the inbox, which it applies between two
-steps, so that an abort frees its slot within one step. Ending twice is harmless.
+A request has one owner, the host of the model. Everybody else sends it commands, which it applies between two steps, so
+that an abort frees its slot within one step. Ending twice is harmless.
 """
 
 from __future__ import annotations
@@ -13,13 +13,17 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fulmen_core.guard import Finding
-from fulmen_core.runner import Runner
-from fulmen_core.token_constraint import OpenConstraint
+from fulmen_core.runner import EngineLimits
 from fulmen_serving.engine.admission import Admission, AdmissionLimits
 from fulmen_serving.engine.answer_text import AnswerText, Delivery, EndReason
-from fulmen_serving.engine.core import EngineCore, StepOutcome, TokenEvent
-from fulmen_serving.engine.sequence import GenerationRequest, SequenceState
+from fulmen_serving.engine.core import EngineCore, TokenEvent
+from fulmen_serving.engine.model_thread import ModelThread
+from fulmen_serving.engine.report import Condition, Ended, ModelHost, StepReport
+from fulmen_serving.engine.sequence import GenerationRequest
 from fulmen_serving.metrics import ServingMetrics
 
 logger = logging.getLogger(__name__)
@@ -34,7 +38,9 @@ class TextDelta:
 
 @dataclass(frozen=True, slots=True)
 class AnswerEnd:
-    """An answer is complete. `completion_tokens` counts the stop id that ended it. Seconds are from the submission."""
+    """An answer is complete. `completion_tokens` counts the stop id that ended it; a stop string that ended it is
+    `stop_string`. Seconds are from the submission.
+    """
 
     reason: EndReason
     completion_tokens: int
@@ -43,6 +49,7 @@ class AnswerEnd:
     queue_seconds: float = 0.0
     first_token_seconds: float = 0.0
     seconds: float = 0.0
+    stop_string: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +59,14 @@ class AnswerFailure:
     message: str
 
 
-AnswerEvent = TextDelta | AnswerEnd | AnswerFailure
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A prompt was read, and this is the final hidden state of its last token: float32 ``[D]``."""
+
+    vector_D: NDArray[np.float32]
+
+
+AnswerEvent = TextDelta | AnswerEnd | AnswerFailure | Embedded
 #: Called by the engine's output thread with a request id and its next event. Must not block.
 Sink = Callable[[str, AnswerEvent], None]
 
@@ -63,7 +77,7 @@ Tally = Callable[[int, int], None]
 
 
 class EngineStopped(Exception):
-    """The engine takes no requests: it drains, is closed, or its model thread died."""
+    """The engine takes no requests: it drains, is closed, or lost its model for good."""
 
 
 @dataclass(slots=True)
@@ -72,7 +86,7 @@ class _Job:
     text: AnswerText
     sink: Sink
     tally: Tally | None = None
-    state: SequenceState | None = None  # written by the model thread
+    ended: Ended | None = None  # once the model has let go of it
     submitted: float = field(default_factory=time.perf_counter)
     got_slot: float = 0.0
     first_token: float = 0.0
@@ -81,168 +95,148 @@ class _Job:
     def settle(self, *, aborted: bool = False) -> None:
         """Tell what was computed. `tokens` of it have become text; of an aborted answer more may have been computed."""
         if self.tally is not None:
-            prompt = 0 if self.state is None else min(self.state.computed, len(self.request.prompt_ids))
-            generated = 0 if self.state is None else self.state.generated
-            self.tally(prompt, generated if aborted else self.tokens)
-
-
-@dataclass(frozen=True, slots=True)
-class _Abort:
-    job: _Job
+            known = self.ended or Ended("", len(self.request.prompt_ids) if self.tokens else 0, self.tokens)
+            self.tally(known.prompt_tokens, known.generated if aborted else self.tokens)
 
 
 class Engine:
-    """Runs requests over a runner until it is closed.
+    """Runs requests over a model until it is closed.
 
     Args:
-        runner: a loaded model; the engine closes it.
+        host: where the model runs, loaded and not started; the engine closes it.
         limits: how much may wait.
         metrics: where to count.
-        open_constraint: reads the grammars of requests; None if none has one.
     """
 
-    def __init__(
-        self,
-        runner: Runner,
-        limits: AdmissionLimits,
-        metrics: ServingMetrics,
-        open_constraint: OpenConstraint | None = None,
-    ) -> None:
-        self.core = EngineCore(runner, open_constraint)
-        self.admission = Admission(limits, runner.limits)
+    def __init__(self, host: ModelHost, limits: AdmissionLimits, metrics: ServingMetrics) -> None:
+        self.host = host
+        self.admission = Admission(limits, host.limits)
         self.metrics = metrics
-        self.fault = ""  # why the model thread died
+        self.fault = ""  # why the model is lost for good
         self.draining = False
         self._jobs: dict[str, _Job] = {}
-        self._wake = threading.Condition()
-        self._inbox: list[_Job | _Abort | str] = []  # in order: a job to add or to abort, or the id of one to free
-        self._closing = self._model_ended = False
+        self._leaving: dict[str, _Job] = {}  # aborted, and not yet reported as ended
+        self._lock = threading.Lock()
+        self._model_ended = False
         self._tokens: queue.SimpleQueue[list[TokenEvent] | None] = queue.SimpleQueue()
-        self._threads = [
-            threading.Thread(target=self._run_model, name="fulmen-model", daemon=True),
-            threading.Thread(target=self._run_output, name="fulmen-output", daemon=True),
-        ]
+        self._output = threading.Thread(target=self._run_output, name="fulmen-output", daemon=True)
         metrics.running.set_function(lambda: self.admission.live - self.admission.queued_requests)
         metrics.queued.set_function(lambda: self.admission.queued_requests)
         metrics.queued_tokens.set_function(lambda: self.admission.queued_tokens)
 
+    @property
+    def limits(self) -> EngineLimits:
+        """The runner's."""
+        return self.host.limits
+
+    @property
+    def core(self) -> EngineCore:
+        """The core, if it runs in this process; an `AttributeError` otherwise."""
+        if not isinstance(self.host, ModelThread):
+            raise AttributeError("the engine's core runs in another process")
+        return self.host.core
+
+    @property
+    def condition(self) -> Condition:
+        """How the model stands."""
+        return self.host.condition
+
+    @property
+    def alive(self) -> bool:
+        """Whether the model and the output thread run: false before `start`, after `close`, and once either is lost."""
+        return not self._model_ended and self._output.is_alive()
+
     def start(self) -> None:
-        """Start the threads. Once."""
-        for thread in self._threads:
-            thread.start()
+        """Start the model and the output thread. Once."""
+        self._output.start()
+        self.host.start(self._take, self._stopped)
 
     def submit(
         self, answers: Sequence[tuple[GenerationRequest, AnswerText]], sink: Sink, tally: Tally | None = None
     ) -> None:
-        """Admit all of `answers` or none. Events arrive at `sink` until each had an `AnswerEnd` or `AnswerFailure`, and
+        """Admit all of `answers` or none. Events arrive at `sink` until each had one that is no `TextDelta`, and
         `tally` hears of each once, also of those that are aborted.
 
         Raises:
             EngineFull: there is no room now.
             EngineStopped: the engine takes no requests.
         """
-        with self._wake:  # so that the model thread cannot end between the question and the answer
+        with self._lock:  # so that the model cannot be lost between the question and the answer
             if self.draining:
                 raise EngineStopped(self.fault or "the server is stopping")
             self.admission.enter([(request.request_id, len(request.prompt_ids)) for request, _ in answers])
             for request, text in answers:
-                self._jobs[request.request_id] = job = _Job(request, text, sink, tally)
-                self._inbox.append(job)
-            self._wake.notify()
+                self._jobs[request.request_id] = _Job(request, text, sink, tally)
+            for request, _ in answers:
+                self.host.add(request)
         self.metrics.prompt_tokens.inc(sum(len(request.prompt_ids) for request, _ in answers))
 
     def abort(self, request_id: str) -> None:
         """End a request: no event follows (but one that is under way), and its slot is free before the next step."""
-        if (job := self._jobs.pop(request_id, None)) is not None:
-            self.metrics.requests.labels("abort").inc()
-            with self._wake:
-                ended = self._model_ended
-                if not ended:
-                    self._inbox.append(_Abort(job))
-                    self._wake.notify()
-            if ended:
-                job.settle(aborted=True)
+        with self._lock:
+            if (job := self._jobs.pop(request_id, None)) is None:
+                return
+            ended = self._model_ended or job.ended is not None
+            if not ended:
+                self._leaving[request_id] = job
+        self.metrics.requests.labels("abort").inc()
+        if ended:
+            job.settle(aborted=True)
+        else:
+            self.host.abort(request_id)
 
     def begin_drain(self) -> None:
         """Take no new requests; those admitted go on to their end."""
         self.draining = True
 
     def close(self) -> None:
-        """Stop now: fail what is live, end the threads, close the runner. Idempotent."""
-        with self._wake:
-            self.draining = self._closing = True
-            self._wake.notify()
-        for thread in self._threads:
-            if thread.is_alive():
-                thread.join()
-        self.core.runner.close()
+        """Stop now: fail what is live, end the threads, close the model. Idempotent."""
+        self.draining = True
+        self.host.close()
+        if self._output.is_alive():
+            self._output.join()
 
-    def _free(self, request_id: str) -> None:
-        with self._wake:
-            self._inbox.append(request_id)
-            self._wake.notify()
+    # -- the host's threads -------------------------------------------------------------------------------------------
 
-    # -- the model thread ---------------------------------------------------------------------------------------------
-
-    def _run_model(self) -> None:
-        message = "the server is stopping"
-        try:
-            while self._wait_for_work():
-                begun = time.perf_counter()
-                self._apply_inbox()
-                if self.core.has_work:
-                    outcome = self.core.step()
-                    self._account(outcome)
-                    self._tokens.put(outcome.events)
-                    self.metrics.busy.add(outcome.model_seconds, time.perf_counter() - begun)
-        except Exception as error:  # a defect of the engine itself: say so on /health, answer what waits
-            logger.exception("the model thread died")
-            message = self.fault = f"the engine failed: {type(error).__name__}: {error}"
-        finally:
-            with self._wake:
-                self.draining = self._model_ended = True
-                left = list(self._jobs)
-                unheard, self._inbox = self._inbox, []
-            for command in unheard:
-                if isinstance(command, _Abort):
-                    command.job.settle(aborted=True)
-            self._tokens.put([TokenEvent(request_id, None, "error", message) for request_id in left])
-            self._tokens.put(None)
-
-    def _wait_for_work(self) -> bool:
-        with self._wake:
-            while not (self._inbox or self.core.has_work or self._closing):
-                self._wake.wait()
-            return not self._closing
-
-    def _apply_inbox(self) -> None:
-        with self._wake:
-            commands, self._inbox = self._inbox, []
-        for command in commands:
-            if isinstance(command, _Job):
-                command.state = self.core.add(command.request)
-                continue
-            request_id = command.job.request.request_id if isinstance(command, _Abort) else command
-            if (state := self.core.abort(request_id)) is not None:
-                self._ended(state)
-            if isinstance(command, _Abort):
-                command.job.settle(aborted=True)
-
-    def _account(self, outcome: StepOutcome) -> None:
+    def _take(self, report: StepReport) -> None:
+        """Count what a step did, and leave its tokens to the output thread."""
         now = time.perf_counter()
-        for state in outcome.admitted:
-            self.admission.got_slot(state.request.request_id)
-            if (job := self._jobs.get(state.request.request_id)) is not None:
-                job.got_slot = now
-        for state in outcome.ended:
-            self._ended(state)
-        self.metrics.step_tokens.inc(outcome.computed_tokens)
-        self.metrics.generated_tokens.inc(sum(event.token is not None for event in outcome.events))
-        self.metrics.step_seconds.observe(outcome.model_seconds)
+        for request_id, seconds_ago in report.admitted:
+            self.admission.got_slot(request_id)
+            if (job := self._jobs.get(request_id)) is not None:
+                job.got_slot = job.got_slot or now - seconds_ago
+        for request_id in report.requeued:
+            if (job := self._jobs.get(request_id)) is not None:
+                self.admission.lost_slot(request_id, len(job.request.prompt_ids))
+        for ended in report.ended:
+            self.admission.ended(ended.request_id, ended.slot_seconds)
+            with self._lock:
+                leaving = self._leaving.pop(ended.request_id, None)
+                if (job := leaving or self._jobs.get(ended.request_id)) is not None:
+                    job.ended = ended
+            if leaving is not None:
+                leaving.settle(aborted=True)
+        if report.events:
+            self._tokens.put(report.events)
+        if report.lost:
+            self.metrics.model_restarts.inc()
+        if report.cycle_seconds:
+            self.metrics.step_tokens.inc(report.computed_tokens)
+            self.metrics.generated_tokens.inc(sum(event.token is not None for event in report.events))
+            self.metrics.step_seconds.observe(report.model_seconds)
+            self.metrics.busy.add(report.model_seconds, report.cycle_seconds)
 
-    def _ended(self, state: SequenceState) -> None:
-        seconds = None if state.slot_since is None else time.perf_counter() - state.slot_since
-        self.admission.ended(state.request.request_id, seconds)
+    def _stopped(self, fault: str) -> None:
+        with self._lock:
+            self.fault = fault
+            self.draining = self._model_ended = True
+            live = list(self._jobs)
+            leaving, self._leaving = list(self._leaving.values()), {}
+        for job in leaving:
+            job.settle(aborted=True)
+        message = fault or "the server is stopping"
+        self._tokens.put([TokenEvent(request_id, None, "error", message) for request_id in live])
+        self._tokens.put(None)
 
     # -- the output thread --------------------------------------------------------------------------------------------
 
@@ -259,6 +253,9 @@ class Engine:
                     self._fail(job, f"the answer's text failed: {type(error).__name__}: {error}", abort=not event.end)
 
     def _deliver(self, job: _Job, event: TokenEvent) -> None:
+        if event.vector is not None:
+            self._embedded(job, event.vector)
+            return
         if event.token is None:
             self._fail(job, event.message, abort=False)
             return
@@ -275,7 +272,7 @@ class Engine:
             self._emit(job, TextDelta(delivery.text))
         if delivery.end and self._jobs.pop(job.request.request_id, None) is not None:
             if not event.end:
-                self._free(job.request.request_id)  # text ended it, tokens did not: free its slot
+                self.host.abort(job.request.request_id)  # text ended it, tokens did not: free its slot
             job.settle()  # before the caller knows of the end: what was answered is metered
             self._emit(job, self._end(job, delivery.end))
 
@@ -291,12 +288,20 @@ class Engine:
             queue_seconds=max(0.0, job.got_slot - job.submitted),
             first_token_seconds=job.first_token - job.submitted,
             seconds=seconds,
+            stop_string=job.text.stop_string,
         )
+
+    def _embedded(self, job: _Job, vector_D: NDArray[np.float32]) -> None:
+        if self._jobs.pop(job.request.request_id, None) is not None:
+            self.metrics.requests.labels("embedded").inc()
+            self.metrics.request_seconds.observe(time.perf_counter() - job.submitted)
+            job.settle()
+            self._emit(job, Embedded(vector_D))
 
     def _fail(self, job: _Job, message: str, *, abort: bool) -> None:
         if self._jobs.pop(job.request.request_id, None) is not None:
             if abort:
-                self._free(job.request.request_id)
+                self.host.abort(job.request.request_id)
             self.metrics.requests.labels("error").inc()
             job.settle()
             self._emit(job, AnswerFailure(message))

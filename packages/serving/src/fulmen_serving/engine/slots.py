@@ -15,9 +15,15 @@ class SlotPool:
         """The slots nobody has."""
         return tuple(self._free)
 
-    def take(self) -> int | None:
-        """Return a free slot, or None if there is none."""
-        return self._free.pop() if self._free else None
+    def take(self) -> int:
+        """Return a free slot.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if not self._free:
+            raise ValueError(f"none of {self.size} slots is free")
+        return self._free.pop()
 
     def give_back(self, slot: int) -> None:
         """Return `slot` to the pool.

@@ -10,18 +10,23 @@ class StopStrings:
 
     The first is the one that is complete first, the longest of those that are complete at once. That rule does not
     depend on how the text is cut into pieces, so that a streamed answer equals an unstreamed one.
+
+    Attributes:
+        found: the stop string that ended the answer; None while none has.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stops)
         self._held = ""
+        self.found: str | None = None
 
     def push(self, text: str) -> tuple[str, bool]:
         """Take the next piece; return what can be delivered, and whether a stop string ended the answer."""
         self._held += text
         matches = [(start + len(stop), start) for stop in self._stops if (start := self._held.find(stop)) >= 0]
         if matches:
-            _, start = min(matches)
+            end, start = min(matches)
+            self.found = self._held[start:end]
             delivered, self._held = self._held[:start], ""
             return delivered, True
         keep = max((_overlap(self._held, stop) for stop in self._stops), default=0)

@@ -18,6 +18,8 @@ from fulmen_serving.platform.schema import SCHEMA_VERSION, metadata, schema_vers
 _BUSY_SECONDS = 30
 #: The key of the advisory lock that lets one process at a time make the tables: "fulm" in ASCII.
 _SCHEMA_LOCK = 0x66756C6D
+#: PostgreSQL's SQLSTATE of what a role may not do (https://www.postgresql.org/docs/current/errcodes-appendix.html).
+_INSUFFICIENT_PRIVILEGE = "42501"
 
 
 class DatabaseFailed(UserError):
@@ -109,10 +111,10 @@ class Database:
             said = " ".join(said.split())
             if self._password:
                 said = said.replace(self._password, "***")
-            raise DatabaseFailed(
-                f"the platform database {self.name} cannot be used ({said})",
-                remedy="check that --platform names it, and that it answers",
-            ) from None
+            remedy = "check that --platform names it, and that it answers"
+            if getattr(getattr(error, "orig", None), "sqlstate", "") == _INSUFFICIENT_PRIVILEGE:
+                remedy = "let a role that may create tables open it once, and grant this one what it needs"
+            raise DatabaseFailed(f"the platform database {self.name} cannot be used ({said})", remedy=remedy) from None
 
 
 def _parse(place: str) -> URL:

@@ -1,0 +1,127 @@
+"""Drawing tokens from the softmax of logits: many rows at once from all tokens, or one row from its likeliest.
+
+Both invert the cumulative distribution, with weights in float32 and sums in float64. The whole vocabulary is summed in
+two steps, tokens in blocks and blocks in a row, because a cumulative sum over all of it costs more than its
+exponentials.
+
+Legend: S rows, V vocabulary, L tokens of a block, B blocks, C tokens kept. Block b has the tokens b, b + B, b + 2B, ...
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+_BLOCK = 64
+#: Below it the weight of every logit but the largest is zero in float32 all the same.
+_LEAST_TEMPERATURE = 1e-30
+#: How many blocks top-p looks into for the tokens that it keeps, before it sorts them all.
+_FIRST_BLOCKS = (64, 512)
+
+
+def draw_softmax(
+    logits_SV: NDArray[np.float32],
+    top_S: NDArray[np.float32],
+    temperature_S: NDArray[np.float64],
+    uniform_S: NDArray[np.float64],
+) -> NDArray[np.intp]:
+    """Return a token for each row, drawn with probabilities ``softmax(logits / temperature)``.
+
+    A row's token depends on nothing but the row. A token of probability zero is never drawn.
+
+    Args:
+        logits_SV: finite or minus infinity, at least one finite in each row.
+        top_S: the largest of each row.
+        temperature_S: positive.
+        uniform_S: a number in [0, 1) for each row.
+    """
+    rows, vocab_size = logits_SV.shape
+    weight_SV = np.empty((rows, -(-vocab_size // _BLOCK) * _BLOCK), np.float32)
+    weight_SV[:, vocab_size:] = 0
+    _weigh(logits_SV, top_S[:, None], temperature_S[:, None], weight_SV[:, :vocab_size])
+    weight_SLB = weight_SV.reshape(rows, _BLOCK, -1)
+    each = np.arange(rows)
+    block_S, rest_S = _invert(weight_SLB.sum(axis=1), uniform_S)
+    place_S, _ = _invert(weight_SLB[each, :, block_S], rest_S)
+    token_S: NDArray[np.intp] = place_S * weight_SLB.shape[2] + block_S
+    return token_S
+
+
+def draw_from_likeliest(
+    logits_V: NDArray[np.float32], temperature: float, top_k: int, top_p: float, uniform: float
+) -> int:
+    """Return a token drawn as by `draw_softmax`, but from the likeliest alone.
+
+    Kept are the `top_k` likeliest (0: all), the lower ids among equals, and of these the fewest that have at least
+    `top_p` of their probability together.
+    """
+    vocab_size = len(logits_V)
+    top, scale = logits_V.max(), np.array([temperature])
+    if 0 < top_k < vocab_size:
+        ids_C = _first(logits_V, _likeliest(logits_V, top_k), top_k)
+        weight_C = _weigh(logits_V[ids_C], top, scale)
+        total = float(weight_C.sum(dtype=np.float64))
+    else:
+        total = float(_weigh(logits_V, top, scale).sum(dtype=np.float64))
+        for blocks in (*_FIRST_BLOCKS, vocab_size):
+            ids_C = _likeliest(logits_V, blocks)
+            weight_C = _weigh(logits_V[ids_C], top, scale)
+            if len(ids_C) == vocab_size or weight_C.sum(dtype=np.float64) > top_p * total:
+                break
+    if top_p < 1:
+        ids_C = _first(logits_V, ids_C, _count_of_mass(weight_C, top_p * total))
+    place_S, _ = _invert(_weigh(logits_V[ids_C], top, scale)[None], np.array([uniform]))
+    return int(ids_C[place_S[0]])
+
+
+def _weigh(
+    logits: NDArray[np.float32],
+    top: NDArray[np.float32] | np.float32,
+    temperature: NDArray[np.float64],
+    out: NDArray[np.float32] | None = None,
+) -> NDArray[np.float32]:
+    """``exp((logits - top) / temperature)``, into `out` if given."""
+    weight = np.subtract(logits, top, out=out)
+    with np.errstate(over="ignore"):  # to minus infinity, whose weight is the right one: zero
+        if (temperature != 1).any():
+            weight *= (1 / np.maximum(temperature, _LEAST_TEMPERATURE)).astype(np.float32)
+        return np.exp(weight, out=weight)
+
+
+def _invert(
+    weight_SC: NDArray[np.float32], uniform_S: NDArray[np.float64]
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Return the place in whose share of its row's sum each number lies, and how far into that share, in [0, 1)."""
+    each = np.arange(len(weight_SC))
+    cumulative_SC = weight_SC.cumsum(axis=1, dtype=np.float64)
+    total_S = cumulative_SC[:, -1]
+    # less than the total, however the product is rounded: what is counted then ends before a positive weight
+    target_S = np.minimum(uniform_S * total_S, np.nextafter(total_S, 0))
+    place_S: NDArray[np.intp] = (cumulative_SC <= target_S[:, None]).sum(axis=1)
+    before_S = cumulative_SC[each, place_S] - weight_SC[each, place_S]
+    within_S = np.clip((target_S - before_S) / weight_SC[each, place_S], 0, 1)
+    return place_S, within_S
+
+
+def _likeliest(logits_V: NDArray[np.float32], count: int) -> NDArray[np.intp]:
+    """Return ids in order, among them those of the `count` largest logits: none is below that many blocks' largest."""
+    blocks = len(logits_V) // _BLOCK
+    if count > blocks:
+        return np.arange(len(logits_V))
+    maxima_B = logits_V[: blocks * _BLOCK].reshape(_BLOCK, blocks).max(axis=0)
+    return np.flatnonzero(logits_V >= np.partition(maxima_B, blocks - count)[blocks - count])
+
+
+def _first(logits_V: NDArray[np.float32], ids_C: NDArray[np.intp], count: int) -> NDArray[np.intp]:
+    """Return those of `ids_C` that have the `count` largest logits, the lower ids among equals."""
+    logits_C = logits_V[ids_C]
+    border = np.partition(logits_C, len(logits_C) - count)[len(logits_C) - count]
+    above_C = ids_C[logits_C > border]
+    return np.concatenate([above_C, ids_C[logits_C == border][: count - len(above_C)]])
+
+
+def _count_of_mass(weight_C: NDArray[np.float32], mass: float) -> int:
+    """How many of the largest weights it takes to have `mass` together, at least one."""
+    descending_C = np.sort(weight_C)[::-1]
+    before_C = descending_C.cumsum(dtype=np.float64) - descending_C
+    return max(1, int(np.count_nonzero(before_C < mass)))

@@ -1,0 +1,44 @@
+"""Where `fulmen serve` runs its model: in a process of its own, unless told otherwise."""
+
+from __future__ import annotations
+
+import os
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+from fulmen_core.errors import UserError
+
+if TYPE_CHECKING:
+    from fulmen_core.registry import Registry
+    from fulmen_serving.engine.model_process import ModelProcess
+    from fulmen_serving.loading import ServingOptions
+
+
+def add_process_options(parser: ArgumentParser) -> None:
+    """Add ``--in-process`` and ``--step-seconds``."""
+    parser.add_argument(
+        "--in-process", action="store_true", help="run the model in the server's process; a crash then ends both"
+    )
+    parser.add_argument(
+        "--step-seconds",
+        type=float,
+        metavar="N",
+        default=120.0,
+        help="a model process whose step takes longer hangs, and is started again (%(default)s)",
+    )
+
+
+def start_model(args: Namespace, options: ServingOptions, registry: Registry) -> ModelProcess | None:
+    """Start the process that loads the model; None if it is to run in this one.
+
+    Raises:
+        UserError: the directory holds no model, or a limit makes no sense.
+    """
+    if args.step_seconds <= 0:
+        raise UserError(f"--step-seconds {args.step_seconds:g} is no time", remedy="give more than a step takes")
+    if args.in_process or os.name != "posix":
+        return None
+    from fulmen_serving.engine.model_process import ModelProcess
+    from fulmen_serving.loading import plan_model
+
+    return ModelProcess(plan_model(options, registry), step_patience=args.step_seconds)
