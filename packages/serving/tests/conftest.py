@@ -28,6 +28,7 @@ from fulmen_serving.engine.admission import AdmissionLimits
 from fulmen_serving.engine.engine import Engine
 from fulmen_serving.engine.invariants import broken_invariants
 from fulmen_serving.engine.model_thread import ModelThread
+from fulmen_serving.grammar.compiler import GrammarCompiler
 from fulmen_serving.metrics import ServingMetrics
 from fulmen_serving.server import DrainingServer, bind, url_of
 from fulmen_serving.service import ChatService, ServedModel
@@ -242,16 +243,30 @@ class Kit:
 
     @contextlib.contextmanager
     def service(
-        self, runner=None, guard=None, *, waiting: int = 32, queued_tokens: int = 4096, temperature: float = 1.0
+        self,
+        runner=None,
+        guard=None,
+        *,
+        waiting: int = 32,
+        queued_tokens: int = 4096,
+        temperature: float = 1.0,
+        reasoning: bool = False,
     ):
         runner = runner or self.runner()
         metrics = ServingMetrics()
-        engine = Engine(ModelThread(runner), AdmissionLimits(waiting, queued_tokens), metrics)
+        grammars = GrammarCompiler(self.tokenizer, self.tokenizer.stop_ids)
+        engine = Engine(ModelThread(runner, grammars.open), AdmissionLimits(waiting, queued_tokens), metrics)
         model = ServedModel(
-            "parrot", "test", frozenset(self.tokenizer.stop_ids), temperature, fingerprint="fp_test", created=1
+            "parrot",
+            "test",
+            frozenset(self.tokenizer.stop_ids),
+            temperature,
+            fingerprint="fp_test",
+            created=1,
+            reasoning=reasoning,
         )
         self.records = []
-        service = ChatService(model, self.tokenizer, engine, guard, metrics, self.records.append)
+        service = ChatService(model, self.tokenizer, engine, guard, metrics, self.records.append, grammars)
         engine.start()
         try:
             yield service

@@ -158,9 +158,9 @@ def test_errors_are_the_clients_own_exceptions(client):
     with pytest.raises(openai.BadRequestError, match="did you mean 'temperature'") as unknown:
         create(model="parrot", messages=say("hi"), extra_body={"tempature": 1})
     assert (unknown.value.param, unknown.value.code) == ("tempature", "unknown_parameter")
-    with pytest.raises(openai.BadRequestError, match="'tools' is not supported") as tools:
-        create(model="parrot", messages=say("hi"), tools=[{"type": "function", "function": {"name": "f"}}])
-    assert tools.value.param == "tools"
+    with pytest.raises(openai.BadRequestError, match="'functions' is not supported") as functions:
+        create(model="parrot", messages=say("hi"), functions=[{"name": "f"}])
+    assert functions.value.param == "functions"
     with pytest.raises(openai.BadRequestError) as long:
         create(model="parrot", messages=say("a " * 300))
     assert (long.value.code, long.value.type) == ("context_length_exceeded", "invalid_request_error")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fulmen_core.backend import Dtype, KVDtype, Quantization
 from fulmen_core.errors import PluginError, UserError
-from fulmen_core.model_directory import ModelDirectory
+from fulmen_core.model_directory import ModelDirectory, choose_backend
 from fulmen_core.runner import EngineLimits
 from fulmen_serving.engine.admission import Admission, AdmissionLimits
 from fulmen_serving.engine.model_plan import ModelPlan
@@ -45,6 +45,7 @@ class ServingOptions:
         dtype: of weights and products.
         quantize: how weights are quantised on loading; None: not.
         kv_dtype: of keys and values; None: `dtype`.
+        reasoning: whether answers may begin with reasoning; None: if the template or the vocabulary knows it.
     """
 
     model: Path
@@ -59,6 +60,7 @@ class ServingOptions:
     dtype: Dtype = "float32"
     quantize: Quantization | None = None
     kv_dtype: KVDtype | None = None
+    reasoning: bool | None = None
 
 
 def load_guard(registry: Registry, policy: Path | None) -> Guard:
@@ -106,7 +108,9 @@ def load_service(options: ServingOptions, registry: Registry, process: ModelProc
     from fulmen_core.tokenizer import load_tokenizer
     from fulmen_serving.engine.engine import Engine
     from fulmen_serving.engine.model_thread import ModelThread
+    from fulmen_serving.grammar.compiler import GrammarCompiler
     from fulmen_serving.metrics import ServingMetrics
+    from fulmen_serving.parsing.reasoning import knows_reasoning
     from fulmen_serving.service import ChatService, ServedModel
 
     with contextlib.ExitStack() as undo:
@@ -118,11 +122,13 @@ def load_service(options: ServingOptions, registry: Registry, process: ModelProc
         plan = plan_model(options, registry)
         Admission(options.admission, plan.limits)  # refuses limits that make no sense before the model is waited for
         guard = load_guard(registry, options.policy) if options.guarded else None
+        stop_ids = directory.stop_ids() | frozenset(tokenizer.stop_ids)
+        grammars = GrammarCompiler(tokenizer, stop_ids)
         host: ModelHost
         if process is None:
             backend, runner = plan.load(registry)
             undo.callback(runner.close)
-            host = ModelThread(runner)
+            host = ModelThread(runner, grammars.open)
         else:
             host, backend = process, process.wait_ready().backend
         metrics = ServingMetrics()
@@ -130,12 +136,13 @@ def load_service(options: ServingOptions, registry: Registry, process: ModelProc
         served = ServedModel(
             name=options.name or options.model.resolve().name,
             backend=backend,
-            stop_ids=directory.stop_ids() | frozenset(tokenizer.stop_ids),
+            stop_ids=stop_ids,
             temperature=directory.default("temperature", 1.0),
             top_p=directory.default("top_p", 1.0),
             fingerprint=directory.fingerprint(backend, guard.policy_version if guard else ""),
             created=int(time.time()),
-            embeds=backend.capabilities().embed,
+            reasoning=knows_reasoning(tokenizer) if options.reasoning is None else options.reasoning,
+            embeds=choose_backend(registry, backend, directory.format).capabilities().embed,
         )
         undo.pop_all()
     engine.start()
@@ -146,6 +153,7 @@ def load_service(options: ServingOptions, registry: Registry, process: ModelProc
         guard,
         metrics,
         lambda record: registry.announce("fulmen_request_done", record=record),
+        grammars,
     )
 
 

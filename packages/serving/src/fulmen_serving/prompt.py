@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from fulmen_core.errors import UserError
 from fulmen_core.tokenizer import Tokenizer
+from fulmen_core.tokenizer.tool_text import plain_text, tools_text
+from fulmen_serving.refusal import Refusal
 
 Message = Mapping[str, str]
 
@@ -42,23 +44,52 @@ class Prompt(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ChatPrompt:
-    """A conversation, each message with "role" and "content"; the model answers as the assistant."""
+    """A conversation, each message with "role" and "content"; the model answers as the assistant.
 
-    conversation: tuple[Message, ...]
+    Attributes:
+        conversation: an assistant's message may have "tool_calls" and "reasoning_content", a tool's "tool_call_id".
+        tools: the functions that the model may call, as in OpenAI's `tools`. The guard judges their texts too.
+    """
+
+    conversation: tuple[Mapping[str, Any], ...]
+    tools: tuple[Mapping[str, Any], ...] = ()
     field: ClassVar[str] = "messages"
     id_prefix: ClassVar[str] = "chatcmpl-"
 
     def encode(self, tokenizer: Tokenizer) -> list[int]:
         """See `Prompt.encode`."""
-        return tokenizer.encode_chat(self.conversation, add_generation_prompt=True)
+        return tokenizer.encode_chat(self.conversation, add_generation_prompt=True, tools=self.tools)
 
     def messages(self, tokenizer: Tokenizer) -> tuple[Message, ...]:  # noqa: ARG002 - token ids need it
-        """See `Prompt.messages`."""
-        return self.conversation
+        """See `Prompt.messages`. Calls and reasoning are judged as the text that they are to the model."""
+        said = tuple({"role": message["role"], "content": plain_text(message)} for message in self.conversation)
+        return ({"role": "system", "content": tools_text(self.tools)}, *said) if self.tools else said
 
     def rewritten(self, messages: Sequence[Message]) -> Prompt:
-        """See `Prompt.rewritten`."""
-        return replace(self, conversation=tuple(messages))
+        """See `Prompt.rewritten`. A message that is changed keeps its text alone.
+
+        Raises:
+            Refusal: 400, the guard would change what a function is for.
+        """
+        if self.tools:
+            told, *messages = messages
+            if told["content"] != tools_text(self.tools):
+                raise Refusal(
+                    400,
+                    "The guard found something in 'tools' that it would take out; describe the functions without it",
+                    code="content_filter",
+                    param="tools",
+                )
+        conversation = [
+            given if judged["content"] == plain_text(given) else _changed(given, judged)
+            for given, judged in zip(self.conversation, messages, strict=True)
+        ]
+        return replace(self, conversation=tuple(conversation))
+
+
+def _changed(given: Mapping[str, Any], judged: Message) -> Mapping[str, Any]:
+    kept = {key: value for key, value in given.items() if key not in ("tool_calls", "reasoning_content")}
+    return {**kept, "content": judged["content"]}
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,13 @@ from fulmen_serving.engine.answer_text import AnswerText
 from fulmen_serving.engine.engine import AnswerEnd, AnswerEvent, Engine, EngineStopped, TextDelta
 from fulmen_serving.engine.sequence import GenerationRequest
 from fulmen_serving.engine.stop_strings import StopStrings
+from fulmen_serving.grammar.answer_grammar import CallRule, answer_grammar
+from fulmen_serving.grammar.compiler import GrammarCompiler
+from fulmen_serving.grammar.shape import AnswerShape
 from fulmen_serving.metrics import ServingMetrics
+from fulmen_serving.parsed_events import ParsedEvent, ParsedEvents
+from fulmen_serving.parsing.answer_parser import PLAIN_TEXT, AnswerFormat
+from fulmen_serving.parsing.reasoning import opens_reasoning
 from fulmen_serving.prompt import ChatPrompt, Prompt
 from fulmen_serving.refusal import Refusal
 from fulmen_serving.request_trace import RequestTrace, current_trace
@@ -46,6 +52,7 @@ class ServedModel:
         temperature, top_p: defaults, from generation_config.json or OpenAI's 1.
         fingerprint: changes whenever the same request might get another answer.
         created: Unix time of loading.
+        reasoning: whether answers may begin with reasoning, which is told from what is said.
         embeds: whether its runner gives hidden states.
     """
 
@@ -56,12 +63,17 @@ class ServedModel:
     top_p: float = 1.0
     fingerprint: str = ""
     created: int = 0
+    reasoning: bool = False
     embeds: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerOptions:
-    """What a request asks for; None is the model's default, for `max_tokens` all that the context leaves."""
+    """What a request asks for; None is the model's default, for `max_tokens` all that the context leaves.
+
+    `shape` is what the answer must be, `calls` which tools it may or must call, `logprobs` of how many of the likeliest
+    tokens to tell at each place.
+    """
 
     temperature: float | None = None
     top_p: float | None = None
@@ -73,6 +85,9 @@ class AnswerOptions:
     logit_bias: tuple[tuple[int, float], ...] = ()
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
+    shape: AnswerShape | None = None
+    calls: CallRule | None = None
+    logprobs: int | None = None
 
 
 class Answer:
@@ -90,10 +105,12 @@ class Answer:
         prompt_tokens: int,
         events: AsyncIterator[tuple[int, AnswerEvent]],
         done: Callable[[Answer], None],
+        form: AnswerFormat = PLAIN_TEXT,
     ) -> None:
         self.request_id, self.prompt_tokens = request_id, prompt_tokens
         self.ends: dict[int, AnswerEnd] = {}
         self._events, self._done, self._closed = events, done, False
+        self._parsed = ParsedEvents(events, form)
 
     @property
     def completion_tokens(self) -> int:
@@ -103,8 +120,8 @@ class Answer:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> tuple[int, AnswerEvent]:
-        index, event = await self._events.__anext__()
+    async def __anext__(self) -> tuple[int, ParsedEvent]:
+        index, event = await self._parsed.__anext__()
         if isinstance(event, AnswerEnd):
             self.ends[index] = event
         return index, event
@@ -128,6 +145,7 @@ class ChatService:
         guard: RAISE, or None to serve unguarded.
         metrics: where to count.
         announce: told of every request that ended, with a record that holds no text; on a thread of its own.
+        grammars: compiles what answers must be; the engine opens constraints with the same one.
     """
 
     def __init__(
@@ -138,9 +156,11 @@ class ChatService:
         guard: Guard | None,
         metrics: ServingMetrics,
         announce: Callable[[Mapping[str, object]], None],
+        grammars: GrammarCompiler | None = None,
     ) -> None:
         self.model, self.tokenizer, self.engine, self.guard, self.metrics = model, tokenizer, engine, guard, metrics
         self._announce = announce
+        self._grammars = grammars or GrammarCompiler(tokenizer, model.stop_ids)
         # One thread: judging holds the interpreter's lock anyway, and a guard then judges one input at a time.
         self._intake = ThreadPoolExecutor(1, "fulmen-intake")
         # touched by the event loop's thread alone
@@ -227,8 +247,9 @@ class ChatService:
             prompt = prompt.rewritten(verdict.messages)
             prompt_ids = await in_thread(self._intake, self.encode, prompt)
             params = self._params(options, len(prompt_ids), prompt.field)
+        form = self._format(prompt, prompt_ids, options)
         answers = await in_thread(
-            self._intake, self._answers, request_id, prompt, prompt_ids, params, options.choices, trace
+            self._intake, self._answers, request_id, prompt, prompt_ids, params, options, form, trace
         )
         submitted = time.perf_counter()
         try:
@@ -238,7 +259,7 @@ class ChatService:
             raise refusal_when_full(full) from None
         except EngineStopped:
             raise self.refusal_when_stopping() from None
-        return Answer(request_id, len(prompt_ids), stream, done)
+        return Answer(request_id, len(prompt_ids), stream, done, form)
 
     @property
     def required_guard(self) -> Guard:
@@ -310,21 +331,31 @@ class ChatService:
         except Exception as error:  # fail closed: what could not be judged is not answered
             raise _guard_failed(error) from error
 
+    def _format(self, prompt: Prompt, prompt_ids: list[int], options: AnswerOptions) -> AnswerFormat:
+        """What the answer's text may hold: a text that is continued holds nothing but text."""
+        if not isinstance(prompt, ChatPrompt):
+            return PLAIN_TEXT
+        reasoning = self.model.reasoning
+        inside = reasoning and opens_reasoning(self.tokenizer.decode(prompt_ids[-16:], skip_special=False))
+        return AnswerFormat(reasoning, inside, options.calls is not None)
+
     def _answers(
         self,
         request_id: str,
         prompt: Prompt,
         prompt_ids: list[int],
         params: SamplingParams,
-        choices: int,
+        options: AnswerOptions,
+        form: AnswerFormat,
         trace: RequestTrace | None,
     ) -> list[tuple[GenerationRequest, AnswerText]]:
+        grammar = answer_grammar(self._grammars, options.shape, options.calls, form)
         # the seed is the sampler's second argument, mixed with the choice: choices differ, and each is repeatable
         seed = secrets.randbits(63) if params.seed is None else params.seed
         messages = prompt.messages(self.tokenizer)
         unseeded = replace(params, seed=None)
         answers = []
-        for index in range(choices):
+        for index in range(options.choices):
             try:
                 guard = None if self.guard is None else self.guard.open_output(messages)
             except Exception as error:
@@ -332,7 +363,13 @@ class ChatService:
             if trace is not None and guard is not None:
                 guard = trace.watch(index, guard)
             request = GenerationRequest(
-                f"{request_id}-{index}", prompt_ids, unseeded, (seed, index), self.model.stop_ids
+                f"{request_id}-{index}",
+                prompt_ids,
+                unseeded,
+                (seed, index),
+                self.model.stop_ids,
+                grammar,
+                options.logprobs,
             )
             answers.append((request, AnswerText(StreamDecoder(self.tokenizer), StopStrings(params.stop), guard)))
         return answers

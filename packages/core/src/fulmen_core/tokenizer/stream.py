@@ -34,6 +34,11 @@ class StreamDecoder:
             data, self._strips = data.removeprefix(b" "), False
         return self._decoder.decode(data)
 
+    @property
+    def incomplete(self) -> bool:
+        """Whether the ids so far end within a character."""
+        return bool(self._decoder.getstate()[0])
+
     def finish(self) -> str:
         """The sequence ended: return U+FFFD for an incomplete last character, else nothing."""
         return self._decoder.decode(b"", final=True)

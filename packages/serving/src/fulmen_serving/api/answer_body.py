@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, NamedTuple
 
 from fulmen_serving.api.errors import error_object
+from fulmen_serving.engine.answer_logprobs import AnswerToken
 from fulmen_serving.engine.engine import AnswerEnd, AnswerFailure, TextDelta
+from fulmen_serving.parsing.parts import AnswerPart, ReasoningDelta, SaidDelta, ToolCallDelta, WholeAnswer
 from fulmen_serving.refusal import Refusal
 from fulmen_serving.service import Answer, ServedModel
 
 Choice = dict[str, Any]
+Logprobs = Sequence[AnswerToken] | None
 
 
 class AnswerForm(NamedTuple):
@@ -23,36 +26,49 @@ class AnswerForm(NamedTuple):
 
     Attributes:
         kind, chunk_kind: OpenAI's names of the object and of a stream's chunk.
-        whole: a choice of the object, of its index, text and finish reason.
-        piece: a choice of a chunk, of its index, some text (empty at the end) and finish reason (None before the end).
+        whole: a choice of the object, of its index, answer, finish reason and log probabilities (None: not asked for).
+        piece: a choice of a chunk, of its index, a part of the answer (None: of nothing), finish reason (None before
+            the end) and log probabilities (None: none come with it).
         opening: a choice of a chunk that begins a stream, of its index; None begins with text.
     """
 
     kind: str
     chunk_kind: str
-    whole: Callable[[int, str, str], Choice]
-    piece: Callable[[int, str, str | None], Choice]
+    whole: Callable[[int, WholeAnswer, str, Logprobs], Choice]
+    piece: Callable[[int, AnswerPart | None, str | None, Logprobs], Choice]
     opening: Callable[[int], Choice] | None = None
 
 
-async def collect(answer: Answer, model: ServedModel, form: AnswerForm, choices: int) -> dict[str, Any]:
+async def collect(
+    answer: Answer, model: ServedModel, form: AnswerForm, choices: int, *, logprobs: bool = False
+) -> dict[str, Any]:
     """Wait for the whole answer and return its object.
 
     Raises:
         Refusal: 500 if a choice failed.
     """
-    texts: list[list[str]] = [[] for _ in range(choices)]
+    answers = [WholeAnswer() for _ in range(choices)]
+    tokens: list[list[AnswerToken]] = [[] for _ in range(choices)]
     async for index, event in answer:
         match event:
-            case TextDelta(text):
-                texts[index].append(text)
+            case TextDelta(text, told):
+                answers[index].add(SaidDelta(text))
+                tokens[index] += told
+            case ReasoningDelta() | ToolCallDelta():
+                answers[index].add(event)
             case AnswerFailure():
                 raise failure_of(event)
             case AnswerEnd():
                 pass
     return _header(answer, model, form.kind) | {
         "choices": [
-            form.whole(index, "".join(pieces), answer.ends[index].reason) for index, pieces in enumerate(texts)
+            form.whole(
+                index,
+                one,
+                _finish_reason(answer.ends[index], called=bool(one.calls)),
+                tokens[index] if logprobs else None,
+            )
+            for index, one in enumerate(answers)
         ],
         "usage": _usage_of(answer),
     }
@@ -71,12 +87,17 @@ async def stream(
     if form.opening is not None:
         for index in range(choices):
             yield chunk(form.opening(index))
+    called: set[int] = set()
     async for index, event in answer:
         match event:
-            case TextDelta(text):
-                yield chunk(form.piece(index, text, None))
+            case TextDelta(text, told):
+                yield chunk(form.piece(index, SaidDelta(text) if text else None, None, told or None))
+            case ReasoningDelta() | ToolCallDelta():
+                if isinstance(event, ToolCallDelta):
+                    called.add(index)
+                yield chunk(form.piece(index, event, None, None))
             case AnswerEnd():
-                yield chunk(form.piece(index, "", event.reason))
+                yield chunk(form.piece(index, None, _finish_reason(event, called=index in called), None))
             case AnswerFailure():
                 yield _server_event(error_object(failure_of(event)))
                 return
@@ -93,6 +114,10 @@ def _header(answer: Answer, model: ServedModel, kind: str) -> dict[str, Any]:
         "model": model.name,
         "system_fingerprint": model.fingerprint,
     }
+
+
+def _finish_reason(end: AnswerEnd, *, called: bool) -> str:
+    return "tool_calls" if called and end.reason == "stop" else end.reason
 
 
 def _usage_of(answer: Answer) -> dict[str, int]:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from fulmen_serving.api.answer_shape import StructuredOutputs, shape_of
 from fulmen_serving.api.strict_request import LogitBias, Stops, StreamOptions, StrictModel
+from fulmen_serving.grammar.shape import AnswerShape
 from fulmen_serving.refusal import Refusal
 from fulmen_serving.service import AnswerOptions
 
@@ -27,6 +29,7 @@ class AnswerRequest(StrictModel):
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    structured_outputs: StructuredOutputs | None = None
     user: str | None = None  # names the user; an answer does not depend on it
 
     @property
@@ -45,6 +48,20 @@ class AnswerRequest(StrictModel):
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
     @property
+    def shape(self) -> AnswerShape | None:
+        """What the answer must be.
+
+        Raises:
+            Refusal: 400.
+        """
+        return shape_of(None, self.structured_outputs)
+
+    @property
+    def told_logprobs(self) -> int | None:
+        """Of how many of the likeliest tokens log probabilities are told; None tells none."""
+        return None
+
+    @property
     def options(self) -> AnswerOptions:
         """What it asks of the service."""
         return AnswerOptions(
@@ -57,6 +74,8 @@ class AnswerRequest(StrictModel):
             logit_bias=tuple((self.logit_bias or {}).items()),
             presence_penalty=self.presence_penalty or 0.0,
             frequency_penalty=self.frequency_penalty or 0.0,
+            shape=self.shape,
+            logprobs=self.told_logprobs,
         )
 
     def check_stream_options(self) -> None:

@@ -30,7 +30,9 @@ async def respond(
     if asked.stream:
         chunks = stream(answer, service.model, form, asked.choices, include_usage=asked.include_usage)
         return AnswerStreamResponse(chunks, answer)
-    return await whole_answer(request, answer, collect(answer, service.model, form, asked.choices))
+    told = asked.options.logprobs is not None
+    body = collect(answer, service.model, form, asked.choices, logprobs=told)
+    return await whole_answer(request, answer, body)
 
 
 async def whole_answer(request: Request, answer: Answer, body: Coroutine[Any, Any, dict[str, Any]]) -> Response:

@@ -2,23 +2,53 @@
 
 from __future__ import annotations
 
+import uuid
+from typing import Any
+
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from fulmen_serving.api.answer_body import AnswerForm, Choice
+from fulmen_core.tokenizer import Tokenizer
+from fulmen_serving.api.answer_body import AnswerForm, Choice, Logprobs
+from fulmen_serving.api.answer_logprobs import LogprobsForm
 from fulmen_serving.api.answer_route import body_schema, respond
 from fulmen_serving.api.body import read_json_object
 from fulmen_serving.api.chat_request import ChatCompletionRequest, parse_chat_request
+from fulmen_serving.parsing.parts import AnswerPart, ReasoningDelta, SaidDelta, ToolCallDelta, WholeAnswer
 from fulmen_serving.service import ChatService
 
 
-def _whole(index: int, text: str, end: str) -> Choice:
-    message = {"role": "assistant", "content": text, "refusal": None}
-    return {"index": index, "message": message, "logprobs": None, "finish_reason": end}
+def _message(answer: WholeAnswer) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": answer.said, "refusal": None}
+    if answer.reasoning:
+        message["reasoning_content"] = answer.reasoning
+    if answer.calls:
+        message["content"] = answer.said or None
+        message["tool_calls"] = [
+            {
+                "id": _new_call_id(),
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for call in answer.calls
+        ]
+    return message
 
 
-def _piece(index: int, text: str, end: str | None) -> Choice:
-    return {"index": index, "delta": {"content": text} if text else {}, "logprobs": None, "finish_reason": end}
+def _delta(part: AnswerPart | None) -> dict[str, Any]:
+    match part:
+        case None:
+            return {}
+        case SaidDelta(text):
+            return {"content": text}
+        case ReasoningDelta(text):
+            return {"reasoning_content": text}
+        case ToolCallDelta(call, None, arguments):
+            return {"tool_calls": [{"index": call, "function": {"arguments": arguments}}]}
+        case ToolCallDelta(call, name, arguments):
+            function = {"name": name, "arguments": arguments}
+            begun = {"index": call, "id": _new_call_id(), "type": "function", "function": function}
+            return {"tool_calls": [begun]}
 
 
 def _opening(index: int) -> Choice:
@@ -26,17 +56,35 @@ def _opening(index: int) -> Choice:
     return {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
 
 
-FORM = AnswerForm("chat.completion", "chat.completion.chunk", _whole, _piece, _opening)
+def chat_form(tokenizer: Tokenizer) -> AnswerForm:
+    """How chat completions are written."""
+    spelled = LogprobsForm(tokenizer)
+
+    def told(logprobs: Logprobs) -> dict[str, Any] | None:
+        return None if logprobs is None else spelled.chat(logprobs)
+
+    def whole(index: int, answer: WholeAnswer, end: str, logprobs: Logprobs) -> Choice:
+        return {"index": index, "message": _message(answer), "logprobs": told(logprobs), "finish_reason": end}
+
+    def piece(index: int, part: AnswerPart | None, end: str | None, logprobs: Logprobs) -> Choice:
+        return {"index": index, "delta": _delta(part), "logprobs": told(logprobs), "finish_reason": end}
+
+    return AnswerForm("chat.completion", "chat.completion.chunk", whole, piece, _opening)
 
 
 def chat_router(service: ChatService, max_body_bytes: int) -> APIRouter:
     """Make the route over `service`."""
     router = APIRouter()
+    form = chat_form(service.tokenizer)
 
     @router.post("/v1/chat/completions", openapi_extra=body_schema(ChatCompletionRequest))
     async def create_chat_completion(request: Request) -> Response:
         """Answer a conversation, whole or as server-sent events."""
         asked = parse_chat_request(await read_json_object(request, max_body_bytes))
-        return await respond(request, service, asked, asked.start, FORM)
+        return await respond(request, service, asked, asked.start, form)
 
     return router
+
+
+def _new_call_id() -> str:
+    return f"call_{uuid.uuid4().hex[:24]}"

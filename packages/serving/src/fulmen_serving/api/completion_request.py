@@ -12,7 +12,8 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from fulmen_serving.api.answer_request import AnswerRequest
-from fulmen_serving.api.strict_request import StreamOptions, validate, without_neutral
+from fulmen_serving.api.answer_shape import StructuredOutputs
+from fulmen_serving.api.strict_request import StreamOptions, field_names, validate, without_neutral
 from fulmen_serving.prompt import Prompt, TextPrompt, TokenPrompt
 from fulmen_serving.refusal import Refusal
 
@@ -22,7 +23,6 @@ DEFAULT_MAX_TOKENS = 16
 #: OpenAI's fields that are not supported, and the values (beside null) with which they ask for nothing.
 UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "echo": (False,),
-    "logprobs": (),
     "suffix": ("",),
 }
 
@@ -50,11 +50,17 @@ class CompletionRequest(AnswerRequest):
         str | tuple[int, ...], BeforeValidator(_prompt_of), WithJsonSchema({"anyOf": [{"type": "string"}, _IDS]})
     ]
     best_of: int | None = Field(None, ge=1)
+    logprobs: int | None = Field(None, ge=0, le=5)
 
     @property
     def token_limit(self) -> int | None:
         """OpenAI's default of this route where nothing is said."""
         return DEFAULT_MAX_TOKENS if self.max_tokens is None else self.max_tokens
+
+    @property
+    def told_logprobs(self) -> int | None:
+        """As many as `logprobs` says."""
+        return self.logprobs
 
     @property
     def start(self) -> Prompt:
@@ -81,4 +87,6 @@ def parse_completion_request(body: Mapping[str, Any]) -> CompletionRequest:
 
 
 def _fields_at(path: list[int | str]) -> set[str]:
-    return set(StreamOptions.model_fields) if path else set(CompletionRequest.model_fields) | set(UNSUPPORTED)
+    if not path:
+        return set(CompletionRequest.model_fields) | set(UNSUPPORTED)
+    return field_names(StructuredOutputs if path[0] == "structured_outputs" else StreamOptions)

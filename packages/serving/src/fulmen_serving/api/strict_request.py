@@ -26,6 +26,11 @@ class StrictModel(BaseModel):
 M = TypeVar("M", bound=StrictModel)
 
 
+def field_names(model: type[StrictModel]) -> set[str]:
+    """The names that its fields have in a request."""
+    return {field.alias or name for name, field in model.model_fields.items()}
+
+
 class StreamOptions(StrictModel):
     """Options of a streamed answer."""
 

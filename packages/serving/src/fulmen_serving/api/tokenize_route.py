@@ -14,7 +14,7 @@ from pydantic import Field
 from fulmen_core.errors import UserError
 from fulmen_serving.api.answer_route import body_schema, check_model
 from fulmen_serving.api.body import read_json_object
-from fulmen_serving.api.chat_request import ChatMessage
+from fulmen_serving.api.chat_request import ChatMessage, check_turns
 from fulmen_serving.api.strict_request import StrictModel, validate
 from fulmen_serving.refusal import Refusal
 from fulmen_serving.service import ChatService
@@ -78,6 +78,7 @@ def _encode(service: ChatService, asked: TokenizeRequest) -> list[int]:
     tokenizer = service.tokenizer
     if (asked.prompt is None) == (asked.messages is None):
         raise Refusal(400, "Give either 'prompt' or 'messages'", code="invalid_value", param="prompt")
+    check_turns(asked.messages or ())
     if asked.messages is None and asked.add_generation_prompt is not None:
         raise Refusal(400, "Needs 'messages'", code="invalid_value", param="add_generation_prompt")
     if asked.prompt is None and asked.add_special_tokens is not None:
@@ -86,7 +87,7 @@ def _encode(service: ChatService, asked: TokenizeRequest) -> list[int]:
         if asked.prompt is not None:
             encode = tokenizer.encode if asked.add_special_tokens is False else tokenizer.encode_prompt
             return encode(asked.prompt)
-        conversation = [message.model_dump() for message in asked.messages or ()]
+        conversation = [message.turn() for message in asked.messages or ()]
         return tokenizer.encode_chat(conversation, add_generation_prompt=asked.add_generation_prompt is not False)
     except UserError as error:
         field = "prompt" if asked.messages is None else "messages"

@@ -6,11 +6,13 @@ The order matters: the guard sees exactly what the client would, and the client 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from fulmen_core.guard import Finding, OutputStream
+from fulmen_core.log_probabilities import TokenLogProbabilities
 from fulmen_core.tokenizer import StreamDecoder
+from fulmen_serving.engine.answer_logprobs import AnswerToken, LogprobsLedger
 from fulmen_serving.engine.stop_strings import StopStrings
 
 logger = logging.getLogger(__name__)
@@ -24,6 +26,7 @@ class Delivery:
 
     text: str
     end: EndReason | None = None
+    logprobs: tuple[AnswerToken, ...] = ()
 
 
 class AnswerText:
@@ -39,21 +42,35 @@ class AnswerText:
         self._decoder, self._stops, self._guard = decoder, stops, guard
         self.findings: list[Finding] = []
         self.category = ""
+        self._ledger: LogprobsLedger | None = None  # made when the first log probabilities come
 
     @property
     def stop_string(self) -> str | None:
         """The stop string that has ended the text, if one has."""
         return self._stops.found
 
-    def push(self, token: int) -> Delivery:
+    def push(self, token: int, logprobs: TokenLogProbabilities | None = None) -> Delivery:
         """Take a token that belongs to the text (not the stop id that ended it)."""
-        text, stopped = self._stops.push(self._decoder.push(token))
-        return self._finish(text, "stop") if stopped else self._guarded(text, None)
+        written = self._decoder.push(token)
+        if logprobs is not None:
+            self._ledger = self._ledger or LogprobsLedger()
+            self._ledger.token(logprobs, written, incomplete=self._decoder.incomplete)
+        text, stopped = self._stops.push(written)
+        return self._delivered(self._finish(text, "stop") if stopped else self._guarded(text, None))
 
     def finish(self, reason: Literal["stop", "length"]) -> Delivery:
         """The tokens ended for `reason`: deliver what was held back."""
-        text, stopped = self._stops.push(self._decoder.finish())
-        return self._finish(text if stopped else text + self._stops.finish(), "stop" if stopped else reason)
+        written = self._decoder.finish()
+        if self._ledger is not None:
+            self._ledger.write(written)
+        text, stopped = self._stops.push(written)
+        rest = text if stopped else text + self._stops.finish()
+        return self._delivered(self._finish(rest, "stop" if stopped else reason))
+
+    def _delivered(self, delivery: Delivery) -> Delivery:
+        if self._ledger is None:
+            return delivery
+        return replace(delivery, logprobs=self._ledger.deliver(delivery.text))
 
     def _finish(self, text: str, reason: EndReason) -> Delivery:
         last = self._guarded(text, None)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from fulmen_core.guard import Finding
 from fulmen_core.runner import EngineLimits
 from fulmen_serving.engine.admission import Admission, AdmissionLimits
+from fulmen_serving.engine.answer_logprobs import AnswerToken
 from fulmen_serving.engine.answer_text import AnswerText, Delivery, EndReason
 from fulmen_serving.engine.core import EngineCore, TokenEvent
 from fulmen_serving.engine.model_thread import ModelThread
@@ -31,9 +32,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """The next piece of an answer, never empty."""
+    """The next piece of an answer: text, or the log probabilities of tokens that it completes, or both."""
 
     text: str
+    logprobs: tuple[AnswerToken, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,12 +266,12 @@ class Engine:
             job.first_token = time.perf_counter()
             self.metrics.first_token_seconds.observe(job.first_token - job.submitted)
         silent = event.token in job.request.stop_ids
-        delivery = Delivery("") if silent else job.text.push(event.token)
+        delivery = Delivery("") if silent else job.text.push(event.token, event.logprobs)
         if delivery.end is None and (event.end == "stop" or event.end == "length"):
             rest = job.text.finish(event.end)
-            delivery = Delivery(delivery.text + rest.text, rest.end)
-        if delivery.text:
-            self._emit(job, TextDelta(delivery.text))
+            delivery = Delivery(delivery.text + rest.text, rest.end, delivery.logprobs + rest.logprobs)
+        if delivery.text or delivery.logprobs:
+            self._emit(job, TextDelta(delivery.text, delivery.logprobs))
         if delivery.end and self._jobs.pop(job.request.request_id, None) is not None:
             if not event.end:
                 self.host.abort(job.request.request_id)  # text ended it, tokens did not: free its slot

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fulmen_core.backend import Dtype
 from fulmen_core.model_directory import ModelDirectory, choose_backend
 from fulmen_core.registry import Discovery, Registry
 from fulmen_core.runner import EngineLimits, Runner
+from fulmen_core.token_constraint import OpenConstraint
+
+if TYPE_CHECKING:
+    from fulmen_serving.grammar.compiler import GrammarCompiler
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +46,18 @@ class ModelPlan:
         """
         backend = choose_backend(registry, self.backend, ModelDirectory.inspect(self.model).format)
         return backend.name, backend.load_runner(self.model, self.limits, self.dtype, **self.choices)
+
+    def open_constraint(self) -> OpenConstraint:
+        """What reads the grammars of requests. Tokenizer and compiler are loaded when the first one comes."""
+
+        @cache
+        def compiler() -> GrammarCompiler:
+            from fulmen_core.tokenizer import load_tokenizer
+            from fulmen_serving.grammar.compiler import GrammarCompiler
+
+            tokenizer = load_tokenizer(self.model)
+            return GrammarCompiler(
+                tokenizer, ModelDirectory.inspect(self.model).stop_ids() | frozenset(tokenizer.stop_ids)
+            )
+
+        return lambda grammar: compiler().open(grammar)

@@ -52,7 +52,7 @@ def serve(channels: Sequence[Connection]) -> int:
     begun = time.perf_counter()
     try:
         backend, runner = setup.plan.load(setup.plan.plugins.repeat())
-        core = EngineCore(runner)
+        core = EngineCore(runner, setup.plan.open_constraint())
     except Exception as error:
         logger.debug("the model cannot be loaded", exc_info=True)
         connection.send_bytes(encode(LoadFailed(portable(error))))

@@ -58,14 +58,14 @@ class GrammarCompiler:
         Raises:
             GrammarError: what is wrong, and where.
         """
-        fault = self._fault(part)
+        fault = self.fault(grammar_text([part]))
         if not fault:
             return
         place = ""
         if isinstance(part.get("json_schema"), dict):
             schema = part["json_schema"]
-            place = _place_of(schema, lambda inner: self._fault({"json_schema": inner}), fault)
-        raise GrammarError(" ".join(fault.split()), place)
+            place = _place_of(schema, lambda inner: self.fault(grammar_text([{"json_schema": inner}])), fault)
+        raise GrammarError(fault, place)
 
     def open(self, grammar: str) -> TokenConstraint:
         """A fresh constraint of what `grammar_text` makes. See `fulmen_core.token_constraint.OpenConstraint`."""
@@ -81,10 +81,12 @@ class GrammarCompiler:
 
         return LLMatcher(self._vocabulary, grammar, log_level=0)
 
-    def _fault(self, part: GrammarPart) -> str:
+    def fault(self, grammar: str) -> str:
+        """Why the text of a grammar cannot be compiled, in one line; empty if it can."""
         from llguidance import LLMatcher
 
-        return LLMatcher.validate_grammar(grammar_text([part]), self._vocabulary)
+        failed, told = LLMatcher.validate_grammar_with_warnings(grammar, self._vocabulary)
+        return " ".join(told[0].split()) if failed else ""
 
     @cached_property
     def _vocabulary(self) -> LLTokenizer:

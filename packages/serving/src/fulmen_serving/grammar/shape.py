@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-#: White space between the parts of JSON: enough to indent, and never endless, which weak models are prone to.
-_WHITE_SPACE = r"[ \n]{0,24}"
+#: White space between the parts of JSON: a space, or a new line and its indentation; never endless, which weak models
+#: are prone to.
+_WHITE_SPACE = r"( |\n {0,24})?"
 
 GrammarPart = dict[str, Any]
 
@@ -55,11 +56,7 @@ def text_literal(text: str) -> str:
 
 
 def regex_literal(regex: str) -> str:
-    """`regex` between slashes, as in a Lark grammar: a slash that is not escaped yet must be."""
-    out, escaped = [], False
-    for character in regex:
-        if character == "/" and not escaped:
-            out.append("\\")
-        out.append({"\n": "n" if escaped else "\\n", "\r": "r" if escaped else "\\r"}.get(character, character))
-        escaped = character == "\\" and not escaped
-    return f"/{''.join(out)}/"
+    r"""`regex` between slashes, as in a Lark grammar; ``\d``, ``\w`` and ``\s`` are ASCII, as in JSON schemas."""
+    from llguidance import regex_to_lark
+
+    return f"/{regex_to_lark(regex, 'dws')}/"

@@ -25,6 +25,10 @@ class AnswerFormat:
     tools: bool = False
 
 
+#: Nothing but text.
+PLAIN_TEXT = AnswerFormat()
+
+
 class AnswerParser:
     """Takes the text of one answer in pieces and gives its parts, the same ones however it was cut."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
+from fulmen_core.tokenizer import Tokenizer
 from fulmen_core.tokenizer.tool_text import THINK_CLOSE, THINK_OPEN
 from fulmen_serving.parsing.parts import AnswerPart, ReasoningDelta, SaidDelta
 from fulmen_serving.parsing.tag_search import split_at_tag
@@ -61,3 +62,13 @@ class ReasoningParser:
             yield SaidDelta(rest)
         elif self._state == "inside" and rest.rstrip():
             yield ReasoningDelta(rest.rstrip())
+
+
+def opens_reasoning(prompt: str) -> bool:
+    """Whether a prompt's end leaves the answer inside its reasoning."""
+    return prompt.rstrip().endswith(THINK_OPEN)
+
+
+def knows_reasoning(tokenizer: Tokenizer) -> bool:
+    """Whether the tag that opens reasoning is in the model's template, or one token of its vocabulary."""
+    return THINK_OPEN in tokenizer.chat_template or len(tokenizer.encode(THINK_OPEN)) == 1
