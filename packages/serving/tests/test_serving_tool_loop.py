@@ -210,9 +210,33 @@ def test_rounds_are_bounded_and_a_model_that_goes_on_calling_is_ended(kit) -> No
 
     done = Scenario(kit, [call("count", n=n) for n in range(9)], {"count": count}, bounds=ToolBounds(rounds=2)).run()
     assert len(calls) == 2
-    assert [one.status for one in done.ended] == ["ok", "ok", "error"]
-    assert "no further calls are allowed" in done.runner.prompts[-1]
-    assert (done.end.reason, len(done.runner.prompts)) == ("length", 4)
+    assert [one.status for one in done.ended] == ["ok", "ok"]
+    assert ["does count" in prompt for prompt in done.runner.prompts] == [True, True, False]
+    assert (done.end.reason, done.text) == ("length", "")
+
+
+def test_the_last_round_answers_without_being_told_of_tools(kit) -> None:
+    done = Scenario(kit, [call(q="a"), "Here."], bounds=ToolBounds(rounds=1)).run()
+    assert ["does look" in prompt for prompt in done.runner.prompts] == [True, False]
+    assert "found a" in done.runner.prompts[1]
+    assert (done.end.reason, done.text) == ("stop", "Here.")
+
+
+def test_the_same_call_is_not_made_twice_unless_it_failed(kit) -> None:
+    tries = []
+
+    def flaky(arguments, context):
+        tries.append(arguments)
+        if len(tries) == 1:
+            raise ToolError("try again")
+        return ToolResult(("at last",))
+
+    done = Scenario(kit, [call("flaky"), call("flaky"), call("flaky"), "Ok."], {"flaky": flaky}).run()
+    assert len(tries) == 2
+    assert [one.status for one in done.ended] == ["error", "ok", "error"]
+    assert "made before" in done.ended[2].content
+    assert ["does flaky" in prompt for prompt in done.runner.prompts] == [True, True, True, False]
+    assert done.text == "Ok."
 
 
 def test_calls_of_one_turn_are_bounded(kit) -> None:

@@ -29,7 +29,7 @@ from fulmen_serving.tools.tool_runner import ToolOutcome
 from fulmen_serving.tools.tool_turns import with_turn
 from fulmen_serving.tools.toolbox import Toolbox
 
-_LAST_ROUND = "Error: no further calls are allowed in this answer; answer with what there is"
+_REPEATED = "Error: this very call was made before in this answer; its result stands above"
 _TOO_LARGE = "Error: the result does not fit into the context; ask for less, or answer without it"
 _TOO_MANY = "Error: too many calls at once; this one was not made"
 
@@ -87,6 +87,7 @@ class ToolAnswer:
         self.ends: dict[int, AnswerEnd] = {}
         self._seconds = toolbox.bounds.seconds
         self._spoke = False
+        self._made: set[ToolCall] = set()
         self._events = self._answer()
 
     def __aiter__(self) -> Self:
@@ -103,7 +104,7 @@ class ToolAnswer:
         self._round.close()
 
     async def _answer(self) -> AsyncIterator[ParsedEvent | ToolActivity]:
-        rounds = 0
+        rounds, last = 0, False
         while True:
             whole = WholeAnswer()
             end: AnswerEnd | None = None
@@ -119,14 +120,15 @@ class ToolAnswer:
             if not whole.calls or end.reason != "stop":
                 yield total
                 return
-            if rounds > self._toolbox.bounds.rounds:  # it was told to answer, and calls again
+            if last:  # it was no longer told of tools, and calls again
                 yield replace(total, reason="length")
                 return
             rounds += 1
             calls = [(f"call_{secrets.token_hex(12)}", call) for call in whole.calls]
             for id, call in calls:
                 yield ToolActivity(id, call.name, call.arguments)
-            done = await self._run(calls, refused=_LAST_ROUND if rounds > self._toolbox.bounds.rounds else "")
+            last = rounds == self._toolbox.bounds.rounds or all(call in self._made for _, call in calls)
+            done = await self._run(calls)
             for one in done:
                 yield one.activity
             self._round.close()
@@ -134,7 +136,7 @@ class ToolAnswer:
                 yield replace(total, reason="length")
                 return
             try:
-                await self._go_on(whole, calls, [one.text for one in done])
+                await self._go_on(whole, calls, [one.text for one in done], tools=not last)
             except Refusal as refusal:
                 yield AnswerFailure(str(refusal))
                 return
@@ -157,13 +159,17 @@ class ToolAnswer:
                 case _:
                     yield event
 
-    async def _go_on(self, turn: WholeAnswer, calls: Sequence[tuple[str, ToolCall]], results: Sequence[str]) -> None:
-        """Open the next round. Results that leave no room for an answer are replaced by an error that says so.
+    async def _go_on(
+        self, turn: WholeAnswer, calls: Sequence[tuple[str, ToolCall]], results: Sequence[str], *, tools: bool
+    ) -> None:
+        """Open the next round, in which the model is told of the tools or no longer.
+
+        Results that leave no room for an answer are replaced by an error that says so.
 
         Raises:
             Refusal: even so, the service refuses it.
         """
-        before, left = self._prompt, self._left()
+        before, left = self._prompt if tools else replace(self._prompt, tools=()), self._left()
         self._prompt = with_turn(before, turn, calls, results)
         room = await self._room()
         if room < min(_ROOM, self._service.max_context if left is None else left):
@@ -189,17 +195,15 @@ class ToolAnswer:
         most = self._options.max_tokens
         return None if most is None else max(0, most - self.completion_tokens)
 
-    async def _run(self, calls: Sequence[tuple[str, ToolCall]], refused: str) -> list[_Done]:
+    async def _run(self, calls: Sequence[tuple[str, ToolCall]]) -> list[_Done]:
         """Run the calls of a turn beside one another and judge what they return, in their order."""
         begun = time.monotonic()
         most = self._toolbox.bounds.calls
         outcomes = await asyncio.gather(
-            *(
-                self._call(call, refused or (_TOO_MANY if place >= most else ""))
-                for place, (_, call) in enumerate(calls)
-            )
+            *(self._call(call, _TOO_MANY if place >= most else "") for place, (_, call) in enumerate(calls))
         )
         self._seconds -= time.monotonic() - begun
+        self._made |= {call for (_, call), outcome in zip(calls, outcomes, strict=True) if outcome.ok}
         done: list[_Done] = []
         for (id, call), outcome in zip(calls, outcomes, strict=True):
             # each is judged with those before it: an attack may be spread over several results
@@ -207,8 +211,8 @@ class ToolAnswer:
         return done
 
     async def _call(self, call: ToolCall, refused: str) -> ToolOutcome:
-        if refused:
-            return ToolOutcome(False, (refused,))
+        if refused or call in self._made:  # a small model may ask the same for ever
+            return ToolOutcome(False, (refused or _REPEATED,))
         tool = self._tools.get(call.name)
         if tool is None:
             return ToolOutcome(False, (f"Error: there is no tool {call.name!r}; there are {', '.join(self._tools)}",))
