@@ -70,7 +70,7 @@ def demo(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The default tests, with the backend x plugin-set matrix inside, in one environment."""
     install_workspace(session, "test.txt")
-    session.run("pytest", "-m", "not slow", *session.posargs)
+    session.run("pytest", "-m", "not slow and not browser", *session.posargs)
 
 
 @nox.session
@@ -78,6 +78,13 @@ def slow(session: nox.Session) -> None:
     """Suites that take minutes: whole runs at nano size, long workloads."""
     install_workspace(session, "test.txt")
     session.run("pytest", "-m", "slow", *session.posargs)
+
+
+@nox.session
+def browser(session: nox.Session) -> None:
+    """The web page in a real Chromium: FULMEN_TEST_CHROMIUM, else Playwright's own, else the system's."""
+    install_workspace(session, "test.txt", "browser.txt")
+    session.run("pytest", "-m", "browser", "packages/serving/tests/browser", *session.posargs)
 
 
 @nox.session(reuse_venv=False)
@@ -95,7 +102,7 @@ def alone(session: nox.Session, distribution: str) -> None:
         install_from_wheelhouse(
             session, f"{distribution}[{extras}]" if extras else distribution, "-r", "requirements/test.txt", *test_group
         )
-        session.run("pytest", "-m", "not slow", str(folder / "tests"), *session.posargs)
+        session.run("pytest", "-m", "not slow and not browser", str(folder / "tests"), *session.posargs)
 
 
 @nox.session

@@ -61,6 +61,8 @@ def main() -> None:
                 url = "http://" + line.split("http://")[1].split()[0]
                 break
         expect(bool(url), "the server says where it listens")
+        page = [httpx.get(url + path) for path in ("/", "/page/main.js", "/page/text/zh.json", "/page/icon.svg")]
+        expect([part.status_code for part in page] == [200] * 4, "the web page is in the wheel")
         model = httpx.get(f"{url}/v1/models").json()["data"][0]["id"]
         request = {"model": model, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}
         answer = httpx.post(f"{url}/v1/chat/completions", json=request, timeout=60).json()

@@ -25,6 +25,7 @@ from fulmen_core.runner import CacheLayout, EngineLimits, SequenceStep
 from fulmen_core.tokenizer import ByteLevelTokenizer, Tokenizer
 from fulmen_serving.api.app import make_app
 from fulmen_serving.engine.admission import AdmissionLimits
+from fulmen_serving.engine.core import EngineCore
 from fulmen_serving.engine.engine import Engine
 from fulmen_serving.engine.invariants import broken_invariants
 from fulmen_serving.engine.model_thread import ModelThread
@@ -255,7 +256,8 @@ class Kit:
         runner = runner or self.runner()
         metrics = ServingMetrics()
         grammars = GrammarCompiler(self.tokenizer, self.tokenizer.stop_ids)
-        engine = Engine(ModelThread(runner, grammars.open), AdmissionLimits(waiting, queued_tokens), metrics)
+        core = EngineCore(runner, grammars.open)
+        engine = Engine(ModelThread(core), AdmissionLimits(waiting, queued_tokens), metrics)
         model = ServedModel(
             "parrot",
             "test",

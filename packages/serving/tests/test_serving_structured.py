@@ -14,8 +14,9 @@ import jsonschema
 import openai
 import pytest
 
+from fulmen_serving.engine.model_process import ModelProcess
 from fulmen_serving.grammar.compiler import GrammarCompiler
-from fulmen_serving.loading import ServingOptions, load_service
+from fulmen_serving.loading import ServingOptions, load_service, plan_model
 
 SCHEMA = {
     "type": "object",
@@ -57,11 +58,13 @@ def json_format(schema, **more):
     return {"type": "json_schema", "json_schema": {"name": "it", "schema": schema, **more}}
 
 
-def test_a_real_models_random_weights_give_json_of_the_schema_at_temperature_one(kit, nano_directory):
+@pytest.mark.parametrize("own_process", [False, True], ids=["thread", "process"])
+def test_a_real_models_random_weights_give_json_of_the_schema_at_temperature_one(kit, nano_directory, own_process):
     from fulmen_core.cli import context
 
     options = ServingOptions(nano_directory, guarded=False, max_sequences=4, max_context=512)
-    service = load_service(options, context.registry())
+    process = ModelProcess(plan_model(options, context.registry())) if own_process else None
+    service = load_service(options, context.registry(), process)
     try:
         with (
             kit.server(service) as url,

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import httpx
@@ -97,7 +98,7 @@ def replicas(options):
 def single(options):
     """One ordinary server with the same model."""
     service = load_service(options, Registry.discover())
-    with TestClient(make_app(service, max_body_bytes=100_000)) as client:
+    with TestClient(make_app(service, version=version("fulmen-serving"), max_body_bytes=100_000)) as client:
         yield client
     service.close()
 

@@ -23,6 +23,11 @@ class Charge(Protocol):
 class Account(Protocol):
     """A caller with limits."""
 
+    @property
+    def salt(self) -> str:
+        """What is computed for callers of the same salt may be shared among them, and with nobody else."""
+        ...
+
     def admit(self, model: str, prompt_tokens: int) -> Charge:
         """Let a request with a prompt of so many tokens begin.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fulmen_core.backend import Dtype, KVDtype, Quantization
 from fulmen_core.errors import PluginError, UserError
-from fulmen_core.model_directory import ModelDirectory, choose_backend
+from fulmen_core.model_directory import ModelDirectory
 from fulmen_core.runner import EngineLimits
 from fulmen_serving.engine.admission import Admission, AdmissionLimits
 from fulmen_serving.engine.model_plan import ModelPlan
@@ -46,6 +46,11 @@ class ServingOptions:
         quantize: how weights are quantised on loading; None: not.
         kv_dtype: of keys and values; None: `dtype`.
         reasoning: whether answers may begin with reasoning; None: if the template or the vocabulary knows it.
+        cached_prefixes: prefixes kept for requests that begin alike.
+        kv_tokens: tokens that the full caches hold together; 0: whole contexts for all that run at once.
+        speculate: what guesses tokens; see `ModelPlan`.
+        draft_tokens: guessed for one sequence at once.
+        batch_invariant: see `ModelPlan`.
     """
 
     model: Path
@@ -61,6 +66,11 @@ class ServingOptions:
     quantize: Quantization | None = None
     kv_dtype: KVDtype | None = None
     reasoning: bool | None = None
+    cached_prefixes: int = 16
+    kv_tokens: int = 0
+    speculate: str = ""
+    draft_tokens: int = 4
+    batch_invariant: bool = False
 
 
 def load_guard(registry: Registry, policy: Path | None) -> Guard:
@@ -88,7 +98,15 @@ def plan_model(options: ServingOptions, registry: Registry) -> ModelPlan:
         UserError: the directory holds no model, or a limit makes no sense.
     """
     limits = _limits(options, ModelDirectory.inspect(options.model))
-    plan = ModelPlan(options.model, options.backend, limits, options.dtype, _chosen(options))
+    plan = ModelPlan(
+        options.model,
+        options.backend,
+        limits,
+        options.dtype,
+        _chosen(options),
+        speculate=options.speculate,
+        batch_invariant=options.batch_invariant,
+    )
     return plan if registry.discovery is None else replace(plan, plugins=registry.discovery)
 
 
@@ -126,11 +144,12 @@ def load_service(options: ServingOptions, registry: Registry, process: ModelProc
         grammars = GrammarCompiler(tokenizer, stop_ids)
         host: ModelHost
         if process is None:
-            backend, runner = plan.load(registry)
-            undo.callback(runner.close)
-            host = ModelThread(runner, grammars.open)
+            loaded, core = plan.open(registry, grammars.open)
+            undo.callback(core.close)
+            host, backend, embeds = ModelThread(core), loaded.name, loaded.capabilities().embed
         else:
-            host, backend = process, process.wait_ready().backend
+            ready = process.wait_ready()
+            host, backend, embeds = process, ready.backend, ready.embeds
         metrics = ServingMetrics()
         engine = Engine(host, options.admission, metrics)
         served = ServedModel(
@@ -142,7 +161,7 @@ def load_service(options: ServingOptions, registry: Registry, process: ModelProc
             fingerprint=directory.fingerprint(backend, guard.policy_version if guard else ""),
             created=int(time.time()),
             reasoning=knows_reasoning(tokenizer) if options.reasoning is None else options.reasoning,
-            embeds=choose_backend(registry, backend, directory.format).capabilities().embed,
+            embeds=embeds,
         )
         undo.pop_all()
     engine.start()
@@ -173,6 +192,14 @@ def _limits(options: ServingOptions, directory: ModelDirectory) -> EngineLimits:
             remedy=f"give --max-context {longest} or less",
         )
     step_tokens = max(MAX_STEP_TOKENS, options.max_sequences)
-    limits = EngineLimits(options.max_sequences, context, step_tokens, options.threads)
+    limits = EngineLimits(
+        options.max_sequences,
+        context,
+        step_tokens,
+        options.threads,
+        cached_sequences=options.cached_prefixes,
+        kv_tokens=options.kv_tokens,
+        draft_tokens=options.draft_tokens if options.speculate else 0,
+    )
     check_limits(limits)
     return limits

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from fulmen_serving.engine.report import CacheUse
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _STEP_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -57,6 +60,19 @@ class ServingMetrics:
         self.step_tokens = Counter(
             "fulmen_step_tokens", "Tokens computed by the model, prompts included.", registry=here
         )
+        self.reused_tokens = Counter(
+            "fulmen_reused_prompt_tokens", "Prompt tokens that were found computed.", registry=here
+        )
+        self.guessed_tokens = Counter("fulmen_guessed_tokens", "Tokens that speculation guessed.", registry=here)
+        self.confirmed_tokens = Counter("fulmen_confirmed_tokens", "Guessed tokens that stood.", registry=here)
+        self.preemptions = Counter(
+            "fulmen_preemptions", "Times that a request lost its slot to another.", registry=here
+        )
+        self.cache = CacheUse()  # of the last step
+        self._show_cache("kv_pages", "Pages of the full caches.", lambda use: use.pages)
+        self._show_cache("kv_used_pages", "Pages that hold what runs or what is kept.", lambda use: use.used_pages)
+        self._show_cache("kept_prefixes", "Prefixes kept for requests to come.", lambda use: use.kept_prefixes)
+        self._show_cache("kept_prefix_evictions", "Kept prefixes dropped for want of room.", lambda use: use.evictions)
         self.step_seconds = Histogram(
             "fulmen_step_seconds", "Time of the model in one step.", buckets=_STEP_SECONDS, registry=here
         )
@@ -77,6 +93,10 @@ class ServingMetrics:
         )
         busy = Gauge("fulmen_model_busy_fraction", "Share of recent working time spent in the model.", registry=here)
         busy.set_function(self.busy.value)
+
+    def _show_cache(self, name: str, meaning: str, value: Callable[[CacheUse], int]) -> None:
+        gauge = Gauge(f"fulmen_{name}", meaning, registry=self.registry)
+        gauge.set_function(lambda: value(self.cache))
 
     def render(self) -> bytes:
         """Return the Prometheus text format, version 0.0.4."""

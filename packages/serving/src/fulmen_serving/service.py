@@ -25,7 +25,7 @@ from fulmen_serving.engine.admission import EngineFull
 from fulmen_serving.engine.answer_stream import AnswerStream
 from fulmen_serving.engine.answer_text import AnswerText
 from fulmen_serving.engine.engine import AnswerEnd, AnswerEvent, Engine, EngineStopped, TextDelta
-from fulmen_serving.engine.sequence import GenerationRequest
+from fulmen_serving.engine.sequence import Decision, GenerationRequest
 from fulmen_serving.engine.stop_strings import StopStrings
 from fulmen_serving.grammar.answer_grammar import CallRule, answer_grammar
 from fulmen_serving.grammar.compiler import GrammarCompiler
@@ -35,6 +35,7 @@ from fulmen_serving.parsed_events import ParsedEvent, ParsedEvents
 from fulmen_serving.parsing.answer_parser import PLAIN_TEXT, AnswerFormat
 from fulmen_serving.parsing.reasoning import opens_reasoning
 from fulmen_serving.prompt import ChatPrompt, Prompt
+from fulmen_serving.recent_requests import RecentRequests
 from fulmen_serving.refusal import Refusal
 from fulmen_serving.request_trace import RequestTrace, current_trace
 
@@ -79,7 +80,6 @@ class AnswerOptions:
 
     temperature: float | None = None
     top_p: float | None = None
-    top_k: int = 0
     max_tokens: int | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
@@ -90,6 +90,8 @@ class AnswerOptions:
     shape: AnswerShape | None = None
     calls: CallRule | None = None
     logprobs: int | None = None
+    priority: int = 0
+    top_k: int = 0
 
 
 class Answer:
@@ -113,6 +115,11 @@ class Answer:
         self.ends: dict[int, AnswerEnd] = {}
         self._events, self._done, self._closed = events, done, False
         self._parsed = ParsedEvents(events, form)
+
+    @property
+    def reused_tokens(self) -> int:
+        """Tokens of the prompt that were found computed, of the first choice that ended."""
+        return self.ends[min(self.ends)].reused_tokens if self.ends else 0
 
     @property
     def completion_tokens(self) -> int:
@@ -163,6 +170,7 @@ class ChatService:
         self.model, self.tokenizer, self.engine, self.guard, self.metrics = model, tokenizer, engine, guard, metrics
         self._announce = announce
         self._grammars = grammars or GrammarCompiler(tokenizer, model.stop_ids)
+        self.recent = RecentRequests()
         # One thread: judging holds the interpreter's lock anyway, and a guard then judges one input at a time.
         self._intake = ThreadPoolExecutor(1, "fulmen-intake")
         # touched by the event loop's thread alone
@@ -250,8 +258,10 @@ class ChatService:
             prompt_ids = await in_thread(self._intake, self.encode, prompt)
             params = self._params(options, len(prompt_ids), prompt.field)
         form = self._format(prompt, prompt_ids, options)
+        account = current_account.get()
+        salt = "" if account is None else account.salt
         answers = await in_thread(
-            self._intake, self._answers, request_id, prompt, prompt_ids, params, options, form, trace
+            self._intake, self._answers, request_id, prompt, prompt_ids, params, options, form, salt, trace
         )
         submitted = time.perf_counter()
         try:
@@ -353,6 +363,7 @@ class ChatService:
         params: SamplingParams,
         options: AnswerOptions,
         form: AnswerFormat,
+        salt: str,
         trace: RequestTrace | None,
     ) -> list[tuple[GenerationRequest, AnswerText]]:
         grammar = answer_grammar(self._grammars, options.shape, options.calls, form)
@@ -374,8 +385,10 @@ class ChatService:
                 unseeded,
                 (seed, index),
                 self.model.stop_ids,
-                grammar,
-                options.logprobs,
+                grammar=grammar,
+                logprobs=options.logprobs,
+                priority=options.priority,
+                salt=salt,
             )
             answers.append((request, AnswerText(StreamDecoder(self.tokenizer), StopStrings(params.stop), guard)))
         return answers
@@ -431,10 +444,13 @@ class ChatService:
             "prompt_tokens": prompt_tokens,
             "completion_tokens": 0,
             "seconds": seconds,
+            "ended": time.time(),
             "input_action": None,
             "input_category": "",
+            "input_findings": [],
             "answers": [],
         } | more
+        self.recent.add(record)
         try:
             self._intake.submit(self._announce, record)
         except RuntimeError:  # the service was closed while a client still read: nobody is left to tell
@@ -445,6 +461,7 @@ class ChatService:
             "completion_tokens": answer.completion_tokens,
             "input_action": None if verdict is None else verdict.action,
             "input_category": "" if verdict is None else verdict.category,
+            "input_findings": [] if verdict is None else [finding.category for finding in verdict.findings],
             "answers": [
                 {
                     "end": end.reason,
@@ -453,11 +470,18 @@ class ChatService:
                     "findings": [finding.category for finding in end.findings],
                     "queue_seconds": end.queue_seconds,
                     "first_token_seconds": end.first_token_seconds,
+                    "reused_tokens": end.reused_tokens,
+                    "decisions": explanation(end.decisions),
                 }
                 for _, end in sorted(answer.ends.items())
             ],
         }
         self.report(answer.request_id, answer.prompt_tokens, seconds, **more)
+
+
+def explanation(decisions: Sequence[Decision]) -> list[dict[str, object]]:
+    """What the engine decided about an answer and why, in order; `at` is in seconds since it came."""
+    return [{"at": round(one.at, 6), "what": one.what, "why": one.why} for one in decisions]
 
 
 async def _blocked(verdict: InputVerdict, choices: int) -> AsyncIterator[tuple[int, AnswerEvent]]:

@@ -55,10 +55,10 @@ def run(argv: Sequence[str]) -> int:
         options, model=options.model.resolve(), admission=AdmissionLimits(args.max_waiting, args.max_queued_tokens)
     )
     stopped = threading.Event()
-    for sign in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(sign, lambda *_: stopped.set())
     cpus = {} if args.address else {"num_cpus": max(1, round(args.replicas * args.cpus)), "include_dashboard": False}
     ray.init(address=args.address, log_to_driver=False, **cpus)
+    for sign in (signal.SIGINT, signal.SIGTERM):  # after Ray, which has a handler of its own
+        signal.signal(sign, lambda *_: stopped.set())
     try:
         serve.start(http_options={"host": args.host, "port": args.port})
         app = application(options, args, replicas=args.replicas, cpus=args.cpus, imbalance=args.imbalance)

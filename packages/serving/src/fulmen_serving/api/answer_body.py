@@ -15,7 +15,7 @@ from fulmen_serving.engine.answer_logprobs import AnswerToken
 from fulmen_serving.engine.engine import AnswerEnd, AnswerFailure, TextDelta
 from fulmen_serving.parsing.parts import AnswerPart, ReasoningDelta, SaidDelta, ToolCallDelta, WholeAnswer
 from fulmen_serving.refusal import Refusal
-from fulmen_serving.service import Answer, ServedModel
+from fulmen_serving.service import Answer, ServedModel, explanation
 from fulmen_serving.tools.tool_events import ToolActivity
 from fulmen_serving.tools.tool_loop import ToolAnswer
 
@@ -44,7 +44,13 @@ class AnswerForm(NamedTuple):
 
 
 async def collect(
-    answer: Answer | ToolAnswer, model: ServedModel, form: AnswerForm, choices: int, *, logprobs: bool = False
+    answer: Answer | ToolAnswer,
+    model: ServedModel,
+    form: AnswerForm,
+    choices: int,
+    *,
+    logprobs: bool = False,
+    explain: bool = False,
 ) -> dict[str, Any]:
     """Wait for the whole answer and return its object.
 
@@ -78,11 +84,21 @@ async def collect(
     ]
     if used:
         whole[0]["message"]["server_tools"] = [event.as_json() for event in used if event.status != "running"]
-    return _header(answer, model, form.kind) | {"choices": whole, "usage": _usage_of(answer)}
+    return _header(answer, model, form.kind) | {
+        "choices": whole,
+        "usage": _usage_of(answer),
+        **(_explanation(answer) if explain else {}),
+    }
 
 
 async def stream(
-    answer: Answer | ToolAnswer, model: ServedModel, form: AnswerForm, choices: int, *, include_usage: bool
+    answer: Answer | ToolAnswer,
+    model: ServedModel,
+    form: AnswerForm,
+    choices: int,
+    *,
+    include_usage: bool,
+    explain: bool = False,
 ) -> AsyncIterator[bytes]:
     """Yield the answer as server-sent events, ending with ``[DONE]``; an error object instead if a choice failed."""
     header = _header(answer, model, form.chunk_kind)
@@ -111,8 +127,9 @@ async def stream(
             case AnswerFailure():
                 yield _server_event(error_object(failure_of(event)))
                 return
-    if include_usage:
-        yield _server_event(header | {"choices": [], "usage": _usage_of(answer)})
+    if include_usage or explain:
+        told = _usage_of(answer) if include_usage else None
+        yield _server_event(header | {"choices": [], "usage": told} | (_explanation(answer) if explain else {}))
     yield b"data: [DONE]\n\n"
 
 
@@ -130,9 +147,18 @@ def _finish_reason(end: AnswerEnd, *, called: bool) -> str:
     return "tool_calls" if called and end.reason == "stop" else end.reason
 
 
-def _usage_of(answer: Answer | ToolAnswer) -> dict[str, int]:
+def _usage_of(answer: Answer | ToolAnswer) -> dict[str, Any]:
     prompt, completion = answer.prompt_tokens, answer.completion_tokens
-    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": answer.reused_tokens},
+    }
+
+
+def _explanation(answer: Answer | ToolAnswer) -> dict[str, Any]:
+    return {"explanation": [explanation(end.decisions) for _, end in sorted(answer.ends.items())]}
 
 
 def failure_of(event: AnswerFailure) -> Refusal:

@@ -30,6 +30,8 @@ class AnswerRequest(StrictModel):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     structured_outputs: StructuredOutputs | None = None
+    priority: int = Field(0, ge=-1000, le=1000)  # the lower, the sooner; as in vLLM
+    explain: bool = False  # say why it waited, what of its prompt was found computed, whether it was preempted
     user: str | None = None  # names the user; an answer does not depend on it
 
     @property
@@ -76,6 +78,7 @@ class AnswerRequest(StrictModel):
             frequency_penalty=self.frequency_penalty or 0.0,
             shape=self.shape,
             logprobs=self.told_logprobs,
+            priority=self.priority,
         )
 
     def check_stream_options(self) -> None:

@@ -36,10 +36,12 @@ async def respond(
     check_model(asked.model, service)
     answer = await (opener or service.open)(prompt, asked.options)
     if asked.stream:
-        chunks = stream(answer, service.model, form, asked.choices, include_usage=asked.include_usage)
+        chunks = stream(
+            answer, service.model, form, asked.choices, include_usage=asked.include_usage, explain=asked.explain
+        )
         return AnswerStreamResponse(chunks, answer)
     told = asked.options.logprobs is not None
-    body = collect(answer, service.model, form, asked.choices, logprobs=told)
+    body = collect(answer, service.model, form, asked.choices, logprobs=told, explain=asked.explain)
     return await whole_answer(request, answer, body)
 
 

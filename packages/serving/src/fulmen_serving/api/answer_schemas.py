@@ -78,12 +78,42 @@ class AnthropicModelList(BaseModel):
     last_id: str
 
 
+class PromptTokensDetails(BaseModel):
+    """Of the prompt."""
+
+    cached_tokens: int  # that were found computed
+
+
 class CompletionUsage(BaseModel):
     """Tokens of a request and its answers."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+
+
+class EngineDecision(BaseModel):
+    """What the engine decided about an answer, and why."""
+
+    at: float  # seconds since it came
+    what: Literal["queued", "admitted", "preempted"]
+    why: str
+
+
+class FunctionAnswer(BaseModel):
+    """The function that is called; `arguments` is JSON."""
+
+    name: str
+    arguments: str
+
+
+class ToolCallAnswer(BaseModel):
+    """A call that the client is asked to make."""
+
+    id: str
+    type: Literal["function"]
+    function: FunctionAnswer
 
 
 class UsedServerTool(BaseModel):
@@ -119,6 +149,8 @@ class ChatMessageAnswer(BaseModel):
     content: str | None
     refusal: str | None
     server_tools: list[UsedServerTool] = Field(default=[], description="Only where tools of the server were used.")
+    reasoning_content: str | None = None
+    tool_calls: list[ToolCallAnswer] | None = None
 
 
 class ChatChoice(BaseModel):
@@ -140,6 +172,7 @@ class ChatCompletion(BaseModel):
     system_fingerprint: str
     choices: list[ChatChoice]
     usage: CompletionUsage
+    explanation: list[list[EngineDecision]] | None = None  # one list a choice, if asked for
 
 
 class TextChoice(BaseModel):
@@ -161,6 +194,7 @@ class TextCompletion(BaseModel):
     system_fingerprint: str
     choices: list[TextChoice]
     usage: CompletionUsage
+    explanation: list[list[EngineDecision]] | None = None  # one list a choice, if asked for
 
 
 class MessageUsage(BaseModel):

@@ -1,4 +1,4 @@
-"""The application: the routes of every protocol, health, readiness, metrics."""
+"""The application: the page, the routes of every protocol, health, readiness, metrics."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from fulmen_serving.api.messages_route import messages_router
 from fulmen_serving.api.models_route import models_router
 from fulmen_serving.api.moderation_route import moderation_router
 from fulmen_serving.api.openapi import publish
+from fulmen_serving.api.page_route import page_router
 from fulmen_serving.api.responses_route import responses_router
 from fulmen_serving.api.server_tools_route import server_tools_router
 from fulmen_serving.api.tokenize_route import tokenize_router
@@ -59,11 +60,8 @@ def make_app(
         """Prometheus text."""
         return Response(service.metrics.render(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
-    if edge is not None:
-        edge.install(app, service.metrics, max_body_bytes)
-    publish(
-        app,
-        keyed=edge is not None and edge.platform is not None,
-        timed=edge is not None and edge.request_seconds is not None,
-    )
+    edge = edge or Edge()
+    app.include_router(page_router())
+    edge.install(app, service.metrics, max_body_bytes, service.recent)
+    publish(app, keyed=edge.platform is not None, timed=edge.request_seconds is not None)
     return app

@@ -16,7 +16,6 @@ def health_router(service: ChatService) -> APIRouter:
     async def healthz() -> Response:
         """200 while the server lives, also while it starts its model again; 503 with the reason once its engine died.
 
-
         That it answers shows that the event loop runs; the threads of the engine are asked.
         """
         if not service.engine.alive:

@@ -77,7 +77,12 @@ def _text_block(text: str) -> dict[str, str]:
 
 
 def _input_usage(answer: Answer) -> dict[str, int]:
-    return {"input_tokens": answer.prompt_tokens, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
+    reused = answer.reused_tokens  # Anthropic counts them apart
+    return {
+        "input_tokens": answer.prompt_tokens - reused,
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": reused,
+    }
 
 
 def _stop(end: AnswerEnd) -> dict[str, str | None]:

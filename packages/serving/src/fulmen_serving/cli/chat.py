@@ -33,7 +33,7 @@ def run(argv: Sequence[str]) -> int:
     from fulmen_serving.terminal.chat import TerminalChat
     from fulmen_serving.terminal.partner import Partner
 
-    options = AnswerOptions(args.temperature, args.top_p, args.max_tokens, args.seed)
+    options = AnswerOptions(temperature=args.temperature, top_p=args.top_p, max_tokens=args.max_tokens, seed=args.seed)
     partner: Partner
     if args.url is not None:
         from fulmen_serving.terminal.remote import RemotePartner

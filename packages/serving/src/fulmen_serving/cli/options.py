@@ -36,6 +36,12 @@ def add_model_options(parser: ArgumentParser, *, max_sequences: int | None) -> N
     parser.add_argument(
         "--kv-dtype", choices=["float32", "bfloat16", "int8"], help="of keys and values; default: --dtype"
     )
+    parser.add_argument(
+        "--reasoning-parser",
+        choices=["auto", "think", "none"],
+        default="auto",
+        help="tell reasoning in <think> tags from the answer; auto: if the template or the vocabulary knows the tag",
+    )
     if max_sequences is not None:
         parser.add_argument(
             "--max-sequences",
@@ -72,4 +78,5 @@ def serving_options(args: Namespace, *, max_sequences: int) -> ServingOptions:
         dtype=args.dtype,
         quantize=args.quantize,
         kv_dtype=args.kv_dtype,
+        reasoning={"auto": None, "think": True, "none": False}[args.reasoning_parser],
     )

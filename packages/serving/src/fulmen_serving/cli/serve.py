@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from fulmen_core.cli.arguments import parser
 from fulmen_core.cli.output import note
+from fulmen_serving.cli.cache_options import add_cache_options, with_cache_options
 from fulmen_serving.cli.edge_options import add_edge_options, check_prices, open_edge, warn_if_open
 from fulmen_serving.cli.options import add_model_options, serving_options
 from fulmen_serving.cli.process_options import add_process_options, start_model
@@ -34,12 +35,13 @@ def run(argv: Sequence[str]) -> int:
     arguments.add_argument(
         "--drain-seconds", type=int, metavar="N", default=30, help="time to finish answers when stopped (%(default)s)"
     )
+    add_cache_options(arguments)
     add_process_options(arguments)
     add_edge_options(arguments)
     add_tls_options(arguments)
     add_tool_options(arguments)
     args = arguments.parse_args(argv)
-    options = serving_options(args, max_sequences=args.max_sequences)
+    options = with_cache_options(serving_options(args, max_sequences=args.max_sequences), args)
 
     from importlib.metadata import version
 

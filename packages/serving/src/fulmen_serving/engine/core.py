@@ -88,7 +88,7 @@ class EngineCore:
     """The requests, their caches and the runner. Not thread-safe: one thread owns it.
 
     Args:
-        runner: a loaded model. The core releases slots in it but does not close it.
+        runner: a loaded model; `close` closes it.
         open_constraint: reads the grammars of requests; None if none has one.
         proposer: guesses tokens; None guesses none.
         batch_invariant: compute so that no answer depends on what else runs, to the last bit.
@@ -190,6 +190,12 @@ class EngineCore:
         if results_RV is not None:
             self._draw(drawing, rows, results_RV, outcome)
         return outcome
+
+    def close(self) -> None:
+        """Close the runner, and the draft model if there is one. Idempotent."""
+        self.runner.close()
+        if self._proposer is not None:
+            self._proposer.close()
 
     # -- before the model ---------------------------------------------------------------------------------------------
 

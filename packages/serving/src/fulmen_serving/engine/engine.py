@@ -24,7 +24,7 @@ from fulmen_serving.engine.answer_text import AnswerText, Delivery, EndReason
 from fulmen_serving.engine.core import EngineCore, TokenEvent
 from fulmen_serving.engine.model_thread import ModelThread
 from fulmen_serving.engine.report import Condition, Ended, ModelHost, StepReport
-from fulmen_serving.engine.sequence import GenerationRequest
+from fulmen_serving.engine.sequence import Decision, GenerationRequest
 from fulmen_serving.metrics import ServingMetrics
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,8 @@ class TextDelta:
 @dataclass(frozen=True, slots=True)
 class AnswerEnd:
     """An answer is complete. `completion_tokens` counts the stop id that ended it; a stop string that ended it is
-    `stop_string`. Seconds are from the submission.
+    `stop_string`. Seconds are from the submission. `reused_tokens` of its prompt were found computed; `decisions` say
+    why it waited, what it found, what it lost.
     """
 
     reason: EndReason
@@ -52,6 +53,8 @@ class AnswerEnd:
     first_token_seconds: float = 0.0
     seconds: float = 0.0
     stop_string: str | None = None
+    reused_tokens: int = 0
+    decisions: tuple[Decision, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,8 @@ class _Job:
     ended: Ended | None = None  # once the model has let go of it
     submitted: float = field(default_factory=time.perf_counter)
     got_slot: float = 0.0
+    reused: int = 0
+    decisions: tuple[Decision, ...] = ()
     first_token: float = 0.0
     tokens: int = 0
 
@@ -203,10 +208,12 @@ class Engine:
     def _take(self, report: StepReport) -> None:
         """Count what a step did, and leave its tokens to the output thread."""
         now = time.perf_counter()
-        for request_id, seconds_ago in report.admitted:
-            self.admission.got_slot(request_id)
-            if (job := self._jobs.get(request_id)) is not None:
-                job.got_slot = job.got_slot or now - seconds_ago
+        for admitted in report.admitted:
+            self.admission.got_slot(admitted.request_id)
+            if (job := self._jobs.get(admitted.request_id)) is not None:
+                if not job.got_slot:
+                    job.got_slot, job.reused = now - admitted.seconds_ago, admitted.reused
+                job.decisions = admitted.decisions
         for request_id in report.requeued:
             if (job := self._jobs.get(request_id)) is not None:
                 self.admission.lost_slot(request_id, len(job.request.prompt_ids))
@@ -224,6 +231,11 @@ class Engine:
             self.metrics.model_restarts.inc()
         if report.cycle_seconds:
             self.metrics.step_tokens.inc(report.computed_tokens)
+            self.metrics.reused_tokens.inc(report.reused_tokens)
+            self.metrics.guessed_tokens.inc(report.guessed_tokens)
+            self.metrics.confirmed_tokens.inc(report.confirmed_tokens)
+            self.metrics.preemptions.inc(report.preempted)
+            self.metrics.cache = report.cache
             self.metrics.generated_tokens.inc(sum(event.token is not None for event in report.events))
             self.metrics.step_seconds.observe(report.model_seconds)
             self.metrics.busy.add(report.model_seconds, report.cycle_seconds)
@@ -273,8 +285,9 @@ class Engine:
         if delivery.text or delivery.logprobs:
             self._emit(job, TextDelta(delivery.text, delivery.logprobs))
         if delivery.end and self._jobs.pop(job.request.request_id, None) is not None:
-            if not event.end:
-                self.host.abort(job.request.request_id)  # text ended it, tokens did not: free its slot
+            refused = delivery.end == "content_filter"
+            if refused or not event.end:  # text ended it, tokens did not: free its slot; what is refused is not kept
+                self.host.abort(job.request.request_id, forget=refused)
             job.settle()  # before the caller knows of the end: what was answered is metered
             self._emit(job, self._end(job, delivery.end))
 
@@ -291,6 +304,8 @@ class Engine:
             first_token_seconds=job.first_token - job.submitted,
             seconds=seconds,
             stop_string=job.text.stop_string,
+            reused_tokens=job.reused,
+            decisions=job.decisions,
         )
 
     def _embedded(self, job: _Job, vector_D: NDArray[np.float32]) -> None:

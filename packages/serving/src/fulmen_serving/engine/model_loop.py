@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from fulmen_serving.engine.cache_manager import CacheManager
 from fulmen_serving.engine.core import EngineCore, StepOutcome, TokenEvent
-from fulmen_serving.engine.report import Abort, Command, Ended, StepReport
+from fulmen_serving.engine.report import Abort, Admitted, CacheUse, Command, Ended, StepReport
 from fulmen_serving.engine.sequence import SequenceState
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ def run_model(core: EngineCore, mailbox: Mailbox, report: Callable[[StepReport],
         if applied.ended:
             report(applied)
         if core.has_work:
-            step = _report_of(core.step())
+            step = _report_of(core.step(), core.cache)
             now = time.perf_counter()
             step.cycle_seconds, mark = now - mark, now
             report(step)
@@ -49,7 +50,7 @@ def _apply(core: EngineCore, commands: list[Command]) -> StepReport:
     report = StepReport()
     for command in commands:
         if isinstance(command, Abort):
-            if (state := core.abort(command.request_id)) is not None:
+            if (state := core.abort(command.request_id, forget=command.forget)) is not None:
                 report.ended.append(_ended(state))
             continue
         try:
@@ -61,14 +62,22 @@ def _apply(core: EngineCore, commands: list[Command]) -> StepReport:
     return report
 
 
-def _report_of(outcome: StepOutcome) -> StepReport:
+def _report_of(outcome: StepOutcome, cache: CacheManager) -> StepReport:
     now = time.perf_counter()
     return StepReport(
-        admitted=[(state.request.request_id, now - (state.slot_since or now)) for state in outcome.admitted],
+        admitted=[
+            Admitted(s.request.request_id, now - (s.slot_since or now), s.reused, tuple(s.decisions))
+            for s in outcome.admitted
+        ],
         requeued=[state.request.request_id for state in outcome.preempted],
+        preempted=len(outcome.preempted),
         events=outcome.events,
         ended=[_ended(state) for state in outcome.ended],
         computed_tokens=outcome.computed_tokens,
+        reused_tokens=outcome.reused_tokens,
+        guessed_tokens=outcome.guessed_tokens,
+        confirmed_tokens=outcome.confirmed_tokens,
+        cache=CacheUse(cache.pages.size, cache.pages.size - cache.pages.free, len(cache.kept), cache.evicted),
         model_seconds=outcome.model_seconds,
     )
 

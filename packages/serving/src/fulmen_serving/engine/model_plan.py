@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fulmen_core.backend import Dtype
+from fulmen_core.backend import Backend, Dtype
+from fulmen_core.errors import UserError
 from fulmen_core.model_directory import ModelDirectory, choose_backend
 from fulmen_core.registry import Discovery, Registry
 from fulmen_core.runner import EngineLimits, Runner
 from fulmen_core.token_constraint import OpenConstraint
-
-if TYPE_CHECKING:
-    from fulmen_serving.grammar.compiler import GrammarCompiler
+from fulmen_serving.engine.core import EngineCore
+from fulmen_serving.engine.speculation import DraftModelProposer, NGramProposer, Proposer
+from fulmen_serving.grammar.of_model import grammars_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,8 @@ class ModelPlan:
         dtype: of weights and products.
         choices: further arguments of `Backend.load_runner`.
         plugins: how the registry was discovered.
+        speculate: what guesses tokens: "ngram", or the directory of a smaller model over the same vocabulary, or "".
+        batch_invariant: answers shall not depend on what else runs, to the last bit.
     """
 
     model: Path
@@ -37,27 +40,46 @@ class ModelPlan:
     dtype: Dtype = "float32"
     choices: Mapping[str, Any] = field(default_factory=dict)
     plugins: Discovery = field(default_factory=Discovery)
+    speculate: str = ""
+    batch_invariant: bool = False
 
-    def load(self, registry: Registry) -> tuple[str, Runner]:
-        """Return the name of the backend that serves the model, and a runner of it.
+    def open(self, registry: Registry, open_constraint: OpenConstraint | None = None) -> tuple[Backend, EngineCore]:
+        """Return the backend that serves the model, and a core over its runner.
+
+        Args:
+            registry: where backends come from.
+            open_constraint: reads the grammars of requests; None makes one over the model's own tokenizer.
+
+        Raises:
+            UserError: there is no such model, no backend that serves it so, or what is asked for cannot be combined.
+        """
+        backend, runner = self.load(registry)
+        with contextlib.ExitStack() as undo:
+            undo.callback(runner.close)
+            constraints = open_constraint or grammars_of(self.model)
+            core = EngineCore(runner, constraints, self._proposer(registry), batch_invariant=self.batch_invariant)
+            undo.pop_all()
+        return backend, core
+
+    def _proposer(self, registry: Registry) -> Proposer | None:
+        if self.speculate in ("", "ngram"):
+            return NGramProposer() if self.speculate else None
+        draft = Path(self.speculate)
+        sizes = [ModelDirectory.inspect(model).vocab_size for model in (self.model, draft)]
+        if sizes[0] != sizes[1]:
+            raise UserError(
+                f"the draft model has {sizes[1]} tokens and the model {sizes[0]}",
+                where=str(draft),
+                remedy="give a model of the same tokenizer",
+            )
+        limits = replace(self.limits, cached_sequences=0, kv_tokens=0)
+        return DraftModelProposer(replace(self, model=draft, limits=limits, choices={}).load(registry)[1])
+
+    def load(self, registry: Registry) -> tuple[Backend, Runner]:
+        """Return the backend that serves the model, and a runner of it.
 
         Raises:
             UserError: there is no such model, or no backend that serves it so.
         """
         backend = choose_backend(registry, self.backend, ModelDirectory.inspect(self.model).format)
-        return backend.name, backend.load_runner(self.model, self.limits, self.dtype, **self.choices)
-
-    def open_constraint(self) -> OpenConstraint:
-        """What reads the grammars of requests. Tokenizer and compiler are loaded when the first one comes."""
-
-        @cache
-        def compiler() -> GrammarCompiler:
-            from fulmen_core.tokenizer import load_tokenizer
-            from fulmen_serving.grammar.compiler import GrammarCompiler
-
-            tokenizer = load_tokenizer(self.model)
-            return GrammarCompiler(
-                tokenizer, ModelDirectory.inspect(self.model).stop_ids() | frozenset(tokenizer.stop_ids)
-            )
-
-        return lambda grammar: compiler().open(grammar)
+        return backend, backend.load_runner(self.model, self.limits, self.dtype, **self.choices)

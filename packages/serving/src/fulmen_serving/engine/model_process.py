@@ -95,12 +95,12 @@ class ModelProcess:
             self._ledger.add(request)
             self._send()
 
-    def abort(self, request_id: str) -> None:
+    def abort(self, request_id: str, *, forget: bool = False) -> None:
         """End a request before the process's next step."""
         with self._lock:
             ended = self._ledger.abort(request_id)
             if ended is None and self._worker is not None and self._ready:
-                self._worker.send(Abort(request_id))
+                self._worker.send(Abort(request_id, forget))
         if ended is not None:
             self._deliver(StepReport(ended=[ended]))
 

@@ -6,8 +6,6 @@ import logging
 import threading
 from collections.abc import Callable
 
-from fulmen_core.runner import Runner
-from fulmen_core.token_constraint import OpenConstraint
 from fulmen_serving.engine.core import EngineCore
 from fulmen_serving.engine.model_loop import run_model
 from fulmen_serving.engine.report import Abort, Command, Condition, StepReport
@@ -20,12 +18,11 @@ class ModelThread:
     """A `ModelHost`.
 
     Args:
-        runner: a loaded model; the host closes it.
-        open_constraint: reads the grammars of requests; None if none has one.
+        core: over a loaded model, which the host closes.
     """
 
-    def __init__(self, runner: Runner, open_constraint: OpenConstraint | None = None) -> None:
-        self.core, self.limits = EngineCore(runner, open_constraint), runner.limits
+    def __init__(self, core: EngineCore) -> None:
+        self.core, self.limits = core, core.runner.limits
         self._condition = Condition()
         self._wake = threading.Condition()
         self._commands: list[Command] = []
@@ -48,9 +45,9 @@ class ModelThread:
         """Queue a request."""
         self._put(request)
 
-    def abort(self, request_id: str) -> None:
+    def abort(self, request_id: str, *, forget: bool = False) -> None:
         """End a request before the next step."""
-        self._put(Abort(request_id))
+        self._put(Abort(request_id, forget))
 
     def take(self, *, wait: bool) -> list[Command] | None:
         """The loop's mailbox."""
@@ -67,7 +64,7 @@ class ModelThread:
             self._wake.notify()
         if self._thread.is_alive():
             self._thread.join()
-        self.core.runner.close()
+        self.core.close()
 
     def _put(self, command: Command) -> None:
         with self._wake:

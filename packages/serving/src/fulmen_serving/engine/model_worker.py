@@ -13,7 +13,6 @@ import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 
-from fulmen_serving.engine.core import EngineCore
 from fulmen_serving.engine.model_loop import run_model
 from fulmen_serving.engine.report import Command
 from fulmen_serving.engine.wire import Fault, LoadFailed, Ready, Setup, decode, encode, encode_report, portable
@@ -51,13 +50,13 @@ def serve(channels: Sequence[Connection]) -> int:
     start_logging(setup.log_level)
     begun = time.perf_counter()
     try:
-        backend, runner = setup.plan.load(setup.plan.plugins.repeat())
-        core = EngineCore(runner, setup.plan.open_constraint())
+        backend, core = setup.plan.open(setup.plan.plugins.repeat())
     except Exception as error:
         logger.debug("the model cannot be loaded", exc_info=True)
         connection.send_bytes(encode(LoadFailed(portable(error))))
         return 2
-    connection.send_bytes(encode(Ready(backend, runner.limits, time.perf_counter() - begun)))
+    embeds = backend.capabilities().embed
+    connection.send_bytes(encode(Ready(backend.name, core.runner.limits, embeds, time.perf_counter() - begun)))
     gc.collect()
     gc.freeze()  # what is loaded stays: no collection walks it again in the middle of a step
     try:
@@ -69,7 +68,7 @@ def serve(channels: Sequence[Connection]) -> int:
         connection.send_bytes(encode(Fault(f"{type(error).__name__}: {error}")))
         return 1
     finally:
-        core.runner.close()
+        core.close()
     return 0
 
 

@@ -11,14 +11,20 @@ from typing import Literal, Protocol
 
 from fulmen_core.runner import EngineLimits
 from fulmen_serving.engine.core import TokenEvent
-from fulmen_serving.engine.sequence import GenerationRequest
+from fulmen_serving.engine.sequence import Decision, GenerationRequest
 
 
 @dataclass(frozen=True, slots=True)
 class Abort:
-    """End a request, whether or not it is still there."""
+    """End a request, whether or not it is still there.
+
+    Attributes:
+        request_id: whose.
+        forget: keep nothing of what it computed: its prompt or answer was refused.
+    """
 
     request_id: str
+    forget: bool = False
 
 
 #: A request to add, or the abort of one.
@@ -42,26 +48,62 @@ class Ended:
     slot_seconds: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A request got a slot.
+
+    Attributes:
+        request_id: whose.
+        seconds_ago: when.
+        reused: tokens of its prompt that were found computed when it first got one.
+        decisions: all that was decided about it so far, and why.
+    """
+
+    request_id: str
+    seconds_ago: float
+    reused: int = 0
+    decisions: tuple[Decision, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CacheUse:
+    """What the caches hold now, and how often something was dropped from them since the model was loaded."""
+
+    pages: int = 0
+    used_pages: int = 0  # by what runs and by what is kept
+    kept_prefixes: int = 0
+    evictions: int = 0
+
+
 @dataclass(slots=True)
 class StepReport:
     """What happened in one step, or without one: aborts, and a model that was lost. Seconds are wall time.
 
     Attributes:
-        admitted: requests that got a slot, and how many seconds ago.
+        admitted: requests that got a slot.
         requeued: requests that lost their slot and wait for another.
+        preempted: how many of them lost it to another request.
         events: tokens and ends, in order.
         ended: requests that are gone. One that failed or was completed has its event in the same report.
         computed_tokens: prompts included.
+        reused_tokens: of prompts, found computed.
+        guessed_tokens, confirmed_tokens: tokens that were guessed, and those of them that stood.
+        cache: what the caches hold afterwards.
         model_seconds: in the runner.
         cycle_seconds: of the step and everything around it since the last one, but not of waiting for requests.
         lost: why the model was lost, if it was; it is being started again.
     """
 
-    admitted: list[tuple[str, float]] = field(default_factory=list)
+    admitted: list[Admitted] = field(default_factory=list)
     requeued: list[str] = field(default_factory=list)
+    preempted: int = 0
     events: list[TokenEvent] = field(default_factory=list)
     ended: list[Ended] = field(default_factory=list)
     computed_tokens: int = 0
+    reused_tokens: int = 0
+    guessed_tokens: int = 0
+    confirmed_tokens: int = 0
+    cache: CacheUse = CacheUse()
     model_seconds: float = 0.0
     cycle_seconds: float = 0.0
     lost: str = ""
@@ -103,8 +145,8 @@ class ModelHost(Protocol):
         """Queue a request. Nothing is said about it once the host has stopped."""
         ...
 
-    def abort(self, request_id: str) -> None:
-        """End a request before the next step. Harmless if it is gone."""
+    def abort(self, request_id: str, *, forget: bool = False) -> None:
+        """End a request before the next step; see `Abort`. Harmless if it is gone."""
         ...
 
     def close(self) -> None:

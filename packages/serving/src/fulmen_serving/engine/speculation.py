@@ -26,6 +26,10 @@ class Proposer(Protocol):
         """The sequence will not be asked about again. Idempotent."""
         ...
 
+    def close(self) -> None:
+        """Give back all memory. Idempotent."""
+        ...
+
 
 class NGramProposer:
     """What followed the last time that the same few tokens stood in this sequence (prompt lookup).
@@ -60,12 +64,16 @@ class NGramProposer:
         """See `Proposer.ended`."""
         self._indices.pop(state.arrival, None)
 
+    def close(self) -> None:
+        """See `Proposer.close`."""
+        self._indices.clear()
+
 
 class DraftModelProposer:
     """The likeliest tokens of a smaller model over the same vocabulary.
 
     Args:
-        runner: the smaller model, with as many slots as sequences may run; this closes nothing.
+        runner: the smaller model, with as many slots as sequences may run.
 
     Raises:
         UserError: the runner cannot take tokens back.
@@ -105,6 +113,10 @@ class DraftModelProposer:
         if (held := self._held.pop(state.arrival, None)) is not None:
             self._runner.release(held.slot)
             self._free.append(held.slot)
+
+    def close(self) -> None:
+        """See `Proposer.close`."""
+        self._runner.close()
 
     def _feed(self, targets: Sequence[tuple[_Held, list[int]]]) -> list[int]:
         """Bring each slot up to all of its tokens; return the likeliest token after each."""

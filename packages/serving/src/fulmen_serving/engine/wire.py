@@ -36,11 +36,13 @@ class Ready:
     Attributes:
         backend: which one serves it.
         limits: of the runner.
+        embeds: whether the runner gives hidden states.
         seconds: what loading took, the imports of the backend included.
     """
 
     backend: str
     limits: EngineLimits
+    embeds: bool = False
     seconds: float = 0.0
 
 

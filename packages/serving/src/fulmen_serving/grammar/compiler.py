@@ -11,7 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Collection
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from fulmen_core.errors import UserError
 from fulmen_core.token_constraint import TokenConstraint
@@ -20,7 +20,7 @@ from fulmen_serving.grammar.constraint import GrammarConstraint
 from fulmen_serving.grammar.shape import GrammarPart
 
 if TYPE_CHECKING:
-    from llguidance import LLMatcher, LLTokenizer
+    from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
 #: Compiled grammars kept: a service sends the same few again and again.
 _KEPT = 64
@@ -92,7 +92,8 @@ class GrammarCompiler:
     def _vocabulary(self) -> LLTokenizer:
         from llguidance import LLTokenizer
 
-        return LLTokenizer(_Vocabulary(self._tokenizer, self._stop_ids), eos_token=self._stop_ids)
+        asked = cast("TokenizerWrapper", _Vocabulary(self._tokenizer, self._stop_ids))
+        return LLTokenizer(asked, eos_token=self._stop_ids)
 
 
 def grammar_text(parts: list[GrammarPart]) -> str:

@@ -34,6 +34,11 @@ class KeyAccount:
     def __init__(self, key: ApiKey, limiter: KeyLimiter, meter: UsageMeter, clock: Callable[[], float]) -> None:
         self.key, self.limiter, self._meter, self._clock = key, limiter, meter, clock
 
+    @property
+    def salt(self) -> str:
+        """The key: how long a prompt takes would tell other keys whether this one has sent it (CVE-2025-46570)."""
+        return self.key.id
+
     def leave(self) -> None:
         """The request ended. Once."""
         self.limiter.leave()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 
 from fulmen_serving.engine.engine import AnswerEvent
+from fulmen_serving.parsing.parts import ReasoningDelta, ToolCallDelta
 from fulmen_serving.prompt import ChatPrompt, Message
 from fulmen_serving.service import AnswerOptions, ChatService
 
@@ -24,7 +25,8 @@ class LocalPartner:
         answer = await self._service.open(ChatPrompt(tuple(messages)), self._options)
         try:
             async for _, event in answer:
-                yield event
+                if not isinstance(event, ReasoningDelta | ToolCallDelta):  # the terminal shows what is said
+                    yield event
         finally:
             answer.close()
 

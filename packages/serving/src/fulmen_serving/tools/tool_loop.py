@@ -68,6 +68,7 @@ class ToolAnswer:
     Attributes:
         request_id: of the first round.
         prompt_tokens: of all rounds.
+        reused_tokens: of the prompts of all rounds, those that were found computed.
         completion_tokens: of all rounds.
         ends: the end of the whole answer, once it is there.
     """
@@ -83,7 +84,8 @@ class ToolAnswer:
     ) -> None:
         self._service, self._toolbox, self._tools, self._options = service, toolbox, tools, options
         self._prompt, self._round = prompt, first
-        self.request_id, self.prompt_tokens, self.completion_tokens = first.request_id, first.prompt_tokens, 0
+        self.request_id, self.prompt_tokens = first.request_id, first.prompt_tokens
+        self.reused_tokens, self.completion_tokens = 0, 0
         self.ends: dict[int, AnswerEnd] = {}
         self._seconds = toolbox.bounds.seconds
         self._spoke = False
@@ -116,6 +118,7 @@ class ToolAnswer:
             if end is None:  # it failed, and that was told
                 return
             self.completion_tokens += end.completion_tokens
+            self.reused_tokens += end.reused_tokens
             total = replace(end, completion_tokens=self.completion_tokens)
             if not whole.calls or end.reason != "stop":
                 yield total

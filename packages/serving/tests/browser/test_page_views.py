@@ -1,0 +1,184 @@
+"""Claims about the other views: two models side by side, the engine at work, what the guard did, keys and usage."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from fulmen_serving.api.edge import Edge
+from fulmen_serving.platform.database import Database
+from fulmen_serving.platform.platform import Platform
+from fulmen_serving.platform.prices import Price, PriceTable
+
+ADMIN = "an-admin-key-of-many-characters"
+
+
+def ask(url, text, key=""):
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    body = {"model": "parrot", "messages": [{"role": "user", "content": text}]}
+    return httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers, timeout=20)
+
+
+@pytest.fixture
+def platform(tmp_path):
+    made = Platform(Database(str(tmp_path / "p.db")), PriceTable({"parrot": Price(2_000_000, 5_000_000)}))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def keyed(kit, platform):
+    """A server that demands keys and has an admin key."""
+    with (
+        kit.service(kit.runner(context=1024), kit.WordGuard()) as service,
+        kit.server(service, edge=Edge(platform, admin_key=ADMIN)) as url,
+    ):
+        yield url
+
+
+def enter_key(page, key):
+    page.get_by_role("dialog").wait_for()
+    page.locator("#key-field").fill(key)
+    page.keyboard.press("Enter")
+
+
+def test_a_message_goes_to_both_sides_and_the_other_side_may_be_another_server(kit, parrot, open_page):
+    other = kit.service(kit.runner(context=1024))
+    with other as service, kit.server(service, edge=Edge(cors_origins=(parrot,))) as second:
+        page = open_page(parrot, path="/#/compare", also=(second,))
+        right = page.get_by_role("region", name="Right")
+        right.get_by_label("Server").select_option(label="Another server")
+        right.get_by_label("Address, OpenAI-compatible").fill(f"{second}/v1")
+        right.get_by_role("button", name="Connect").click()
+        right.get_by_role("combobox", name="Model").locator("option", has_text="parrot").wait_for(state="attached")
+        page.get_by_role("textbox", name="Message").fill("to both of you, about a bomb")
+        page.keyboard.press("Enter")
+        right.locator(".prose", has_text="to both of you").wait_for()
+        page.get_by_role("region", name="Left").locator(".prose", has_text="I cannot help with that.").wait_for()
+        page.get_by_role("button", name="Clear both sides").click()
+        page.locator(".message").first.wait_for(state="detached")
+        page.wait_for_timeout(100)
+
+
+def test_a_server_that_does_not_allow_this_page_is_told_with_the_remedy(kit, parrot, open_page):
+    with kit.service() as service, kit.server(service) as second:
+        page = open_page(parrot, path="/#/compare", also=(second,))
+        left = page.get_by_role("region", name="Left")
+        left.get_by_label("Server").select_option(label="Another server")
+        left.get_by_label("Address, OpenAI-compatible").fill(second)
+        left.get_by_role("button", name="Connect").click()
+        left.get_by_text("fulmen serve --cors-origin").wait_for()
+
+
+def test_the_engine_view_shows_what_the_metrics_say(slow_parrot, open_page, kit):
+    page = open_page(slow_parrot, path="/#/engine")
+    running = page.locator(".card", has=page.get_by_role("heading", name="Running requests")).locator(".value")
+    running.filter(has_text="0").wait_for()
+    with httpx.stream(
+        "POST",
+        f"{slow_parrot}/v1/chat/completions",
+        json={"model": "parrot", "stream": True, "messages": [{"role": "user", "content": "a long message " * 12}]},
+        timeout=20,
+    ) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        running.filter(has_text="1").wait_for()
+        page.locator(".card", has_text="Generated tokens/s").locator("path.line").wait_for()
+    row = page.get_by_role("row").filter(has=page.get_by_role("rowheader", name="fulmen_requests_total"))
+    row.get_by_text("abort: 1").wait_for()
+    shown = set(page.get_by_role("rowheader").all_inner_texts())
+    told = {
+        line.split()[2]
+        for line in httpx.get(f"{slow_parrot}/metrics").text.splitlines()
+        if line.startswith("# TYPE") and not line.split()[2].endswith("_created")
+    }
+    assert shown == told
+
+
+def test_the_guards_work_is_shown_by_outcome_without_any_text(parrot, open_page, kit):
+    ask(parrot, "hello")
+    ask(parrot, "how to build a bomb")
+    ask(parrot, "my number is 12345")
+    ask(parrot, "tell me the secret")
+    kit.wait_until(lambda: len(kit.records) == 4, "four requests were recorded")
+    page = open_page(parrot, path="/#/raise")
+    page.get_by_role("row").nth(4).wait_for()
+    cells = page.get_by_role("table").locator("tbody .badge").all_inner_texts()
+    assert cells == ["Answer changed", "Input rewritten", "Blocked", "Allowed"]
+    counts = page.locator(".outcomes .value").all_inner_texts()
+    assert counts == ["1", "1", "1", "1"]
+    assert "bomb" not in page.content()
+    page.get_by_role("button", name="Blocked").click()
+    assert page.get_by_role("table").locator("tbody .badge").all_inner_texts() == ["Blocked"]
+    assert page.get_by_role("cell", name="weapons").is_visible()
+    ask(parrot, "another bomb")
+    page.get_by_role("table").locator("tbody tr").nth(1).wait_for()
+
+
+def test_the_page_asks_for_a_key_keeps_it_in_the_tab_and_says_why_one_is_refused(keyed, platform, open_page, say):
+    secret, _ = platform.keys.create("mine")
+    page = open_page(keyed)
+    enter_key(page, "fm-" + "wrong" * 8)
+    page.get_by_role("dialog").get_by_text("not valid").wait_for()
+    enter_key(page, secret)
+    page.locator(".model", has_text="parrot").wait_for()
+    say(page, "let me in")
+    page.reload()
+    page.locator(".model", has_text="parrot").wait_for()
+    assert page.evaluate("JSON.stringify(localStorage)").find(secret) == -1
+    assert page.evaluate("JSON.stringify(sessionStorage)").find(secret) > 0
+    page.get_by_role("button", name="Forget the keys in this tab").click()
+    assert page.evaluate("JSON.stringify(sessionStorage)").find(secret) == -1
+
+
+def test_a_key_is_made_shown_once_used_metered_and_revoked(keyed, platform, open_page, say):
+    page = open_page(keyed, path="/#/keys")
+    enter_key(page, ADMIN)
+    page.get_by_text("There is no key yet.").wait_for()
+    page.get_by_role("button", name="New key").click()
+    page.get_by_label("Name").fill("laptop")
+    page.get_by_label("Organisation", exact=True).fill("acme")
+    page.get_by_label("Expires").fill("90d")
+    page.get_by_label("Requests a minute").fill("600")
+    page.get_by_role("button", name="Create the key").click()
+    made = page.get_by_role("dialog", name="The key “laptop”")
+    secret = made.locator("code").inner_text()
+    assert ask(keyed, "metered", secret).status_code == 200
+    made.get_by_role("button", name="Use it in this tab").click()
+    row = page.get_by_role("row").filter(has=page.get_by_role("rowheader", name="laptop"))
+    assert "600 requests/min" in row.inner_text()
+    assert secret not in page.content()
+
+    page.get_by_role("button", name="Refresh").click()
+    used = page.get_by_role("table", name="Usage").locator("tbody tr")
+    used.wait_for()
+    assert used.locator("td").first.inner_text() == "laptop"
+    assert used.locator("td").nth(2).inner_text() == "1"
+
+    page.get_by_role("button", name="Set the quota of “acme”").click()
+    page.get_by_role("dialog").get_by_label("Tokens a month").fill("1000")
+    page.keyboard.press("Enter")
+    page.get_by_role("cell", name="1,000", exact=True).wait_for()
+
+    page.get_by_role("button", name="Revoke “laptop”").click()
+    page.get_by_role("dialog").get_by_role("button", name="Revoke", exact=True).click()
+    row.get_by_text("Revoked").wait_for()
+    assert ask(keyed, "no more", secret).status_code == 401
+
+
+def test_a_wrong_limit_is_refused_beside_the_form(keyed, open_page):
+    page = open_page(keyed, path="/#/keys")
+    enter_key(page, ADMIN)
+    page.get_by_role("button", name="New key").click()
+    page.get_by_label("Name").fill("x")
+    page.get_by_label("Expires").fill("soon")
+    page.get_by_role("button", name="Create the key").click()
+    page.get_by_role("alert").filter(has_text="soon").wait_for()
+
+
+@pytest.mark.parametrize(("view", "told"), [("raise", "the server demands API keys"), ("keys", "--platform FILE")])
+def test_without_an_admin_key_a_view_says_what_to_do(kit, platform, open_page, view, told):
+    with kit.service() as service, kit.server(service, edge=Edge(platform)) as url:
+        page = open_page(url, path=f"/#/{view}")
+        page.get_by_role("heading", name="Not on this server").wait_for()
+        assert told.lower() in page.locator(".nothing").inner_text().lower()
