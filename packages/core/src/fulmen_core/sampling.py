@@ -145,27 +145,37 @@ def sample_batch(
         for sampler, logits_V in zip(samplers, logits_SV, strict=True):
             sampler.adjust(logits_V)
     tokens = _draw(samplers, logits_SV)
-    for row, constraint in enumerate(constraints or ()):
-        token = tokens[row]
-        if constraint is not None and not isinstance(token, UserError):
-            tokens[row] = _allowed(samplers[row], logits_SV[row], token, constraint)
+    _constrain(samplers, logits_SV, constraints or (), tokens)
     for sampler, token in zip(samplers, tokens, strict=True):
         if not isinstance(token, UserError):
             sampler.record(token)
     return tokens
 
 
-def _allowed(
-    sampler: Sampler, logits_V: NDArray[np.float32], token: int, constraint: TokenConstraint
-) -> int | UserError:
-    """Return `token` if it may be next, else another."""
-    try:
-        if not sampler.truncates and constraint.allows(token):
-            return token
-        masked_V = np.where(constraint.allowed(len(logits_V)), logits_V, np.float32(-np.inf))
-    except UserError as error:
-        return error
-    return _draw([sampler], masked_V[None])[0]
+def _constrain(
+    samplers: Sequence[Sampler],
+    logits_SV: NDArray[np.float32],
+    constraints: Sequence[TokenConstraint | None],
+    tokens: list[int | UserError],
+) -> None:
+    """Put another token, or an error, in place of each of `tokens` that may not be next."""
+    rows, masks = [], []
+    for row, constraint in enumerate(constraints):
+        token = tokens[row]
+        if constraint is None or isinstance(token, UserError):
+            continue
+        try:
+            if samplers[row].truncates or not constraint.allows(token):
+                masks.append(constraint.allowed(logits_SV.shape[1]))
+                rows.append(row)
+        except UserError as error:
+            tokens[row] = error
+    if rows:
+        masked_SV = np.full((len(rows), logits_SV.shape[1]), -np.inf, np.float32)
+        for masked_V, row, allowed_V in zip(masked_SV, rows, masks, strict=True):
+            np.copyto(masked_V, logits_SV[row], where=allowed_V)
+        for row, token in zip(rows, _draw([samplers[row] for row in rows], masked_SV), strict=True):
+            tokens[row] = token
 
 
 def _draw(samplers: Sequence[Sampler], logits_SV: NDArray[np.float32]) -> list[int | UserError]:

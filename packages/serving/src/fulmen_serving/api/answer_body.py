@@ -113,8 +113,8 @@ async def stream(
     called: set[int] = set()
     async for index, event in answer:
         match event:
-            case TextDelta(text, told):
-                yield chunk(form.piece(index, SaidDelta(text) if text else None, None, told or None))
+            case TextDelta(text, tokens):
+                yield chunk(form.piece(index, SaidDelta(text) if text else None, None, tokens or None))
             case ReasoningDelta() | ToolCallDelta():
                 if isinstance(event, ToolCallDelta):
                     called.add(index)
