@@ -97,7 +97,8 @@ def _command(
     """How a server is started: bfloat16, room for `most` answers at once, no prefix cache."""
     context = str(args.prompt_tokens + args.output_tokens + 128)
     if name == "fulmen":
-        options = ["--dtype", "bfloat16", "--no-guard", "--backend", "cpu", "--max-sequences", str(most)]
+        options = ["--dtype", "bfloat16", "--backend", "cpu", "--max-sequences", str(most), *args.fulmen_options]
+        options += [] if args.guard else ["--no-guard"]
         options += ["--max-context", context, "--port", str(port), "--name", "bench"]
         return [str(python), "-m", "fulmen_core", "--threads", "2", "serve", "--model", str(folder), *options], {}
     options = ["--dtype", "bfloat16", "--host", "127.0.0.1", "--port", str(port), "--served-model-name", "bench"]
@@ -159,6 +160,14 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--servers", type=names_of("server", _SERVERS), default=list(_SERVERS), help="of " + ", ".join(_SERVERS)
     )
     parser.add_argument("--requests", type=int, default=32, help="of a cell, at least two a client (%(default)s)")
+    parser.add_argument("--guard", action="store_true", help="Fulmen behind RAISE, which no peer has")
+    parser.add_argument(
+        "--fulmen-options",
+        type=str.split,
+        default=[],
+        metavar="'...'",
+        help="more for `fulmen serve`: --fulmen-options='--in-process'",
+    )
     parser.add_argument("--prompt-tokens", type=int, default=128)
     parser.add_argument("--output-tokens", type=int, default=64)
     return parser.parse_args(argv)

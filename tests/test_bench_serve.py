@@ -24,7 +24,7 @@ CORES = sorted(os.sched_getaffinity(0))[:2]
 
 
 def test_cells_of_a_real_server_have_the_promised_keys(models: Path, tmp_path: Path) -> None:
-    asked = argparse.Namespace(prompt_tokens=120, output_tokens=6, requests=4)
+    asked = argparse.Namespace(prompt_tokens=120, output_tokens=6, requests=4, guard=False, fulmen_options=[])
     port = free_port()
     command, environment = serve._command("fulmen", Path(sys.executable), models / "cpu", port, 2, CORES, asked)
     with ServerProcess(command, port, CORES, tmp_path / "log", environment) as server:

@@ -24,9 +24,9 @@ from fulmen_core.sampling import SamplingParams
 
 @pytest.fixture(scope="module")
 def process(nano_directory):
-    """A real `fulmen serve` on the CPU backend."""
+    """A real `fulmen serve` on the CPU backend, whose answers are the same to the last bit whatever it did before."""
     command = [sys.executable, "-m", "fulmen_core", "--threads", "1", "serve", "--model", str(nano_directory)]
-    options = ["--port", "0", "--no-guard", "--backend", "cpu", "--max-sequences", "4"]
+    options = ["--port", "0", "--no-guard", "--backend", "cpu", "--max-sequences", "4", "--batch-invariant"]
     with subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True) as served:
         try:
             lines = []

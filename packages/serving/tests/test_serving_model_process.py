@@ -293,6 +293,9 @@ def test_memory_threads_and_files_stay_flat_over_many_deaths(kit, model):
     def held():
         return threading.active_count(), sum(1 for _ in Path("/proc/self/fd").iterdir())
 
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
     async def one(engine, index):
         stream = AnswerStream(engine, [answer(kit, f"{index}", prompt_of(), max_tokens=30)])
         return await read(stream, lambda: os.kill(engine.host.pid, signal.SIGKILL))
@@ -300,10 +303,13 @@ def test_memory_threads_and_files_stay_flat_over_many_deaths(kit, model):
     with running(model, policy=generous) as engine:
         before = held()
         for index in range(8):
+            if index == 3:
+                warm = resident()
             _, end = asyncio.run(one(engine, index))
             assert isinstance(end, AnswerEnd)
             kit.wait_until(lambda: engine.condition.state == "running", "it runs again")
         kit.wait_until(lambda: held() == before, f"as many threads and files as before: {before}, now {held()}")
+        assert resident() - warm < 4 << 20
         assert not engine._jobs
         assert not engine._leaving
         assert len(engine.host._ledger) == 0

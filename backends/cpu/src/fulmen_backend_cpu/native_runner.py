@@ -70,11 +70,13 @@ class NativeRunner:
         self._handle: int | None = None
         self.cache = CacheSpec.of(config)
         self.limits = replace(limits, max_context=min(limits.max_context, config.max_position_embeddings))
-        self.layout = _layout(self.cache, self.limits, batch_invariant=not features(self._library).amx)
         self.vocab_size = config.vocab_size
         self._width = config.hidden_size
         threads, why = choose_threads(limits.threads)
         weights, kv = _FORMATS[quantize or dtype], _FORMATS[kv_dtype or dtype]
+        # matrix units take over from some number of rows on, and round otherwise
+        matrix_units = features(self._library).amx and {weights, kv} != {Format.FLOAT32}
+        self.layout = _layout(self.cache, self.limits, batch_invariant=not matrix_units)
         self.choices = {
             "runner": "native",
             "runner_reason": f"compiled kernels: {features(self._library)}",

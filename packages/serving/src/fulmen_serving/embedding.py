@@ -111,8 +111,9 @@ async def _read(
     except (EngineFull, EngineStopped) as error:
         if tally is not None:
             tally.withdraw(len(requests))
-        full = isinstance(error, EngineFull)
-        raise (refusal_when_full(error) if full else service.refusal_when_stopping()) from None
+        if isinstance(error, EngineFull):
+            raise refusal_when_full(error) from None
+        raise service.refusal_when_stopping() from None
     vectors: dict[int, NDArray[np.float32]] = {}
     try:
         async for index, event in events:

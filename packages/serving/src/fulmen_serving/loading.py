@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fulmen_core.registry import Registry
     from fulmen_serving.engine.model_process import ModelProcess
     from fulmen_serving.engine.report import ModelHost
+    from fulmen_serving.guarding.guard_process import GuardProcess
     from fulmen_serving.service import ChatService
 
 #: The context served when nobody says: memory is sized for all slots at once.
@@ -110,13 +111,19 @@ def plan_model(options: ServingOptions, registry: Registry) -> ModelPlan:
     return plan if registry.discovery is None else replace(plan, plugins=registry.discovery)
 
 
-def load_service(options: ServingOptions, registry: Registry, process: ModelProcess | None = None) -> ChatService:
+def load_service(
+    options: ServingOptions,
+    registry: Registry,
+    process: ModelProcess | None = None,
+    guard_process: GuardProcess | None = None,
+) -> ChatService:
     """Load the model and start its engine.
 
     Args:
         options: what to serve.
         registry: where backend and guard come from.
         process: one that loads the model by `plan_model`; the service closes it. None loads the model in this process.
+        guard_process: the guard, if it has a process of its own; whoever made it closes it.
 
     Raises:
         UserError: the directory holds no model, no backend serves it, the tokenizer does not fit, a limit makes no
@@ -139,7 +146,11 @@ def load_service(options: ServingOptions, registry: Registry, process: ModelProc
         tokenizer.check_model_vocab(directory.vocab_size, str(options.model))
         plan = plan_model(options, registry)
         Admission(options.admission, plan.limits)  # refuses limits that make no sense before the model is waited for
-        guard = load_guard(registry, options.policy) if options.guarded else None
+        guard: Guard | None = guard_process
+        if guard_process is not None:
+            guard_process.start()
+        elif options.guarded:
+            guard = load_guard(registry, options.policy)
         stop_ids = directory.stop_ids() | frozenset(tokenizer.stop_ids)
         grammars = GrammarCompiler(tokenizer, stop_ids)
         host: ModelHost

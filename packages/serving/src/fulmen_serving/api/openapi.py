@@ -74,7 +74,7 @@ def publish(app: FastAPI, *, keyed: bool, timed: bool) -> None:
             app.openapi_schema = describe(app, keyed=keyed, timed=timed)
         return app.openapi_schema
 
-    app.openapi = document  # type: ignore[method-assign] - FastAPI's way to replace it
+    app.openapi = document  # type: ignore[method-assign]  # FastAPI's way to replace it
 
 
 def describe(app: FastAPI, *, keyed: bool, timed: bool) -> Schema:

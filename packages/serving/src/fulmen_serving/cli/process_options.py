@@ -11,11 +11,12 @@ from fulmen_core.errors import UserError
 if TYPE_CHECKING:
     from fulmen_core.registry import Registry
     from fulmen_serving.engine.model_process import ModelProcess
+    from fulmen_serving.guarding.guard_process import GuardProcess
     from fulmen_serving.loading import ServingOptions
 
 
 def add_process_options(parser: ArgumentParser) -> None:
-    """Add ``--in-process`` and ``--step-seconds``."""
+    """Add ``--in-process``, ``--step-seconds`` and ``--guard-process``."""
     parser.add_argument(
         "--in-process", action="store_true", help="run the model in the server's process; a crash then ends both"
     )
@@ -26,6 +27,21 @@ def add_process_options(parser: ArgumentParser) -> None:
         default=120.0,
         help="a model process whose step takes longer hangs, and is started again (%(default)s)",
     )
+    parser.add_argument(
+        "--guard-process",
+        action="store_true",
+        help="run RAISE in a process of its own too: a detector that crashes or hangs ends one answer, not the server",
+    )
+
+
+def guard_process(args: Namespace, options: ServingOptions, registry: Registry) -> GuardProcess | None:
+    """The guard's process, not started yet; None if the guard runs in this one, or there is none."""
+    if not (args.guard_process and options.guarded):
+        return None
+    from fulmen_core.registry import Discovery
+    from fulmen_serving.guarding.guard_process import GuardProcess
+
+    return GuardProcess(options.policy, registry.discovery or Discovery())
 
 
 def start_model(args: Namespace, options: ServingOptions, registry: Registry) -> ModelProcess | None:

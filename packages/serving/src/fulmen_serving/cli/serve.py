@@ -11,7 +11,7 @@ from fulmen_core.cli.output import note
 from fulmen_serving.cli.cache_options import add_cache_options, with_cache_options
 from fulmen_serving.cli.edge_options import add_edge_options, check_prices, open_edge, warn_if_open
 from fulmen_serving.cli.options import add_model_options, serving_options
-from fulmen_serving.cli.process_options import add_process_options, start_model
+from fulmen_serving.cli.process_options import add_process_options, guard_process, start_model
 from fulmen_serving.cli.tls_options import add_tls_options, tls_files
 from fulmen_serving.cli.tool_options import add_tool_options, toolbox_of
 
@@ -53,6 +53,9 @@ def run(argv: Sequence[str]) -> int:
         process = start_model(args, options, context.registry())  # loads while what follows is imported
         if process is not None:
             stack.callback(process.close)
+        guarding = guard_process(args, options, context.registry())
+        if guarding is not None:
+            stack.callback(guarding.close)
 
         from fulmen_serving.api.app import make_app
         from fulmen_serving.engine.admission import AdmissionLimits
@@ -65,7 +68,7 @@ def run(argv: Sequence[str]) -> int:
         warn_if_open(listener, edge)
         toolbox = toolbox_of(args, context.registry())  # before the model, too: a wrong option should cost no time
         admission = AdmissionLimits(args.max_waiting, args.max_queued_tokens)
-        service = load_service(replace(options, admission=admission), context.registry(), process)
+        service = load_service(replace(options, admission=admission), context.registry(), process, guarding)
         stack.callback(service.close)
         check_prices(edge, service.model.name)
         app = make_app(

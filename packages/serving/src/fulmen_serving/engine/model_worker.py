@@ -15,7 +15,8 @@ from multiprocessing.connection import Connection
 
 from fulmen_serving.engine.model_loop import run_model
 from fulmen_serving.engine.report import Command
-from fulmen_serving.engine.wire import Fault, LoadFailed, Ready, Setup, decode, encode, encode_report, portable
+from fulmen_serving.engine.wire import Fault, LoadFailed, Ready, Setup, decode, encode, encode_report
+from fulmen_serving.processes.portable_error import portable
 from fulmen_serving.processes.settling import run_child, start_logging
 
 logger = logging.getLogger(__name__)
@@ -51,12 +52,13 @@ def serve(channels: Sequence[Connection]) -> int:
     begun = time.perf_counter()
     try:
         backend, core = setup.plan.open(setup.plan.plugins.repeat())
+        seconds = time.perf_counter() - begun
+        ready = Ready(backend.name, core.runner.limits, backend.capabilities().embed, seconds)
     except Exception as error:
         logger.debug("the model cannot be loaded", exc_info=True)
         connection.send_bytes(encode(LoadFailed(portable(error))))
         return 2
-    embeds = backend.capabilities().embed
-    connection.send_bytes(encode(Ready(backend.name, core.runner.limits, embeds, time.perf_counter() - begun)))
+    connection.send_bytes(encode(ready))
     gc.collect()
     gc.freeze()  # what is loaded stays: no collection walks it again in the middle of a step
     try:

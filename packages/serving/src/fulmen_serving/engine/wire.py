@@ -80,15 +80,3 @@ def decode(data: bytes) -> Any:
         return message
     others, events = message
     return StepReport(**dict(zip(_REPORT, others, strict=True)), events=[TokenEvent(*event) for event in events])
-
-
-def portable(error: Exception) -> Exception:
-    """`error`, or what can be said of it if it cannot be sent to a process that lacks the modules of a backend."""
-    home = type(error).__module__.partition(".")[0]
-    if home in ("builtins", "fulmen_core"):
-        try:
-            pickle.loads(pickle.dumps(error))  # noqa: S301 - what was pickled in the same line
-            return error
-        except Exception:  # its class does not keep the pickle protocol
-            pass
-    return RuntimeError(f"{type(error).__name__}: {error}")
