@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-PLUGIN = Path(__file__).with_name("brittle_backend.py")
+PLUGIN, GUARD = (Path(__file__).with_name(name) for name in ("brittle_backend.py", "brittle_guard.py"))
 
 
 @pytest.fixture
@@ -28,8 +29,21 @@ def model(tmp_path, tokenizer):
 @pytest.fixture
 def server(model):
     """A real `fulmen serve` in a process group of its own, and its URL."""
-    command = [sys.executable, "-m", "fulmen_core", "--plugin", str(PLUGIN), "serve", "--model", str(model)]
-    options = ["--port", "0", "--no-guard", "--backend", "brittle", "--name", "m", "--step-seconds", "5"]
+    with serving(model, [], ["--no-guard"]) as served:
+        yield served
+
+
+@pytest.fixture
+def guarded_server(model):
+    """The same behind a guard that can be killed, in a process of its own."""
+    with serving(model, ["--no-plugin", "fulmen-safety", "--plugin", str(GUARD)], ["--guard-process"]) as served:
+        yield served
+
+
+@contextlib.contextmanager
+def serving(model, plugins, more):
+    command = [sys.executable, "-m", "fulmen_core", "--plugin", str(PLUGIN), *plugins, "serve", "--model", str(model)]
+    options = ["--port", "0", "--backend", "brittle", "--name", "m", "--step-seconds", "5", *more]
     with subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True, process_group=0) as process:
         try:
             lines = []
@@ -48,8 +62,8 @@ def server(model):
             said.join(10)
 
 
-def child_of(process):
-    """The model process."""
+def child_of(process, module="model_worker"):
+    """The child that runs `module`."""
     children = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdecimal():
@@ -57,7 +71,7 @@ def child_of(process):
                 state, parent = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
             except OSError:
                 continue
-            if int(parent) == process.pid and state != "Z":
+            if int(parent) == process.pid and state != "Z" and module in (folder / "cmdline").read_text():
                 children.append(int(folder.name))
     [child] = children
     return child
@@ -130,3 +144,15 @@ def test_a_server_that_is_killed_leaves_no_model_process(server, kit):
     child = child_of(process)
     process.kill()
     kit.wait_until(lambda: not Path(f"/proc/{child}").exists(), "it is gone")
+
+
+def test_a_stream_goes_on_when_its_guard_process_is_killed_and_a_prompt_that_kills_it_is_refused(guarded_server):
+    process, url = guarded_server
+    whole = stream(url, 6)
+    guard = child_of(process, "guard_worker")
+    assert stream(url, 6, lambda: os.kill(guard, signal.SIGKILL)) == whole
+    assert child_of(process, "guard_worker") != guard
+    deadly = {"model": "m", "messages": [{"role": "user", "content": "die!"}]}
+    refused = httpx.post(f"{url}/v1/chat/completions", json=deadly, timeout=30)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (500, "guard_failed")
+    assert stream(url, 6) == whole

@@ -67,6 +67,11 @@ def test_the_guard_speaks_on_stdout_and_its_reason_on_stderr(server, monkeypatch
     assert "the guard ended the answer; this exchange is not remembered" in err
 
 
+def test_characters_that_end_a_line_elsewhere_are_text(server, monkeypatch, capsys):
+    said = "one\u2028two\x85three\x0bfour\x0cfive\x1csix"
+    assert chat(monkeypatch, capsys, f"{said}\n", "--url", server[0])[:2] == (0, f"{said}\n")
+
+
 def test_a_refused_message_is_taken_back_and_told_by_the_exit_code(server, monkeypatch, capsys):
     url, service = server
     code, out, err = chat(monkeypatch, capsys, "x" * 400 + "\nshort\n", "--url", url)

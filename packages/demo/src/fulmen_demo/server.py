@@ -48,7 +48,7 @@ class Server:
             if response.status_code != 200:
                 response.read()
                 raise UserError(f"the server answered {response.status_code}: {response.text}", where=self.url)
-            for event in _events(response.iter_lines()):
+            for event in _events(response.read()):
                 for choice in event["choices"]:
                     if content := choice["delta"].get("content"):
                         pieces.append(content)
@@ -56,10 +56,10 @@ class Server:
         return Answer("".join(pieces), finish, len(pieces))
 
 
-def _events(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
-    for line in lines:
-        if line.startswith("data: ") and line != "data: [DONE]":
-            yield json.loads(line.removeprefix("data: "))
+def _events(stream: bytes) -> Iterator[dict[str, Any]]:
+    for line in stream.split(b"\n"):  # not `iter_lines`, which also ends lines at characters within a text
+        if line.startswith(b"data: ") and line.strip() != b"data: [DONE]":
+            yield json.loads(line.removeprefix(b"data: "))
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+
 import httpx
 
 from fulmen_core.errors import UserError
@@ -32,6 +34,17 @@ def connect(url: str, *, api_key: str = "", timeout: httpx.Timeout, direct: bool
         )
     except httpx.InvalidURL as error:
         raise UserError(f"{url!r} is no URL ({error})", remedy="give one like http://127.0.0.1:8000") from None
+
+
+async def event_lines(response: httpx.Response) -> AsyncGenerator[str, None]:
+    """The lines of a stream of events. Not httpx's: that also ends lines at characters that may stand within a text."""
+    rest = b""
+    async for piece in response.aiter_bytes():
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            yield line.decode()
+    if rest:
+        yield rest.decode()
 
 
 async def first_model(client: httpx.AsyncClient) -> str:

@@ -10,7 +10,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright: nox -s browser installs it")
+try:
+    from playwright import sync_api as playwright
+except ImportError:
+    playwright = None
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 HERE = Path(__file__).parent
@@ -20,6 +23,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.browser)
+            if playwright is None:
+                item.add_marker(pytest.mark.skip(reason="no Playwright: nox -s browser installs it"))
 
 
 def executable(own: str) -> str:

@@ -85,7 +85,7 @@ def test_on_a_phone_no_view_is_wider_than_the_screen(parrot, open_page, view):
 
 
 def test_on_a_phone_the_sidebar_is_a_drawer(parrot, open_page, say):
-    page = open_page(parrot, **PHONE)
+    page = open_page(parrot, **PHONE, reduced_motion="no-preference")
     say(page, "from a phone")
     assert not page.locator("#sidebar").is_visible()
     page.get_by_role("button", name="Menu").tap()
@@ -93,8 +93,10 @@ def test_on_a_phone_the_sidebar_is_a_drawer(parrot, open_page, say):
     page.get_by_role("heading", name="Engine", level=1).wait_for()
     page.locator("#sidebar").wait_for(state="hidden")
     page.get_by_role("button", name="Menu").tap()
+    assert page.evaluate("document.activeElement.closest('#sidebar') !== null")
     page.keyboard.press("Escape")
     page.locator("#sidebar").wait_for(state="hidden")
+    assert page.locator("[inert] #main, #main[inert]").count() == 0
     assert page.evaluate("document.activeElement.id") == "menu"
 
 

@@ -1,6 +1,7 @@
 """The pictures in the documentation: FULMEN_SCREENSHOTS=docs/images nox -s browser -- -k screenshots.
 
-The server, the guard and the load are real; the model recites what stands here, so that the pictures stay the same.
+The server, the guard and the load are real. In the chat a model recites what stands here, so that the pictures stay the
+same; the engine runs a nano model with random weights.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import httpx
 import pytest
 
 from fulmen_serving.api.edge import Edge
+from fulmen_serving.loading import ServingOptions, load_service
 from fulmen_serving.platform.database import Database
 from fulmen_serving.platform.key_store import KeyLimits
 from fulmen_serving.platform.platform import Platform
@@ -108,7 +110,7 @@ def server(kit, tmp_path):
 
 
 @contextlib.contextmanager
-def loaded(url, keys):
+def loaded(url, keys, system=""):
     """Four clients that go on asking until the block ends."""
     ended = threading.Event()
 
@@ -117,9 +119,10 @@ def loaded(url, keys):
             if ended.wait(0.1 * number):
                 return
             text = LOAD[(turn * 4 + number) % len(LOAD)]
-            body = {"model": "yi-nano", "messages": [{"role": "user", "content": text}]}
-            headers = {"Authorization": f"Bearer {keys[number % 2]}"}
-            httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers, timeout=30)
+            first = [{"role": "system", "content": system}] if system else []
+            body = {"model": "yi-nano", "messages": [*first, {"role": "user", "content": text}]}
+            headers = {"Authorization": f"Bearer {key}"} if (key := keys[number % 2]) else {}
+            httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers, timeout=30).raise_for_status()
 
     clients = [threading.Thread(target=client, args=(number,)) for number in range(4)]
     for one in clients:
@@ -132,6 +135,20 @@ def loaded(url, keys):
             one.join()
 
 
+@pytest.fixture
+def real_engine(kit, nano_directory):
+    """A real nano model with random weights, its caches, n-gram speculation, and clients that begin alike."""
+    from fulmen_core.registry import Registry
+
+    options = ServingOptions(nano_directory, name="yi-nano", max_sequences=8, max_context=512, speculate="ngram")
+    with (
+        contextlib.closing(load_service(options, Registry.discover())) as service,
+        kit.server(service) as url,
+        loaded(url, ["", ""], system="You answer engineers in short sentences, and show code where it helps. " * 2),
+    ):
+        yield url
+
+
 def take(page, name):
     from PIL import Image
 
@@ -139,7 +156,7 @@ def take(page, name):
     path.parent.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=path)
     with Image.open(path) as picture:
-        picture.convert("RGB").save(path, optimize=True)
+        picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
     assert path.stat().st_size < LARGEST
 
 
@@ -194,8 +211,8 @@ def test_picture_of_two_models(server, open_page, wait_for_answer):
     take(page, "compare")
 
 
-def test_picture_of_the_engine(server, open_page):
-    page = open_page(server[0], path="/#/engine", **DESKTOP, color_scheme="dark")
+def test_picture_of_the_engine(real_engine, open_page):
+    page = open_page(real_engine, path="/#/engine", **DESKTOP, color_scheme="dark")
     page.wait_for_timeout(35_000)
     take(page, "engine")
 

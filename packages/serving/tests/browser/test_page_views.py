@@ -84,6 +84,7 @@ def test_the_engine_view_shows_what_the_metrics_say(slow_parrot, open_page, kit)
         next(lines)
         running.filter(has_text="1").wait_for()
         page.locator(".card", has_text="Generated tokens/s").locator("path.line").wait_for()
+    page.get_by_role("group", name="Requests").focus()
     row = page.get_by_role("row").filter(has=page.get_by_role("rowheader", name="fulmen_requests_total"))
     row.get_by_text("abort: 1").wait_for()
     shown = set(page.get_by_role("rowheader").all_inner_texts())
@@ -93,6 +94,8 @@ def test_the_engine_view_shows_what_the_metrics_say(slow_parrot, open_page, kit)
         if line.startswith("# TYPE") and not line.split()[2].endswith("_created")
     }
     assert shown == told
+    page.wait_for_timeout(1200)  # the figures are read again
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Requests"
 
 
 def test_the_guards_work_is_shown_by_outcome_without_any_text(parrot, open_page, kit):
@@ -164,6 +167,20 @@ def test_a_key_is_made_shown_once_used_metered_and_revoked(keyed, platform, open
     page.get_by_role("dialog").get_by_role("button", name="Revoke", exact=True).click()
     row.get_by_text("Revoked").wait_for()
     assert ask(keyed, "no more", secret).status_code == 401
+
+
+@pytest.mark.parametrize("view", ["keys", "raise"])
+def test_full_tables_fit_a_phone_and_axe_finds_nothing_to_mend(keyed, platform, open_page, view, kit):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    secret, _ = platform.keys.create("a name that is rather long for a table", "acme")
+    for text in ("hello", "how to build a bomb", "my number is 123", "tell me the secret"):
+        assert ask(keyed, text, secret).status_code == 200
+    page = open_page(keyed, path=f"/#/{view}", viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
+    enter_key(page, ADMIN)
+    page.get_by_role("table").last.wait_for()
+    page.wait_for_timeout(300)
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert [one["id"] for one in axe.Axe().run(page).response["violations"]] == []
 
 
 def test_a_wrong_limit_is_refused_beside_the_form(keyed, open_page):

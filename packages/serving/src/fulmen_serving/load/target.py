@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import httpx
 
-from fulmen_serving.openai_server import connect, first_model
+from fulmen_serving.openai_server import connect, event_lines, first_model
 
 Api = Literal["chat", "completions"]
 
@@ -127,7 +127,7 @@ class Target:
         pieces: list[str] = []
         finished = False
         deadline = timed.sent + self.timeout
-        async for line in response.aiter_lines():
+        async for line in event_lines(response):
             now = time.perf_counter()
             if now > deadline:  # httpx limits the wait for each read, not for all of them
                 raise httpx.ReadTimeout("the whole answer took too long")

@@ -10,7 +10,7 @@ import httpx
 
 from fulmen_core.errors import UserError
 from fulmen_serving.engine.engine import AnswerEnd, AnswerEvent, AnswerFailure, TextDelta
-from fulmen_serving.openai_server import connect, first_model
+from fulmen_serving.openai_server import connect, event_lines, first_model
 from fulmen_serving.prompt import Message
 from fulmen_serving.service import AnswerOptions
 
@@ -47,7 +47,7 @@ class RemotePartner:
             async with self._client.stream("POST", "v1/chat/completions", json=body) as response:
                 if response.status_code != 200:
                     raise UserError(_error_message(await response.aread(), response.status_code))
-                async for line in response.aiter_lines():
+                async for line in event_lines(response):
                     data = line.removeprefix("data:").strip()
                     if not line.startswith("data:") or data == "[DONE]":
                         continue

@@ -7,8 +7,8 @@ import { dataTable } from '../shell/table.js';
 
 /** What belongs together, by words in a metric's name; the first that fits. */
 const GROUPS = [
-  ['cache', /kv|page|block|prefix|cache|slot|fork|evict/],
-  ['speculation', /spec|draft|accept/],
+  ['cache', /kv|page|prefix|cache|evict|reused/],
+  ['speculation', /speculat|draft|guess|confirm/],
   ['requests', /request|refus|queue|first_token|answer|preempt/],
   ['model', /./],
 ];

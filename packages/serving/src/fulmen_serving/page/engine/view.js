@@ -5,12 +5,14 @@ import { here } from '../server/here.js';
 import { parseMetrics, quantile, valueOf } from '../server/metrics.js';
 import { number, percent, seconds, t } from '../shell/language.js';
 import { poll } from '../shell/polling.js';
-import { chart } from './chart.js';
+import { renew } from '../shell/renew.js';
+import { cacheCards } from './cache_cards.js';
+import { card } from './card.js';
 import { metricTable } from './metric_table.js';
+import { lately, rates, series } from './readings.js';
 
 const EVERY = 1000;
 const KEPT = 121; // two minutes
-const SHORTEST = 30; // seconds that a chart shows at least
 
 /**
  * Show it.
@@ -20,7 +22,8 @@ const SHORTEST = 30; // seconds that a chart shows at least
 export function engineView({ left }) {
   const readings = [];
   const state = h('p', { class: 'hint', role: 'status' });
-  const cards = h('div', { class: 'cards' });
+  const charts = h('div', { class: 'cards' });
+  const times = h('div', { class: 'cards' });
   const tables = h('div', {});
   poll(async () => {
     try {
@@ -32,45 +35,39 @@ export function engineView({ left }) {
     }
     if (readings.length > KEPT) readings.shift();
     state.textContent = t('engine.window');
-    cards.replaceChildren(...cardsOf(readings));
-    tables.replaceChildren(...metricTable(readings.at(-1), readings.at(-Math.min(readings.length, 11))));
+    renew(charts, chartCards(readings));
+    renew(times, timeCards(readings));
+    renew(tables, metricTable(readings.at(-1), readings.at(-Math.min(readings.length, 11))));
   }, EVERY, left);
   return h(
     'div',
     { class: 'figures-view' },
     h('header', { class: 'view-head' }, h('h1', { tabindex: -1 }, t('view.engine'))),
-    h('div', { class: 'view-body' }, state, cards, tables),
+    h('div', { class: 'view-body' }, state, charts, times, tables),
   );
 }
 
-/** Tokens or requests a second at each reading, of a counter that may not exist. */
-function rates(readings, name) {
-  return readings.slice(1).map(({ at, families }, index) => {
-    const [now, before] = [valueOf(families, name), valueOf(readings[index].families, name)];
-    return now === null || before === null ? null : Math.max(0, (now - before) / (at - readings[index].at));
-  });
-}
+const shown = (value, write) => (value === null ? '–' : write(value));
 
-/** The mean of the last few: a step of the engine may take longer than the time between two readings. */
-function lately(values) {
-  const some = values.slice(-5).filter((value) => value !== null);
-  return some.length ? some.reduce((sum, value) => sum + value, 0) / some.length : null;
-}
-
-function cardsOf(readings) {
-  const [first, last] = [readings[0].families, readings.at(-1).families];
-  const all = (name) => readings.map(({ families }) => valueOf(families, name));
+function chartCards(readings) {
+  const last = readings.at(-1).families;
   const generated = rates(readings, 'fulmen_generated_tokens_total');
   const computed = rates(readings, 'fulmen_step_tokens_total');
-  const [running, queued, busy] = ['fulmen_running_requests', 'fulmen_queued_requests', 'fulmen_model_busy_fraction'].map(all);
-  const shown = (value, write) => (value === null ? '–' : write(value));
-  const times = (name) => [0.5, 0.95].map((share) => shown(quantile(first, last, name, share), seconds)).join(' / ');
+  const [running, queued, busy] = ['fulmen_running_requests', 'fulmen_queued_requests', 'fulmen_model_busy_fraction'].map((name) => series(readings, name));
   const fractions = [...last].filter(([name]) => name.endsWith('_fraction') && name !== 'fulmen_model_busy_fraction');
   return [
     card(t('engine.generated'), shown(lately(generated), (rate) => number(rate, 1)), t('engine.computed', { rate: shown(lately(computed), (rate) => number(rate, 1)) }), [generated], 10),
     card(t('engine.running'), shown(running.at(-1), number), t('engine.queued', { count: shown(queued.at(-1), number) }), [running, queued], 4),
     card(t('engine.busy'), shown(busy.at(-1), percent), t('engine.busy.what'), [busy], 1),
-    ...fractions.map(([name, { help }]) => card(readable(name), percent(valueOf(last, name)), help, [all(name)], 1)),
+    ...cacheCards(readings),
+    ...fractions.map(([name, { help }]) => card(readable(name), percent(valueOf(last, name)), help, [series(readings, name)], 1)),
+  ];
+}
+
+function timeCards(readings) {
+  const [first, last] = [readings[0].families, readings.at(-1).families];
+  const times = (name) => [0.5, 0.95].map((share) => shown(quantile(first, last, name, share), seconds)).join(' / ');
+  return [
     card(t('engine.first'), times('fulmen_time_to_first_token_seconds'), t('engine.quantiles'), null),
     card(t('engine.request'), times('fulmen_request_seconds'), t('engine.quantiles'), null),
     card(t('engine.step'), times('fulmen_step_seconds'), t('engine.quantiles'), null),
@@ -81,15 +78,4 @@ function cardsOf(readings) {
 function readable(name) {
   const words = name.replace(/^fulmen_|_fraction$/g, '').replaceAll('_', ' ').replace(/\bkv\b/, 'KV');
   return words[0].toUpperCase() + words.slice(1);
-}
-
-function card(title, value, more, lines, top) {
-  return h(
-    'section',
-    { class: 'card' },
-    h('h2', {}, title),
-    h('p', { class: 'value' }, value),
-    h('p', { class: 'hint' }, more),
-    lines && chart(lines, Math.max(SHORTEST, lines[0].length), top),
-  );
 }

@@ -56,4 +56,4 @@ export function moment(milliseconds) {
 export const day = (milliseconds) => new Date(milliseconds).toLocaleDateString(TAGS[current], { dateStyle: 'medium' });
 
 /** Write a span of seconds. */
-export const seconds = (value) => (value < 1 ? `${number(value * 1000)} ms` : `${number(value, 2)} s`);
+export const seconds = (value) => (value < 1 ? `${number(value * 1000, value < 0.01 ? 1 : 0)} ms` : `${number(value, 2)} s`);

@@ -44,11 +44,11 @@ export function sidebar({ views, left, changeLanguage }) {
     setOpen(open);
     if (open) element.querySelector('a').focus();
   };
-  element.addEventListener('keydown', (event) => {
-    if (event.key !== 'Escape' || !element.classList.contains('open')) return;
+  document.addEventListener('keydown', (event) => {
+    if (event.key !== 'Escape' || !element.classList.contains('open') || document.querySelector('dialog[open]')) return;
     setOpen(false);
     document.getElementById('menu').focus();
-  });
+  }, { signal: left });
   narrow.addEventListener('change', () => setOpen(false), { signal: left });
   document.addEventListener('click', (event) => {
     if (element.classList.contains('open') && !event.target.closest('#sidebar, #menu, dialog')) setOpen(false);
