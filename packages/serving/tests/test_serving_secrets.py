@@ -58,6 +58,11 @@ def provoke(url: str, model: str, secrets: list[str], verify: object = True) -> 
         for stream in (False, True):
             body = {"model": model, "messages": talk, "max_tokens": 4, "stream": stream}
             client.post(PATH, headers=good, json=body)  # may answer with what was said
+        for path in ("/v1/messages", "/v1/responses", "/v1/completions", "/v1/embeddings", "/v1/moderations"):
+            body = {"model": model, "messages": talk, "max_tokens": 4}
+            if path != "/v1/messages":
+                body = {"model": model, "prompt" if path == "/v1/completions" else "input": SAID}
+            client.post(path, headers=good, json=body)
         send("POST", PATH, headers=good, content=json.dumps({"messages": talk}) + SAID)
         send("GET", "/metrics")
     return said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 
 import pytest
 
@@ -56,6 +57,15 @@ def test_a_message_is_edited_and_sent_again_and_what_followed_is_gone(parrot, op
     wait_for_answer(page)
     assert page.locator(".bubble").all_inner_texts() == ["changed"]
     assert [text.strip() for text in page.locator(".prose").all_inner_texts()] == ["changed"]
+
+
+def test_what_is_sent_before_the_models_name_is_known_waits_for_it(parrot, open_page, say):
+    page = open_page(parrot)
+    page.route("**/v1/models", lambda route: (time.sleep(0.3), route.continue_()))
+    page.goto("about:blank")
+    page.goto(parrot)
+    say(page, "quick")
+    assert page.locator(".prose").inner_text().strip() == "quick"
 
 
 def test_an_answer_is_asked_for_again(parrot, open_page, say, wait_for_answer, kit):

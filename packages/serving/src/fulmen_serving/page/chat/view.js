@@ -26,7 +26,7 @@ export function chatView({ rest, left }) {
   const model = h('span', { class: 'model' });
   const writer = composer({
     running: () => session.running !== null,
-    send: (text) => session.send(text),
+    send: (text) => ready.then(() => session.send(text)), // who writes faster than the model's name arrives waits for it
     stop: () => session.stop(),
     editLast: () => [...list.querySelectorAll('.message.user .actions button')].at(-2)?.click(),
   });
@@ -68,7 +68,7 @@ export function chatView({ rest, left }) {
   };
   session.addEventListener('change', writer.update, { signal: left });
   store.addEventListener('change', showTitle, { signal: left });
-  servedModels().then(showModels, (error) => model.replaceChildren(h('span', { class: 'fault', role: 'alert' }, error.message)));
+  const ready = servedModels().then(showModels, (error) => model.replaceChildren(h('span', { class: 'fault', role: 'alert' }, error.message)));
   showTitle();
   queueMicrotask(() => { if (matchMedia('(pointer: fine)').matches) writer.field.focus(); });
 
