@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+import json
 import re
 import subprocess
 import sys
@@ -13,6 +15,9 @@ import pytest
 
 from fulmen_core.cli.verbs import BUILT_IN, FIRST_PARTY
 from fulmen_core.hooks import GROUPS, PROJECT
+from fulmen_core.registry import Registry
+from fulmen_serving.tools.server_tool import load_tool
+from fulmen_serving.tools.tool_runner import ToolRunner
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -77,3 +82,18 @@ def test_the_detector_of_the_how_to_passes_its_own_tests(tmp_path: Path) -> None
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "pythonpath=src", "tests"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_the_tool_of_the_how_to_works_as_a_single_file(tmp_path: Path) -> None:
+    code = next(
+        code
+        for language, code in BLOCK.findall((DOCS / "how-to/retrieval-and-tools.md").read_text(encoding="utf-8"))
+        if language == "python" and code.startswith("# exchange.py")
+    )
+    (tmp_path / "exchange.py").write_text(code, encoding="utf-8")
+    registry = Registry.discover(files=[tmp_path / "exchange.py"])
+    tool = load_tool(registry, "exchange", {"deadline_seconds": 1})
+    ask = {"amount": 10, "from": "EUR", "to": "CNY"}
+    assert asyncio.run(ToolRunner().run(tool, json.dumps(ask), "r", 5)).parts == ("78.00 CNY",)
+    refused = asyncio.run(ToolRunner().run(tool, json.dumps(ask | {"to": "GBP"}), "r", 5))
+    assert refused.parts == ("Error: there is no rate of 'GBP'; there are EUR, USD, CNY",)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from fulmen_core.errors import CorruptArtefact, UserError
 from fulmen_core.files import (
     atomic_directory,
+    atomic_file,
     atomic_write_bytes,
     atomic_write_json,
     atomic_write_text,
@@ -176,3 +177,15 @@ def test_json_that_is_cut_off_or_is_no_text_is_a_corrupt_artefact(tmp_path: Path
 def test_json_that_is_missing_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^there is no model config at .*m\.json: check the path$"):
         read_json(tmp_path / "m.json", "model config")
+
+
+def test_a_file_written_piece_by_piece_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "index.db"
+    with atomic_file(target) as work:
+        work.write_bytes(b"one")
+        assert not target.exists()
+    assert target.read_bytes() == b"one"
+    with pytest.raises(IsADirectoryError), atomic_file(target) as work:
+        work.write_bytes(tmp_path.read_bytes())
+    assert target.read_bytes() == b"one"
+    assert [path.name for path in target.parent.iterdir()] == ["index.db"]

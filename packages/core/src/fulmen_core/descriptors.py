@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -127,3 +127,18 @@ class CommandInfo:
     name: str
     summary: str
     load: Loader
+
+
+@dataclass(frozen=True, slots=True)
+class ToolInfo:
+    """A tool that a served model may call. `load` resolves to ``make(settings) -> fulmen_core.tool.Tool``.
+
+    `settings` is the table of options that the operator gave for the tool; `make` refuses an unknown one.
+    """
+
+    name: str  # what the model calls: at most 64 letters, digits, '_' and '-'
+    description: str  # what the model reads: what the tool does, and when to call it
+    parameters: Mapping[str, Any]  # JSON Schema of the arguments, an object
+    load: Loader
+    deadline_seconds: float = 10.0  # of a call; the operator may set another
+    max_result_characters: int = 8000  # a longer result is an error; the operator may set another

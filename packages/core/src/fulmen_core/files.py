@@ -58,6 +58,32 @@ def atomic_write_json(path: Path | str, obj: Any) -> None:
 
 
 @contextlib.contextmanager
+def atomic_file(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary sibling of `path` to write; when the block ends well it becomes `path`, replacing an older one.
+
+    When the block raises, the sibling is removed and `path` is untouched. A crash leaves at worst a dotted sibling.
+
+    Raises:
+        UserError: the folder cannot be written there.
+    """
+    path = Path(path)
+    temporary = _sibling(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch(exist_ok=False)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    try:
+        yield temporary
+        _sync(temporary)
+        temporary.replace(path)
+        sync_directory(path.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)  # gone already unless something above failed
+
+
+@contextlib.contextmanager
 def atomic_directory(path: Path | str) -> Iterator[Path]:
     """Yield a temporary sibling of `path` to fill; when the block ends well it becomes `path`, replacing an older one.
 

@@ -26,6 +26,7 @@ NOUNS = {
     "fulmen_data_sources": "data source",
     "fulmen_verifiers": "verifier",
     "fulmen_trackers": "tracker",
+    "fulmen_tools": "tool",
     "fulmen_commands": "verb",
 }
 
@@ -38,6 +39,7 @@ FIRST_OF_ITS_KIND = {
     "fulmen_raise_detectors": "pip install fulmen-raise-pii fulmen-raise-attack",
     "fulmen_data_sources": "pip install fulmen-trainer",
     "fulmen_verifiers": "pip install fulmen-trainer",
+    "fulmen_tools": "pip install fulmen-tool-retrieval",
 }
 
 

@@ -55,6 +55,19 @@ def load_recipe(cls: type[T], path: Path | str | None = None, overrides: Sequenc
             raise invalid(remaining, cls, place=place, overridden=texts) from error
 
 
+def override_table(overrides: Sequence[str]) -> dict[str, Any]:
+    """The table that ``"table.key=value"`` overrides make, with values as in `load_recipe`.
+
+    Raises:
+        UserError: one is no override, or its table is a value.
+    """
+    data: dict[str, Any] = {}
+    for override in overrides:
+        keys, text = _split(override)
+        _put(data, keys, _toml_value(text))
+    return data
+
+
 def read_toml(path: Path | str, kind: str = "recipe") -> dict[str, Any]:
     """Read a TOML file; `kind` names it in sentences.
 

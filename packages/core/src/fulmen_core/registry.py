@@ -21,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from fulmen_core.descriptors import BackendInfo, DetectorInfo, GuardInfo, Loader, resolve
+from fulmen_core.descriptors import BackendInfo, DetectorInfo, GuardInfo, Loader, ToolInfo, resolve
 from fulmen_core.entry_points import read_entries
 from fulmen_core.errors import PluginError, UserError
 from fulmen_core.plugin_loader import describe_exception, event_hooks, load_entry, load_file, load_module, probe
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from fulmen_core.backend import Backend, Exporter
     from fulmen_core.formats.foreign import ForeignCheckpoint
     from fulmen_core.guard import Guard
+    from fulmen_core.tool import Tool
 
 log = logging.getLogger(__name__)
 
@@ -257,6 +258,24 @@ class Registry:
         """Make a RAISE detector with its table of settings. Raises `PluginError` as `guard` does."""
         found = self._table.find("fulmen_raise_detectors", name)
         return self._run(found, partial(_make, found.info.load, settings))
+
+    # -- tools ---------------------------------------------------------------------------------------------------------
+
+    def tool_info(self, name: str) -> ToolInfo:
+        """Return the description of a tool. Raises `PluginError` as `guard` does."""
+        info: ToolInfo = self._table.find("fulmen_tools", name).info
+        return info
+
+    def tool(self, name: str, settings: Mapping[str, object]) -> Tool:
+        """Make a tool with its table of settings.
+
+        Raises:
+            PluginError: it is unknown, broken, blocked or in conflict.
+            UserError: whatever the tool finds wrong with its settings.
+        """
+        found = self._table.find("fulmen_tools", name)
+        tool: Tool = self._run(found, partial(_make, found.info.load, settings))
+        return tool
 
     # -- data, training, commands --------------------------------------------------------------------------------------
 

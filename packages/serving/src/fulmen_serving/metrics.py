@@ -85,6 +85,12 @@ class ServingMetrics:
         self.model_restarts = Counter(
             "fulmen_model_restarts", "Times that the model process died and was started again.", registry=here
         )
+        self.tool_calls = Counter(
+            "fulmen_tool_calls",
+            "Calls of tools that the server runs, by how they ended: ok, error, withheld.",
+            ["tool", "status"],
+            registry=here,
+        )
         busy = Gauge("fulmen_model_busy_fraction", "Share of recent working time spent in the model.", registry=here)
         busy.set_function(self.busy.value)
 

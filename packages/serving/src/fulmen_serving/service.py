@@ -14,7 +14,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self, TypeVar
 
 from fulmen_core.errors import UserError
 from fulmen_core.guard import Guard, InputVerdict
@@ -40,6 +40,8 @@ from fulmen_serving.refusal import Refusal
 from fulmen_serving.request_trace import RequestTrace, current_trace
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +315,10 @@ class ChatService:
         """Stop the engine and the intake. Idempotent."""
         self.engine.close()
         self._intake.shutdown()
+
+    async def in_intake(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Run what judges or encodes on the intake thread, and wait for it."""
+        return await asyncio.get_running_loop().run_in_executor(self._intake, function, *arguments)
 
     # -- on the intake thread -----------------------------------------------------------------------------------------
 

@@ -37,6 +37,7 @@ FIRST_PARTY: dict[str, tuple[str, str]] = {
     "usage": ("show what keys have used and what it costs", "fulmen-serving"),
     "chat": ("talk to a model in the terminal", "fulmen-serving"),
     "bench": ("measure a server under load", "fulmen-serving"),
+    "retrieval": ("index documents, search an index, show it", "fulmen-tool-retrieval"),
     "raise": ("check text against the RAISE policy", "fulmen-safety"),
 }
 

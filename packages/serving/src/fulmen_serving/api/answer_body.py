@@ -16,6 +16,8 @@ from fulmen_serving.engine.engine import AnswerEnd, AnswerFailure, TextDelta
 from fulmen_serving.parsing.parts import AnswerPart, ReasoningDelta, SaidDelta, ToolCallDelta, WholeAnswer
 from fulmen_serving.refusal import Refusal
 from fulmen_serving.service import Answer, ServedModel, explanation
+from fulmen_serving.tools.tool_events import ToolActivity
+from fulmen_serving.tools.tool_loop import ToolAnswer
 
 Choice = dict[str, Any]
 Logprobs = Sequence[AnswerToken] | None
@@ -30,6 +32,7 @@ class AnswerForm(NamedTuple):
         piece: a choice of a chunk, of its index, a part of the answer (None: of nothing), finish reason (None before
             the end) and log probabilities (None: none come with it).
         opening: a choice of a chunk that begins a stream, of its index; None begins with text.
+        tools: a choice of a chunk that tells what a tool of the server does; None if none is ever used.
     """
 
     kind: str
@@ -37,10 +40,11 @@ class AnswerForm(NamedTuple):
     whole: Callable[[int, WholeAnswer, str, Logprobs], Choice]
     piece: Callable[[int, AnswerPart | None, str | None, Logprobs], Choice]
     opening: Callable[[int], Choice] | None = None
+    tools: Callable[[int, ToolActivity], Choice] | None = None
 
 
 async def collect(
-    answer: Answer,
+    answer: Answer | ToolAnswer,
     model: ServedModel,
     form: AnswerForm,
     choices: int,
@@ -55,6 +59,7 @@ async def collect(
     """
     answers = [WholeAnswer() for _ in range(choices)]
     tokens: list[list[AnswerToken]] = [[] for _ in range(choices)]
+    used: list[ToolActivity] = []
     async for index, event in answer:
         match event:
             case TextDelta(text, told):
@@ -64,25 +69,36 @@ async def collect(
                 answers[index].add(event)
             case AnswerFailure():
                 raise failure_of(event)
+            case ToolActivity():
+                used.append(event)
             case AnswerEnd():
                 pass
+    whole = [
+        form.whole(
+            index,
+            one,
+            _finish_reason(answer.ends[index], called=bool(one.calls)),
+            tokens[index] if logprobs else None,
+        )
+        for index, one in enumerate(answers)
+    ]
+    if used:
+        whole[0]["message"]["server_tools"] = [event.as_json() for event in used if event.status != "running"]
     return _header(answer, model, form.kind) | {
-        "choices": [
-            form.whole(
-                index,
-                one,
-                _finish_reason(answer.ends[index], called=bool(one.calls)),
-                tokens[index] if logprobs else None,
-            )
-            for index, one in enumerate(answers)
-        ],
+        "choices": whole,
         "usage": _usage_of(answer),
         **(_explanation(answer) if explain else {}),
     }
 
 
 async def stream(
-    answer: Answer, model: ServedModel, form: AnswerForm, choices: int, *, include_usage: bool, explain: bool = False
+    answer: Answer | ToolAnswer,
+    model: ServedModel,
+    form: AnswerForm,
+    choices: int,
+    *,
+    include_usage: bool,
+    explain: bool = False,
 ) -> AsyncIterator[bytes]:
     """Yield the answer as server-sent events, ending with ``[DONE]``; an error object instead if a choice failed."""
     header = _header(answer, model, form.chunk_kind)
@@ -103,6 +119,9 @@ async def stream(
                 if isinstance(event, ToolCallDelta):
                     called.add(index)
                 yield chunk(form.piece(index, event, None, None))
+            case ToolActivity():
+                if form.tools is not None:
+                    yield chunk(form.tools(index, event))
             case AnswerEnd():
                 yield chunk(form.piece(index, None, _finish_reason(event, called=index in called), None))
             case AnswerFailure():
@@ -114,7 +133,7 @@ async def stream(
     yield b"data: [DONE]\n\n"
 
 
-def _header(answer: Answer, model: ServedModel, kind: str) -> dict[str, Any]:
+def _header(answer: Answer | ToolAnswer, model: ServedModel, kind: str) -> dict[str, Any]:
     return {
         "id": answer.request_id,
         "object": kind,
@@ -128,7 +147,7 @@ def _finish_reason(end: AnswerEnd, *, called: bool) -> str:
     return "tool_calls" if called and end.reason == "stop" else end.reason
 
 
-def _usage_of(answer: Answer) -> dict[str, Any]:
+def _usage_of(answer: Answer | ToolAnswer) -> dict[str, Any]:
     prompt, completion = answer.prompt_tokens, answer.completion_tokens
     return {
         "prompt_tokens": prompt,
@@ -138,7 +157,7 @@ def _usage_of(answer: Answer) -> dict[str, Any]:
     }
 
 
-def _explanation(answer: Answer) -> dict[str, Any]:
+def _explanation(answer: Answer | ToolAnswer) -> dict[str, Any]:
     return {"explanation": [explanation(end.decisions) for _, end in sorted(answer.ends.items())]}
 
 

@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from fulmen_serving.service import Answer
+from fulmen_serving.tools.tool_loop import ToolAnswer
 
 T = TypeVar("T")
 
@@ -19,7 +20,7 @@ T = TypeVar("T")
 class AnswerStreamResponse(StreamingResponse):
     """Server-sent events of one answer, closed in any case: a generator cancelled between two sends would not be."""
 
-    def __init__(self, content: Any, answer: Answer) -> None:
+    def __init__(self, content: Any, answer: Answer | ToolAnswer) -> None:
         super().__init__(
             content, media_type="text/event-stream", headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
@@ -14,19 +14,27 @@ from fulmen_serving.api.answer_request import AnswerRequest
 from fulmen_serving.api.strict_request import StrictModel
 from fulmen_serving.prompt import Prompt
 from fulmen_serving.refusal import Refusal
-from fulmen_serving.service import Answer, ChatService
+from fulmen_serving.service import Answer, AnswerOptions, ChatService
+from fulmen_serving.tools.tool_loop import ToolAnswer
+
+P = TypeVar("P", bound=Prompt)
 
 
 async def respond(
-    request: Request, service: ChatService, asked: AnswerRequest, prompt: Prompt, form: AnswerForm
+    request: Request,
+    service: ChatService,
+    asked: AnswerRequest,
+    prompt: P,
+    form: AnswerForm,
+    opener: Callable[[P, AnswerOptions], Awaitable[Answer | ToolAnswer]] | None = None,
 ) -> Response:
-    """Answer `prompt` as `asked`, whole or as server-sent events.
+    """Answer `prompt` as `asked`, whole or as server-sent events; `opener` opens the answer in place of the service.
 
     Raises:
         Refusal: another model is served, or the service refuses it.
     """
     check_model(asked.model, service)
-    answer = await service.open(prompt, asked.options)
+    answer = await (opener or service.open)(prompt, asked.options)
     if asked.stream:
         chunks = stream(
             answer, service.model, form, asked.choices, include_usage=asked.include_usage, explain=asked.explain
@@ -37,7 +45,9 @@ async def respond(
     return await whole_answer(request, answer, body)
 
 
-async def whole_answer(request: Request, answer: Answer, body: Coroutine[Any, Any, dict[str, Any]]) -> Response:
+async def whole_answer(
+    request: Request, answer: Answer | ToolAnswer, body: Coroutine[Any, Any, dict[str, Any]]
+) -> Response:
     """Await the `body` that is made of `answer`, unless the client leaves before."""
     try:
         return JSONResponse(await unless_left(request, body))

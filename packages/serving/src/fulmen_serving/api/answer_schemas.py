@@ -116,12 +116,39 @@ class ToolCallAnswer(BaseModel):
     function: FunctionAnswer
 
 
+class UsedServerTool(BaseModel):
+    """A call of a tool that the server ran, once it ended."""
+
+    id: str
+    name: str
+    arguments: str
+    status: Literal["ok", "error", "withheld"]
+    content: str
+    seconds: float
+
+
+class ServerToolDescription(BaseModel):
+    """A tool that the server runs."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+
+
+class ServerToolList(BaseModel):
+    """The tools that a request may allow in `server_tools`."""
+
+    object: Literal["list"]
+    data: list[ServerToolDescription]
+
+
 class ChatMessageAnswer(BaseModel):
     """The assistant's turn."""
 
     role: Literal["assistant"]
     content: str | None
     refusal: str | None
+    server_tools: list[UsedServerTool] = Field(default=[], description="Only where tools of the server were used.")
     reasoning_content: str | None = None
     tool_calls: list[ToolCallAnswer] | None = None
 

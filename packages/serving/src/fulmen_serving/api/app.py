@@ -20,8 +20,10 @@ from fulmen_serving.api.moderation_route import moderation_router
 from fulmen_serving.api.openapi import publish
 from fulmen_serving.api.page_route import page_router
 from fulmen_serving.api.responses_route import responses_router
+from fulmen_serving.api.server_tools_route import server_tools_router
 from fulmen_serving.api.tokenize_route import tokenize_router
 from fulmen_serving.service import ChatService
+from fulmen_serving.tools.toolbox import Toolbox
 
 #: Larger than any prompt that a context of 100,000 tokens could hold in UTF-8.
 MAX_BODY_BYTES = 2 << 20
@@ -30,13 +32,20 @@ _NO_TELEMETRY: Any = {"tracing": False, "metrics": False, "logs": False, "auto_c
 
 
 def make_app(
-    service: ChatService, *, version: str = "", max_body_bytes: int = MAX_BODY_BYTES, edge: Edge | None = None
+    service: ChatService,
+    *,
+    version: str = "",
+    max_body_bytes: int = MAX_BODY_BYTES,
+    edge: Edge | None = None,
+    toolbox: Toolbox | None = None,
 ) -> FastAPI:
     """Make the HTTP application over a started service. Whoever made the service closes it."""
+    toolbox = toolbox or Toolbox()
     # no /docs: its page would load scripts from a third party
     app = FastAPI(title="Fulmen", version=version or "0", docs_url=None, redoc_url=None, telemetry=_NO_TELEMETRY)
     install_error_handlers(app, service.metrics)
-    app.include_router(chat_router(service, max_body_bytes))
+    app.include_router(chat_router(service, max_body_bytes, toolbox))
+    app.include_router(server_tools_router(toolbox))
     app.include_router(completion_router(service, max_body_bytes))
     app.include_router(messages_router(service, max_body_bytes))
     app.include_router(responses_router(service, max_body_bytes))

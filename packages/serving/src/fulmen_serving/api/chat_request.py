@@ -126,6 +126,7 @@ class ChatCompletionRequest(AnswerRequest):
     tools: list[ToolDefinition] | None = None
     tool_choice: ToolChoice = None
     parallel_tool_calls: bool | None = None
+    server_tools: list[str] | None = Field(None, max_length=64)  # ours: names of tools that the server runs
     # They name the user or a cache line; an answer does not depend on them.
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
@@ -158,6 +159,10 @@ class ChatCompletionRequest(AnswerRequest):
         tools = tuple(tool.model_dump(exclude_none=True) for tool in shown)
         return ChatPrompt(tuple(message.turn() for message in self.messages), tools)
 
+    def with_tools(self, definitions: Sequence[Mapping[str, Any]]) -> ChatCompletionRequest:
+        """The request with the server's tools in place of the client's, of which it then has none."""
+        return self.model_copy(update={"tools": [ToolDefinition.model_validate(one) for one in definitions]})
+
 
 def parse_chat_request(body: Mapping[str, Any]) -> ChatCompletionRequest:
     """Check a parsed body.
@@ -177,6 +182,15 @@ def parse_chat_request(body: Mapping[str, Any]) -> ChatCompletionRequest:
     request = validate(ChatCompletionRequest, fields, _fields_at)
     request.check_stream_options()
     check_turns(request.messages)
+    if request.server_tools and request.choices > 1:
+        raise Refusal(400, "'server_tools' gives one answer, so 'n' must be 1", code="invalid_value", param="n")
+    if request.server_tools and request.tools:
+        raise Refusal(
+            400,
+            "'tools' are the client's to run and 'server_tools' the server's; a request may have one or the other",
+            code="invalid_value",
+            param="server_tools",
+        )
     if request.top_logprobs is not None and not request.logprobs:
         raise Refusal(400, "'top_logprobs' needs 'logprobs': true", code="invalid_value", param="top_logprobs")
     if (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -16,6 +17,9 @@ from fulmen_serving.api.body import read_json_object
 from fulmen_serving.api.chat_request import ChatCompletionRequest, parse_chat_request
 from fulmen_serving.parsing.parts import AnswerPart, ReasoningDelta, SaidDelta, ToolCallDelta, WholeAnswer
 from fulmen_serving.service import ChatService
+from fulmen_serving.tools.tool_events import ToolActivity
+from fulmen_serving.tools.tool_loop import open_with_tools
+from fulmen_serving.tools.toolbox import Toolbox
 
 
 def _message(answer: WholeAnswer) -> dict[str, Any]:
@@ -56,6 +60,11 @@ def _opening(index: int) -> Choice:
     return {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
 
 
+def _tools(index: int, activity: ToolActivity) -> Choice:
+    delta = {"server_tools": [activity.as_json()]}
+    return {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
+
+
 def chat_form(tokenizer: Tokenizer) -> AnswerForm:
     """How chat completions are written."""
     spelled = LogprobsForm(tokenizer)
@@ -69,11 +78,11 @@ def chat_form(tokenizer: Tokenizer) -> AnswerForm:
     def piece(index: int, part: AnswerPart | None, end: str | None, logprobs: Logprobs) -> Choice:
         return {"index": index, "delta": _delta(part), "logprobs": told(logprobs), "finish_reason": end}
 
-    return AnswerForm("chat.completion", "chat.completion.chunk", whole, piece, _opening)
+    return AnswerForm("chat.completion", "chat.completion.chunk", whole, piece, _opening, _tools)
 
 
-def chat_router(service: ChatService, max_body_bytes: int) -> APIRouter:
-    """Make the route over `service`."""
+def chat_router(service: ChatService, max_body_bytes: int, toolbox: Toolbox) -> APIRouter:
+    """Make the route over `service`, whose model may use what `toolbox` holds where a request allows it."""
     router = APIRouter()
     form = chat_form(service.tokenizer)
 
@@ -81,7 +90,11 @@ def chat_router(service: ChatService, max_body_bytes: int) -> APIRouter:
     async def create_chat_completion(request: Request) -> Response:
         """Answer a conversation, whole or as server-sent events."""
         asked = parse_chat_request(await read_json_object(request, max_body_bytes))
-        return await respond(request, service, asked, asked.start, form)
+        opener = None
+        if allowed := toolbox.allowed(asked.server_tools or ()):
+            asked = asked.with_tools([tool.definition for tool in allowed.values()])
+            opener = partial(open_with_tools, service, toolbox, allowed)
+        return await respond(request, service, asked, asked.start, form, opener)
 
     return router
 

@@ -26,6 +26,7 @@ _REF = "#/components/schemas/"
 #: The 200 of a path, by any of these shapes.
 ANSWERS: Mapping[str, tuple[type[BaseModel], ...]] = {
     "/v1/chat/completions": (answers.ChatCompletion,),
+    "/v1/server_tools": (answers.ServerToolList,),
     "/v1/completions": (answers.TextCompletion,),
     "/v1/messages": (answers.Message,),
     "/v1/messages/count_tokens": (answers.MessageTokenCount,),

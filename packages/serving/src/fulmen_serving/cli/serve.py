@@ -13,6 +13,7 @@ from fulmen_serving.cli.edge_options import add_edge_options, check_prices, open
 from fulmen_serving.cli.options import add_model_options, serving_options
 from fulmen_serving.cli.process_options import add_process_options, guard_process, start_model
 from fulmen_serving.cli.tls_options import add_tls_options, tls_files
+from fulmen_serving.cli.tool_options import add_tool_options, toolbox_of
 
 
 def run(argv: Sequence[str]) -> int:
@@ -38,6 +39,7 @@ def run(argv: Sequence[str]) -> int:
     add_process_options(arguments)
     add_edge_options(arguments)
     add_tls_options(arguments)
+    add_tool_options(arguments)
     args = arguments.parse_args(argv)
     options = with_cache_options(serving_options(args, max_sequences=args.max_sequences), args)
 
@@ -64,16 +66,20 @@ def run(argv: Sequence[str]) -> int:
         stack.callback(listener.close)
         edge = stack.enter_context(open_edge(args))  # closed last: it writes what the service metered
         warn_if_open(listener, edge)
+        toolbox = toolbox_of(args, context.registry())  # before the model, too: a wrong option should cost no time
         admission = AdmissionLimits(args.max_waiting, args.max_queued_tokens)
         service = load_service(replace(options, admission=admission), context.registry(), process, guarding)
         stack.callback(service.close)
         check_prices(edge, service.model.name)
-        app = make_app(service, version=version("fulmen-serving"), max_body_bytes=args.max_body_bytes, edge=edge)
+        app = make_app(
+            service, version=version("fulmen-serving"), max_body_bytes=args.max_body_bytes, edge=edge, toolbox=toolbox
+        )
         url = url_of(listener, "http" if tls is None else "https")
         model, guard = service.model, service.guard
         policy = f"RAISE policy {guard.policy_version}" if guard else "no guard"
         keys = ", API keys demanded" if edge.platform is not None else ""
-        detail = f"backend {model.backend}, {service.max_choices} x {service.max_context} tokens, {policy}{keys}"
+        tools = f", tools {', '.join(toolbox.tools)}" if toolbox.tools else ""
+        detail = f"backend {model.backend}, {service.max_choices} x {service.max_context} tokens, {policy}{keys}{tools}"
         server = DrainingServer(
             app,
             service.engine,
