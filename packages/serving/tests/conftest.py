@@ -31,8 +31,9 @@ from fulmen_serving.engine.invariants import broken_invariants
 from fulmen_serving.engine.model_thread import ModelThread
 from fulmen_serving.grammar.compiler import GrammarCompiler
 from fulmen_serving.metrics import ServingMetrics
+from fulmen_serving.served_model import ServedModel
 from fulmen_serving.server import DrainingServer, bind, url_of
-from fulmen_serving.service import ChatService, ServedModel
+from fulmen_serving.service import ChatService
 
 
 class PrefixRunner:

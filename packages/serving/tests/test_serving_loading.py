@@ -15,9 +15,9 @@ from fulmen_core.errors import CapabilityError, PluginError, UserError
 from fulmen_core.hooks import hookimpl
 from fulmen_core.model_directory import ModelDirectory, choose_backend
 from fulmen_core.registry import Registry
+from fulmen_serving.answer_options import AnswerOptions
 from fulmen_serving.loading import ServingOptions, load_service
 from fulmen_serving.prompt import ChatPrompt
-from fulmen_serving.service import AnswerOptions
 
 
 class Stone:

@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
+from fulmen_serving.answer_options import AnswerOptions
 from fulmen_serving.engine.engine import AnswerEnd, TextDelta
 from fulmen_serving.prompt import ChatPrompt
 from fulmen_serving.refusal import Refusal
-from fulmen_serving.service import AnswerOptions
 
 
 def ask(service, *texts, **options):

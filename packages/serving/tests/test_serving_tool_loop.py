@@ -14,11 +14,11 @@ import pytest
 from numpy.typing import NDArray
 
 from fulmen_core.tool import ToolError, ToolResult
+from fulmen_serving.answer_options import AnswerOptions
 from fulmen_serving.engine.engine import AnswerEnd, AnswerFailure, TextDelta
 from fulmen_serving.grammar.answer_grammar import CallableFunction, CallRule
 from fulmen_serving.parsing.parts import ReasoningDelta
 from fulmen_serving.prompt import ChatPrompt
-from fulmen_serving.service import AnswerOptions
 from fulmen_serving.tools.result_guard import WITHHELD
 from fulmen_serving.tools.server_tool import ServerTool
 from fulmen_serving.tools.tool_events import ToolActivity

@@ -136,7 +136,8 @@ def load_service(
     from fulmen_serving.grammar.compiler import GrammarCompiler
     from fulmen_serving.metrics import ServingMetrics
     from fulmen_serving.parsing.reasoning import knows_reasoning
-    from fulmen_serving.service import ChatService, ServedModel
+    from fulmen_serving.served_model import ServedModel
+    from fulmen_serving.service import ChatService
 
     with contextlib.ExitStack() as undo:
         if process is not None:

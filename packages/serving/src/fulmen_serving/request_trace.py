@@ -14,8 +14,9 @@ from starlette.datastructures import Headers
 from fulmen_core.guard import OutputStream
 
 if TYPE_CHECKING:
+    from fulmen_serving.answer_options import AnswerOptions
     from fulmen_serving.engine.engine import AnswerEnd
-    from fulmen_serving.service import AnswerOptions, ServedModel
+    from fulmen_serving.served_model import ServedModel
 
 
 class RequestTrace(Protocol):

@@ -13,136 +13,36 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import Any, Self, TypeVar
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from fulmen_core.errors import UserError
 from fulmen_core.guard import Guard, InputVerdict
 from fulmen_core.sampling import SamplingParams
 from fulmen_core.tokenizer import StreamDecoder, Tokenizer
 from fulmen_serving.account import Charge, ChoiceTally, current_account
+from fulmen_serving.answer import Answer, explanation
+from fulmen_serving.answer_options import AnswerOptions
 from fulmen_serving.engine.admission import EngineFull
 from fulmen_serving.engine.answer_stream import AnswerStream
 from fulmen_serving.engine.answer_text import AnswerText
 from fulmen_serving.engine.engine import AnswerEnd, AnswerEvent, Engine, EngineStopped, TextDelta
-from fulmen_serving.engine.sequence import Decision, GenerationRequest
+from fulmen_serving.engine.sequence import GenerationRequest
 from fulmen_serving.engine.stop_strings import StopStrings
-from fulmen_serving.grammar.answer_grammar import CallRule, answer_grammar
+from fulmen_serving.grammar.answer_grammar import answer_grammar
 from fulmen_serving.grammar.compiler import GrammarCompiler
-from fulmen_serving.grammar.shape import AnswerShape
 from fulmen_serving.metrics import ServingMetrics
-from fulmen_serving.parsed_events import ParsedEvent, ParsedEvents
 from fulmen_serving.parsing.answer_parser import PLAIN_TEXT, AnswerFormat
 from fulmen_serving.parsing.reasoning import opens_reasoning
 from fulmen_serving.prompt import ChatPrompt, Prompt
 from fulmen_serving.recent_requests import RecentRequests
 from fulmen_serving.refusal import Refusal
 from fulmen_serving.request_trace import RequestTrace, current_trace
+from fulmen_serving.served_model import ServedModel
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class ServedModel:
-    """What is served, and what a request that says nothing gets.
-
-    Attributes:
-        name: what clients call it.
-        backend: which backend runs it.
-        stop_ids: tokens that end an answer.
-        temperature, top_p: defaults, from generation_config.json or OpenAI's 1.
-        fingerprint: changes whenever the same request might get another answer.
-        created: Unix time of loading.
-        reasoning: whether answers may begin with reasoning, which is told from what is said.
-        embeds: whether its runner gives hidden states.
-    """
-
-    name: str
-    backend: str
-    stop_ids: frozenset[int]
-    temperature: float = 1.0
-    top_p: float = 1.0
-    fingerprint: str = ""
-    created: int = 0
-    reasoning: bool = False
-    embeds: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerOptions:
-    """What a request asks for; None is the model's default, for `max_tokens` all that the context leaves.
-
-    `shape` is what the answer must be, `calls` which tools it may or must call, `logprobs` of how many of the likeliest
-    tokens to tell at each place.
-    """
-
-    temperature: float | None = None
-    top_p: float | None = None
-    max_tokens: int | None = None
-    seed: int | None = None
-    stop: tuple[str, ...] = ()
-    choices: int = 1
-    logit_bias: tuple[tuple[int, float], ...] = ()
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    shape: AnswerShape | None = None
-    calls: CallRule | None = None
-    logprobs: int | None = None
-    priority: int = 0
-    top_k: int = 0
-    ignore_eos: bool = False
-
-
-class Answer:
-    """The answers to one request: iterate over pairs of choice and event, and close it in any case.
-
-    Attributes:
-        request_id: unique, starts with "chatcmpl-" for a conversation and "cmpl-" for a text.
-        prompt_tokens: of the prompt as it was given to the model.
-        completion_tokens: generated so far in all choices that ended.
-    """
-
-    def __init__(
-        self,
-        request_id: str,
-        prompt_tokens: int,
-        events: AsyncIterator[tuple[int, AnswerEvent]],
-        done: Callable[[Answer], None],
-        form: AnswerFormat = PLAIN_TEXT,
-    ) -> None:
-        self.request_id, self.prompt_tokens = request_id, prompt_tokens
-        self.ends: dict[int, AnswerEnd] = {}
-        self._events, self._done, self._closed = events, done, False
-        self._parsed = ParsedEvents(events, form)
-
-    @property
-    def reused_tokens(self) -> int:
-        """Tokens of the prompt that were found computed, of the first choice that ended."""
-        return self.ends[min(self.ends)].reused_tokens if self.ends else 0
-
-    @property
-    def completion_tokens(self) -> int:
-        """Tokens of the choices that ended."""
-        return sum(end.completion_tokens for end in self.ends.values())
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> tuple[int, ParsedEvent]:
-        index, event = await self._parsed.__anext__()
-        if isinstance(event, AnswerEnd):
-            self.ends[index] = event
-        return index, event
-
-    def close(self) -> None:
-        """Abort what has not ended and report the request as done. Idempotent."""
-        if not self._closed:
-            self._closed = True
-            if isinstance(self._events, AnswerStream):
-                self._events.close()
-            self._done(self)
 
 
 class ChatService:
@@ -478,11 +378,6 @@ class ChatService:
             ],
         }
         self.report(answer.request_id, answer.prompt_tokens, seconds, **more)
-
-
-def explanation(decisions: Sequence[Decision]) -> list[dict[str, object]]:
-    """What the engine decided about an answer and why, in order; `at` is in seconds since it came."""
-    return [{"at": round(one.at, 6), "what": one.what, "why": one.why} for one in decisions]
 
 
 async def _blocked(verdict: InputVerdict, choices: int) -> AsyncIterator[tuple[int, AnswerEvent]]:

@@ -10,12 +10,13 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, NamedTuple
 
+from fulmen_serving.answer import Answer, explanation
 from fulmen_serving.api.errors import error_object
 from fulmen_serving.engine.answer_logprobs import AnswerToken
 from fulmen_serving.engine.engine import AnswerEnd, AnswerFailure, TextDelta
 from fulmen_serving.parsing.parts import AnswerPart, ReasoningDelta, SaidDelta, ToolCallDelta, WholeAnswer
 from fulmen_serving.refusal import Refusal
-from fulmen_serving.service import Answer, ServedModel, explanation
+from fulmen_serving.served_model import ServedModel
 from fulmen_serving.tools.tool_events import ToolActivity
 from fulmen_serving.tools.tool_loop import ToolAnswer
 

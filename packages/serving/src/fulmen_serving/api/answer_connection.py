@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from fulmen_serving.service import Answer
+from fulmen_serving.answer import Answer
 from fulmen_serving.tools.tool_loop import ToolAnswer
 
 T = TypeVar("T")

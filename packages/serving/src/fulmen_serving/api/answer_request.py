@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from fulmen_serving.answer_options import AnswerOptions
 from fulmen_serving.api.answer_shape import StructuredOutputs, shape_of
 from fulmen_serving.api.strict_request import LogitBias, Stops, StreamOptions, StrictModel
 from fulmen_serving.grammar.shape import AnswerShape
 from fulmen_serving.refusal import Refusal
-from fulmen_serving.service import AnswerOptions
 
 
 class AnswerRequest(StrictModel):

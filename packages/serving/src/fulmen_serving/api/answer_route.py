@@ -8,13 +8,15 @@ from typing import Any, TypeVar
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 
+from fulmen_serving.answer import Answer
+from fulmen_serving.answer_options import AnswerOptions
 from fulmen_serving.api.answer_body import AnswerForm, collect, stream
 from fulmen_serving.api.answer_connection import AnswerStreamResponse, unless_left
 from fulmen_serving.api.answer_request import AnswerRequest
 from fulmen_serving.api.strict_request import StrictModel
 from fulmen_serving.prompt import Prompt
 from fulmen_serving.refusal import Refusal
-from fulmen_serving.service import Answer, AnswerOptions, ChatService
+from fulmen_serving.service import ChatService
 from fulmen_serving.tools.tool_loop import ToolAnswer
 
 P = TypeVar("P", bound=Prompt)

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from fulmen_serving.answer_options import AnswerOptions
 from fulmen_serving.api.answer_request import AnswerRequest
 from fulmen_serving.api.answer_shape import JsonSchemaFormat, ResponseFormat, StructuredOutputs, shape_of
 from fulmen_serving.api.strict_request import StreamOptions, StrictModel, field_names, validate, without_neutral
@@ -27,7 +28,6 @@ from fulmen_serving.api.tool_request import (
 from fulmen_serving.grammar.shape import AnswerShape
 from fulmen_serving.prompt import ChatPrompt
 from fulmen_serving.refusal import Refusal
-from fulmen_serving.service import AnswerOptions
 
 #: OpenAI's fields that are not supported, and the values (beside null) with which they ask for nothing.
 UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {

@@ -12,12 +12,13 @@ from typing import Any
 from pydantic_core import from_json
 from starlette.types import Scope
 
+from fulmen_serving.answer import Answer
 from fulmen_serving.api.answer_body import failure_of
 from fulmen_serving.api.answer_segments import Segment, SegmentEvent, Segments
 from fulmen_serving.api.errors import error_event
 from fulmen_serving.engine.engine import AnswerEnd, AnswerFailure
 from fulmen_serving.refusal import Refusal
-from fulmen_serving.service import Answer, ServedModel
+from fulmen_serving.served_model import ServedModel
 
 
 async def collect_message(answer: Answer, model: ServedModel) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
+from fulmen_serving.answer_options import AnswerOptions
 from fulmen_serving.api.messages_blocks import (
     AnthropicMessage,
     CacheControl,
@@ -36,7 +37,6 @@ from fulmen_serving.api.messages_tools import (
 from fulmen_serving.api.strict_request import FieldsAt, M, StrictModel, field_names, validate, without_neutral
 from fulmen_serving.prompt import ChatPrompt
 from fulmen_serving.refusal import Refusal
-from fulmen_serving.service import AnswerOptions
 
 #: Anthropic's fields that are not supported, and the values (beside null) with which they ask for nothing. A model that
 #: reasons does so of itself, which is what "adaptive" says.

@@ -11,12 +11,13 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from fulmen_core.tokenizer import Tokenizer
+from fulmen_serving.answer import Answer
 from fulmen_serving.api.answer_body import failure_of
 from fulmen_serving.api.answer_segments import Segment, SegmentEvent, Segments
 from fulmen_serving.api.responses_request import ResponsesRequest
 from fulmen_serving.api.strict_request import StrictModel
 from fulmen_serving.engine.engine import AnswerEnd, AnswerFailure
-from fulmen_serving.service import Answer, ServedModel
+from fulmen_serving.served_model import ServedModel
 
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 

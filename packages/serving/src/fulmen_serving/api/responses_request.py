@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from fulmen_serving.answer_options import AnswerOptions
 from fulmen_serving.api.responses_items import (
     FunctionCallItem,
     FunctionCallOutputItem,
@@ -36,7 +37,6 @@ from fulmen_serving.api.responses_tools import (
 from fulmen_serving.api.strict_request import StrictModel, field_names, validate, without_neutral
 from fulmen_serving.prompt import ChatPrompt
 from fulmen_serving.refusal import Refusal
-from fulmen_serving.service import AnswerOptions
 
 #: OpenAI's fields that are not supported, and the values (beside null) with which they ask for nothing.
 UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {

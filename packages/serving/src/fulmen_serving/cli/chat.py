@@ -29,7 +29,7 @@ def run(argv: Sequence[str]) -> int:
     if (args.url is None) == (args.model is None):
         raise UserError("fulmen chat needs either --model or --url", remedy="give one of them")
 
-    from fulmen_serving.service import AnswerOptions
+    from fulmen_serving.answer_options import AnswerOptions
     from fulmen_serving.terminal.chat import TerminalChat
     from fulmen_serving.terminal.partner import Partner
 

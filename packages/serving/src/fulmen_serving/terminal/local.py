@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 
+from fulmen_serving.answer_options import AnswerOptions
 from fulmen_serving.engine.engine import AnswerEvent
 from fulmen_serving.parsing.parts import ReasoningDelta, ToolCallDelta
 from fulmen_serving.prompt import ChatPrompt, Message
-from fulmen_serving.service import AnswerOptions, ChatService
+from fulmen_serving.service import ChatService
 
 
 class LocalPartner:

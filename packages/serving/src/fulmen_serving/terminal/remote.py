@@ -9,10 +9,10 @@ from typing import Any
 import httpx
 
 from fulmen_core.errors import UserError
+from fulmen_serving.answer_options import AnswerOptions
 from fulmen_serving.engine.engine import AnswerEnd, AnswerEvent, AnswerFailure, TextDelta
 from fulmen_serving.openai_server import connect, event_lines, first_model
 from fulmen_serving.prompt import Message
-from fulmen_serving.service import AnswerOptions
 
 
 class RemotePartner:

@@ -16,12 +16,14 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from fulmen_core.guard import Guard
+from fulmen_serving.answer import Answer
+from fulmen_serving.answer_options import AnswerOptions
 from fulmen_serving.engine.engine import AnswerEnd, AnswerFailure, TextDelta
 from fulmen_serving.parsed_events import ParsedEvent
 from fulmen_serving.parsing.parts import ReasoningDelta, SaidDelta, ToolCall, ToolCallDelta, WholeAnswer
 from fulmen_serving.prompt import ChatPrompt
 from fulmen_serving.refusal import Refusal
-from fulmen_serving.service import Answer, AnswerOptions, ChatService
+from fulmen_serving.service import ChatService
 from fulmen_serving.tools.result_guard import WITHHELD, judge_result
 from fulmen_serving.tools.server_tool import ServerTool
 from fulmen_serving.tools.tool_events import ToolActivity, ToolStatus
