@@ -137,9 +137,13 @@ async def _fill_pools(url: str) -> None:
     """Threads are started when they are first needed: have that behind us before they are counted."""
     limits = httpx.Limits(max_connections=_MANY)
     async with httpx.AsyncClient(base_url=url, timeout=120.0, trust_env=False, limits=limits) as client:
-        body = {"model": "soak", "prompt": "all at once", "max_tokens": 1}
-        for response in await asyncio.gather(*(client.post("v1/completions", json=body) for _ in range(_MANY))):
-            response.raise_for_status()
+        asked: list[tuple[str, dict[str, Any]]] = [
+            ("v1/completions", {"model": "soak", "prompt": "all at once", "max_tokens": 1}),
+            ("tokenize", {"model": "soak", "prompt": "all at once " * 1_500}),  # long, so that all threads are needed
+        ]
+        for path, body in asked:
+            for response in await asyncio.gather(*(client.post(path, json=body) for _ in range(_MANY))):
+                response.raise_for_status()
 
 
 async def _quiet(
