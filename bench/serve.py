@@ -33,7 +33,7 @@ from inference.names import names_of
 from inference.shapes import SHAPES
 from serving.served_folder import fulmen_folder, repeatable_word, served_folder
 from serving.served_gguf import served_gguf
-from serving.server_kinds import BITS, SERVERS, Contender, Room, find_servers, start_command
+from serving.server_kinds import BITS, READY, SERVERS, Contender, Room, find_servers, start_command
 from serving.server_process import ServerError, ServerProcess, free_port
 
 from fulmen_core.errors import UserError
@@ -115,7 +115,7 @@ def _measure(
     command, environment = start_command(one, program, model, port, room, cores, fulmen_options)
     log = args.work / args.shape / f"serve-{one.label}.log"
     with ServerProcess(command, port, cores, log, environment) as server:
-        ready = server.wait_ready(_START_PATIENCE)
+        ready = server.wait_ready(_START_PATIENCE, READY.get(one.server, "/v1/models"))
         say(f"{args.shape} {kind}: {one.label} ready after {ready:.1f} s")
         measure = _cell if several else _second_turn
         return [measure(one, server.url, number, args) | {"ready_s": ready} for number in clients]
@@ -124,6 +124,8 @@ def _measure(
 def _run(url: str, traffic: Traffic, load: Load, **extra: object) -> dict[str, Any]:
     async def measure() -> dict[str, Any]:
         async with Target(url, extra={"ignore_eos": True, **extra}) as target:
+            # llama.cpp's server closes connections that it has promised to keep; so nobody's are kept
+            target.client.headers["connection"] = "close"
             return await run_load(target, traffic, load, Slo())
 
     return asyncio.run(measure())

@@ -245,7 +245,7 @@ def _server(args: argparse.Namespace, model: Path, context: int, prefixes: int) 
 
 def _random_model(args: argparse.Namespace) -> Path:
     """The small shape of `bench/serve.py`, in Fulmen's own files."""
-    place = args.work / "S" / "served-fulmen"
+    place: Path = args.work / "S" / "served-fulmen"
     if not place.exists():
         transformers = find(args.peers, {})[0].get("transformers")
         if transformers is None:

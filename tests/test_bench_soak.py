@@ -41,7 +41,7 @@ def test_a_spoilt_answer_is_found_under_load_and_kills_and_nothing_else_is_at_fa
         return questions
 
     monkeypatch.setattr(soak, "_answers_alone", spoilt)
-    asked = ["--minutes", "0.12", "--questions", "16", "--clients", "4", "--sequences", "3", "--kill-every", "1.5"]
+    asked = ["--minutes", "0.1", "--questions", "16", "--clients", "4", "--sequences", "3", "--kill-every", "1.5"]
     assert soak.main(["--json", "--model", str(models / "cpu"), "--work", str(tmp_path), *asked]) == 1
     figures = json.loads(capsys.readouterr().out)
     assert figures["faults"]

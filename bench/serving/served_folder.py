@@ -57,5 +57,5 @@ def fulmen_folder(served: Path, out: Path) -> Path:
 
 def repeatable_word(served: Path) -> int:
     """A token that is a word with its space: repeated as often as you like, its text encodes to the same tokens."""
-    vocabulary = json.loads((served / "tokenizer.json").read_text())["model"]["vocab"]
+    vocabulary: dict[str, int] = json.loads((served / "tokenizer.json").read_text())["model"]["vocab"]
     return min(number for text, number in vocabulary.items() if re.fullmatch("\u0120[a-z]{2,}", text))

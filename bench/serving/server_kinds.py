@@ -11,6 +11,8 @@ from inference.engines import find
 
 #: The weights of each server, the like-for-like ones first. A peer's cell is compared with Fulmen's of as many bits.
 SERVERS = {"fulmen": ("bf16", "int8"), "vllm": ("bf16",), "llama-server": ("bf16", "q8_0")}
+#: Where one says that it can answer, if not at ``/v1/models``, which llama.cpp's has before its model is loaded.
+READY = {"llama-server": "/health"}
 BITS = {"bf16": 16, "int8": 8, "q8_0": 8}
 
 

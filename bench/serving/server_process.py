@@ -47,8 +47,8 @@ class ServerProcess:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def wait_ready(self, patience: float) -> float:
-        """Wait until ``/v1/models`` answers; return the seconds it took.
+    def wait_ready(self, patience: float, path: str = "/v1/models") -> float:
+        """Wait until `path` answers 200; return the seconds it took.
 
         Raises:
             ServerError: the server ended, or did not answer within `patience` seconds.
@@ -59,7 +59,7 @@ class ServerProcess:
                 raise ServerError(f"the server ended with exit code {code} (log: {self.log})")
             with (
                 contextlib.suppress(OSError),  # urllib's errors are some
-                urllib.request.urlopen(f"{self.url}/v1/models", timeout=5),
+                urllib.request.urlopen(f"{self.url}{path}", timeout=5),
             ):
                 return time.monotonic() - begin
             time.sleep(0.1)
