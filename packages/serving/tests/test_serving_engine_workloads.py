@@ -129,7 +129,7 @@ def test_random_workloads_keep_every_invariant_and_answer_like_one_request_alone
                 got = self.tokens.get(name, [])
                 assert got == (expected[: len(got)] if name in self.aborted else expected)
 
-    run_state_machine_as_test(Workload, settings=settings(max_examples=30, stateful_step_count=25, deadline=None))
+    run_state_machine_as_test(Workload, settings=settings(max_examples=60, stateful_step_count=25, deadline=None))
 
 
 def run(core, *requests):
@@ -323,3 +323,24 @@ def test_an_embedding_is_the_hidden_state_of_the_last_token(prefix_runner):
     np.testing.assert_array_equal(vector.vector, core.runner.logits(prompt)[:8])
     assert sum(event.request_id == "text" for event in events) == 4
     assert broken_invariants(core) == []
+
+
+def test_guesses_that_did_not_stand_have_overwritten_what_a_window_held(prefix_runner):
+    """A sequence no longer than its window has all of it, unless guesses went beyond and came back."""
+
+    class Wrong:
+        def propose(self, wishes):
+            return [[0] * count for _, count in wishes]
+
+        def ended(self, state):
+            pass
+
+        close = ended
+
+    core = engine(prefix_runner, window=20, draft=4, proposer=Wrong())
+    prompt = _random.integers(1, VOCABULARY, 18).tolist()
+    core.runner.logits = lambda prefix: np.eye(VOCABULARY, dtype=np.float32)[1 + len(prefix) % 7]  # never 0
+    first, _, _, confirmed = run(core, asked("first", prompt, max_tokens=6))
+    assert confirmed == 0
+    tokens, _, _, _ = run(core, asked("second", prompt, max_tokens=6))
+    assert tokens["second"] == first["first"]

@@ -67,7 +67,7 @@ class CacheManager:
             if unit.salt == state.request.salt:
                 shared = common_prefix(known_T, unit.tokens_T)
                 alike = max(alike, shared)
-                usable = reach.usable(shared, len(unit.tokens_T), unit.chunked)
+                usable = reach.usable(shared, len(unit.tokens_T), unit.chunked, unit.written)
                 if usable >= max(least, tokens + 1):
                     source, tokens = unit, usable
         promising: tuple[SequenceState, int] | None = None
@@ -75,7 +75,8 @@ class CacheManager:
             if other.request.salt == state.request.salt:
                 shared = common_prefix(known_T, other.prompt_T)
                 alike = max(alike, shared)
-                usable = reach.usable(shared, other.computed, min(other.computed, len(other.prompt_T)))
+                chunked = min(other.computed, len(other.prompt_T))
+                usable = reach.usable(shared, other.computed, chunked, other.written)
                 if usable >= max(least, tokens + 1):
                     source, tokens = other, usable
                 ahead = reach.cut(shared)
@@ -133,13 +134,13 @@ class CacheManager:
         used = self.runner.layout.pages_for(state.computed)
         self.pages.drop(state.pages[used:])
         self._keep(state.slot, state.pages[:used], state, branch=False)
-        state.slot, state.pages, state.computed = None, [], 0
+        state.slot, state.pages, state.computed, state.written = None, [], 0, 0
 
     def release(self, state: SequenceState) -> None:
         """Take slot and pages of `state` back and keep nothing."""
         if state.slot is not None:
             self._free(state.slot, state.pages)
-            state.slot, state.pages, state.computed = None, [], 0
+            state.slot, state.pages, state.computed, state.written = None, [], 0, 0
 
     def forget(self, request_id: str) -> None:
         """Keep nothing of what the request computed: it may not be offered to anybody."""
@@ -156,7 +157,7 @@ class CacheManager:
         state.slot = self.slots.take()
         if source is not None and source.slot is not None:
             state.pages = self._fork(source.slot, source.pages, state.slot, tokens)
-            state.computed = tokens
+            state.computed, state.written = tokens, source.written
         if unit is not None:
             self.kept.touch(unit)
         return ""
@@ -171,6 +172,7 @@ class CacheManager:
         self.kept.remove(unit)
         self.pages.drop(unit.pages[used:])
         state.slot, state.pages, state.computed = unit.slot, unit.pages[:used], tokens
+        state.written = unit.written
         if own:
             [page] = self.pages.take(1)
             self.runner.copy_page(state.pages[-1], page)
@@ -201,6 +203,7 @@ class CacheManager:
         unit = KeptPrefix(
             np.array(state.known[: state.computed], np.int32),
             min(state.computed, len(state.prompt_T)),
+            state.written,
             slot,
             pages,
             state.request.salt,

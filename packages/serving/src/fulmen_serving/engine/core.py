@@ -305,6 +305,7 @@ class EngineCore:
 
     def _computed(self, share: _Share, outcome: StepOutcome) -> None:
         state = share.state
+        state.written = max(state.written, state.computed + share.count + len(share.guesses))
         state.computed += share.count
         state.read = max(state.read, min(state.computed, len(state.prompt_T)))
         outcome.computed_tokens += share.count + len(share.guesses)

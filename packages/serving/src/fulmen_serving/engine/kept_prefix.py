@@ -25,6 +25,7 @@ class KeptPrefix:
     Attributes:
         tokens_T: what was computed, int32.
         chunked: how many of them were computed as a prompt, in chunks; the rest came one by one.
+        written: how far its window was ever written, guesses that did not stand included: that much of it is lost.
         slot, pages: where it lies.
         salt: whose it is.
         request_id: of the request that computed it.
@@ -33,6 +34,7 @@ class KeptPrefix:
 
     tokens_T: NDArray[np.int32]
     chunked: int
+    written: int
     slot: int
     pages: list[int]
     salt: str
@@ -93,12 +95,15 @@ class Reach:
         """The longest length, at most `tokens`, at which a sequence may be divided."""
         return tokens // self.multiple * self.multiple if self.multiple else tokens
 
-    def usable(self, shared: int, held: int, chunked: int) -> int:
-        """The longest length, at most `shared`, that a sequence of `held` tokens serves; 0: none."""
+    def usable(self, shared: int, held: int, chunked: int, written: int) -> int:
+        """The longest length, at most `shared`, that a sequence of `held` tokens serves; 0: none.
+
+        `chunked` of them were computed in chunks, and its window was written up to `written`.
+        """
         length = min(shared, held)
         if self.multiple:
             length = self.cut(min(length, chunked))
-        return length if held <= self.whole or held - length <= self.rewind else 0
+        return length if written <= self.whole or written - length <= self.rewind else 0
 
 
 def common_prefix(one_T: NDArray[np.int32], other_T: NDArray[np.int32]) -> int:
@@ -111,7 +116,7 @@ def common_prefix(one_T: NDArray[np.int32], other_T: NDArray[np.int32]) -> int:
 
 def superseded(unit: KeptPrefix, others: Iterable[KeptPrefix], reach: Reach) -> list[KeptPrefix]:
     """Those of `others` that `unit` can stand for in everything."""
-    if reach.multiple or len(unit.tokens_T) > reach.whole:
+    if reach.multiple or unit.written > reach.whole:
         return []
     return [
         other

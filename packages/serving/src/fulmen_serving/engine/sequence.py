@@ -62,6 +62,7 @@ class SequenceState:
         constraint: what its next token may be; None: anything.
         known: prompt and answer so far.
         computed: how many of them the caches hold.
+        written: how far they were ever written: with guesses that did not stand, beyond what is computed.
         slot: of its windows; None while it waits.
         pages: of its full caches.
         read: prompt tokens that are or were computed.
@@ -77,6 +78,7 @@ class SequenceState:
     prompt_T: NDArray[np.int32] = field(init=False)
     sampler: Sampler = field(init=False)
     computed: int = 0
+    written: int = 0
     slot: int | None = None
     slot_since: float | None = None  # time.perf_counter()
     pages: list[int] = field(default_factory=list)
