@@ -102,7 +102,7 @@ class CacheManager:
             self.release(state)
             why = f"{layout.pages_for(len(state.known) + 1)} pages are needed and {self.pages.free} are free"
         if why and unit is not None:  # rather without what was found, which can then make room, than not at all
-            return self.admit(state, Found(None, 0, found.why))
+            return self.admit(state, Found(None, 0, f"{found.why}, and had to make room"))
         if why:
             return why
         state.slot_since = time.perf_counter()
