@@ -64,7 +64,7 @@ def test_a_real_model_is_served_and_answers_like_the_runner_alone(process, nano_
             assert list(stream)[-1].choices[0].finish_reason in ("stop", "length")
 
 
-def test_an_answer_of_a_real_model_goes_on_when_its_process_is_killed(process):
+def test_an_answer_of_a_real_model_goes_on_when_its_process_is_killed(kit, process):
     served, url, _ = process
     [child] = [int(line.split()[0]) for line in listed() if int(line.split()[1]) == served.pid]
     asked = {"model": "nano", "messages": [{"role": "user", "content": "once"}], "temperature": 0, "max_tokens": 300}
@@ -78,7 +78,7 @@ def test_an_answer_of_a_real_model_goes_on_when_its_process_is_killed(process):
                 os.kill(child, signal.SIGKILL)
         assert text == whole.message.content
         assert chunk.choices[0].finish_reason == whole.finish_reason
-    assert "fulmen_model_restarts_total 1.0" in httpx.get(f"{url}/metrics").text
+    kit.wait_until(lambda: "fulmen_model_restarts_total 1.0" in httpx.get(f"{url}/metrics").text, "it is counted")
 
 
 def listed():
