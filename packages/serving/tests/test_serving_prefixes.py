@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import httpx
 import openai
@@ -20,6 +21,7 @@ from fulmen_serving.platform.database import Database
 from fulmen_serving.platform.platform import Platform
 from fulmen_serving.platform.prices import PriceTable
 
+REUSED = "fulmen_reused_prompt_tokens_total "
 HISTORY = "the quick brown fox jumps over the lazy dog"
 
 
@@ -94,6 +96,26 @@ def test_keys_do_not_share_what_is_computed_for_them(kit, tmp_path):
 
             assert [cached(secrets[0]), cached(secrets[1])] == [0, 0]
             assert cached(secrets[0]) > 0
+    finally:
+        platform.close()
+
+
+def test_nor_do_their_embeddings(kit, tmp_path):
+    platform = Platform(Database(str(tmp_path / "p.db")), PriceTable({}))
+    try:
+        secrets = [platform.keys.create(name)[0] for name in ("one", "other")]
+        with kit.service(keeping(kit)) as service, kit.server(service, edge=Edge(platform)) as url:
+            service.model = replace(service.model, embeds=True)
+
+            def reused(secret):
+                asked = {"model": "parrot", "input": f"{HISTORY} 0123 {HISTORY} 4567 {HISTORY}"}
+                headers = {"Authorization": f"Bearer {secret}"}
+                assert httpx.post(f"{url}/v1/embeddings", json=asked, headers=headers).status_code == 200
+                [line] = [line for line in httpx.get(f"{url}/metrics").text.splitlines() if line.startswith(REUSED)]
+                return float(line.split()[1])
+
+            assert [reused(secrets[0]), reused(secrets[1])] == [0, 0]
+            assert reused(secrets[0]) > 0
     finally:
         platform.close()
 

@@ -40,6 +40,12 @@ class Account(Protocol):
 current_account: ContextVar[Account | None] = ContextVar("current_account", default=None)
 
 
+def current_salt() -> str:
+    """The salt of the caller of the request that this task serves; where nobody is charged, all share one."""
+    account = current_account.get()
+    return "" if account is None else account.salt
+
+
 class TextTally:
     """Adds up the texts of one request, which come one after the other, and settles its charge. Thread-safe.
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from fulmen_core.errors import UserError
 from fulmen_core.sampling import SamplingParams
 from fulmen_core.tokenizer import StreamDecoder
-from fulmen_serving.account import TextTally, current_account
+from fulmen_serving.account import TextTally, current_account, current_salt
 from fulmen_serving.engine.admission import EngineFull
 from fulmen_serving.engine.answer_stream import AnswerStream
 from fulmen_serving.engine.answer_text import AnswerText
@@ -99,7 +99,7 @@ async def _read(
     unused = SamplingParams(max_tokens=1)
     requests = [
         (
-            GenerationRequest(f"{request_id}-{index}", ids, unused, (0,), frozenset(), embed=True),
+            GenerationRequest(f"{request_id}-{index}", ids, unused, (0,), frozenset(), salt=current_salt(), embed=True),
             AnswerText(StreamDecoder(service.tokenizer), StopStrings(()), None),
         )
         for index, ids in enumerate(encoded)

@@ -20,7 +20,7 @@ from fulmen_core.errors import UserError
 from fulmen_core.guard import Guard, InputVerdict
 from fulmen_core.sampling import SamplingParams
 from fulmen_core.tokenizer import StreamDecoder, Tokenizer
-from fulmen_serving.account import Charge, ChoiceTally, current_account
+from fulmen_serving.account import Charge, ChoiceTally, current_account, current_salt
 from fulmen_serving.answer import Answer, explanation
 from fulmen_serving.answer_options import AnswerOptions
 from fulmen_serving.engine.admission import EngineFull
@@ -159,10 +159,8 @@ class ChatService:
             prompt_ids = await in_thread(self._intake, self.encode, prompt)
             params = self._params(options, len(prompt_ids), prompt.field)
         form = self._format(prompt, prompt_ids, options)
-        account = current_account.get()
-        salt = "" if account is None else account.salt
         answers = await in_thread(
-            self._intake, self._answers, request_id, prompt, prompt_ids, params, options, form, salt, trace
+            self._intake, self._answers, request_id, prompt, prompt_ids, params, options, form, current_salt(), trace
         )
         submitted = time.perf_counter()
         try:
