@@ -57,6 +57,15 @@ def test_limits_under_which_a_sequence_could_starve_are_refused():
         check_limits(EngineLimits(max_sequences=4, max_context=16, max_step_tokens=3))
     with pytest.raises(UserError, match="max_context 0"):
         check_limits(EngineLimits(max_sequences=1, max_context=0, max_step_tokens=3))
+    with pytest.raises(UserError, match="kv_tokens 63 is less than one context of 64 tokens"):
+        check_limits(EngineLimits(max_sequences=1, max_context=64, max_step_tokens=8, kv_tokens=63))
+
+
+def test_a_bound_of_the_caches_is_refused_where_there_are_no_pages_to_bound(prefix_runner):
+    limits = EngineLimits(max_sequences=2, max_context=64, max_step_tokens=8, kv_tokens=64)
+    with pytest.raises(UserError, match="the backend has no pages"):
+        EngineCore(prefix_runner(limits))
+    EngineCore(prefix_runner(limits, page_tokens=8))
 
 
 def test_a_slot_cannot_be_given_back_twice():

@@ -261,6 +261,18 @@ def test_a_request_of_higher_priority_takes_the_place_of_one_of_lower(prefix_run
     assert low.decisions[-1].why.endswith("tokens of low are kept")  # nothing was computed twice
 
 
+def test_every_request_that_waits_is_told_why(prefix_runner):
+    core = engine(prefix_runner, sequences=1)
+    states = [core.add(asked(name, [n, 2, 3])) for n, name in enumerate("abc")]
+    core.step()
+    assert [[(d.what, d.why) for d in state.decisions] for state in states[1:]] == [
+        [("queued", "all 1 places are taken")],
+        [("queued", "b comes before it")],
+    ]
+    run(core)
+    assert [decision.what for decision in states[2].decisions] == ["queued", "admitted"]
+
+
 def test_guesses_save_steps_and_change_nothing(prefix_runner):
     prompt = _random.integers(0, VOCABULARY, 10).tolist()
     plain = engine(prefix_runner, depends_on=1)

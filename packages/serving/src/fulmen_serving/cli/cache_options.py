@@ -17,7 +17,8 @@ def add_cache_options(parser: ArgumentParser) -> None:
         type=int,
         metavar="N",
         default=16,
-        help="prefixes kept for requests that begin alike, each with the memory of its windows (%(default)s)",
+        help="prefixes kept for requests that begin alike, each with the memory of its windows, or of a whole context "
+        "where the backend has no pages (%(default)s)",
     )
     parser.add_argument(
         "--kv-tokens",

@@ -9,6 +9,7 @@ import time
 from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -106,6 +107,8 @@ class EngineCore:
         batch_invariant: bool = False,
     ) -> None:
         check_limits(runner.limits)
+        if runner.limits.kv_tokens and not runner.layout.page_tokens:
+            raise UserError("the backend has no pages, so kv_tokens bounds nothing", remedy="leave --kv-tokens out")
         if batch_invariant and not runner.layout.batch_invariant:
             raise UserError("the backend's results depend on the batch here", remedy="leave --batch-invariant out")
         if proposer is not None and (batch_invariant or runner.layout.rewind < runner.limits.draft_tokens):
@@ -226,6 +229,9 @@ class EngineCore:
             self.waiting.remove(state)
             insort(self.running, state, key=_rank)
             outcome.admitted.append(state)
+        for before, state in pairwise(self.waiting):
+            if not state.decisions:
+                state.explain("queued", f"{before.request.request_id} comes before it")
 
     def _make_place(self, state: SequenceState, outcome: StepOutcome) -> bool:
         """Preempt a running sequence of lower priority for `state`, if there is one."""

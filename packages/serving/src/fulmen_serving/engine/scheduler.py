@@ -55,7 +55,7 @@ def check_limits(limits: EngineLimits) -> None:
     """Refuse limits under which a decoding sequence could miss a step.
 
     Raises:
-        UserError: a limit is not positive, or a step has fewer tokens than there are slots.
+        UserError: a limit is not positive, a step has fewer tokens than there are slots, or the caches hold no context.
     """
     for name in ("max_sequences", "max_context", "max_step_tokens"):
         if getattr(limits, name) < 1:
@@ -63,6 +63,11 @@ def check_limits(limits: EngineLimits) -> None:
     for name in ("cached_sequences", "kv_tokens", "draft_tokens"):
         if getattr(limits, name) < 0:
             raise UserError(f"{name} {getattr(limits, name)} is negative")
+    if 0 < limits.kv_tokens < limits.max_context:
+        raise UserError(
+            f"kv_tokens {limits.kv_tokens} is less than one context of {limits.max_context} tokens",
+            remedy="raise it, or lower the context",
+        )
     if limits.max_step_tokens < limits.max_sequences:
         raise UserError(
             f"a step of {limits.max_step_tokens} tokens cannot advance {limits.max_sequences} sequences",
