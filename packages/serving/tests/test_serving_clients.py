@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import anthropic
+import httpx
 import openai
 import pytest
 
@@ -104,6 +105,9 @@ def test_a_stream_that_the_client_closes_frees_its_slot(kit):
             with client.messages.stream(model="parrot", max_tokens=200, messages=long) as stream:
                 next(stream.text_stream)
             kit.wait_until(lambda: service.engine.admission.live == 0, "the message's slot is free")
+        # neither went on to its end for nobody
+        assert 'fulmen_requests_total{end="abort"} 2.0' in httpx.get(f"{url}/metrics").text
+        assert 'end="stop"' not in httpx.get(f"{url}/metrics").text
 
 
 def test_a_server_that_drains_is_an_exception_worth_a_retry(kit):

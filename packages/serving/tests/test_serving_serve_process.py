@@ -142,6 +142,7 @@ def test_a_drain_also_waits_for_answers_whose_model_process_is_killed(server):
 def test_a_server_that_is_killed_leaves_no_model_process(server, kit):
     process, _ = server
     child = child_of(process)
+    assert Path(f"/proc/{child}").exists()
     process.kill()
     kit.wait_until(lambda: not Path(f"/proc/{child}").exists(), "it is gone")
 
