@@ -17,7 +17,7 @@ from pydantic_core import PydanticCustomError
 from fulmen_serving.answer_options import AnswerOptions
 from fulmen_serving.api.answer_request import AnswerRequest
 from fulmen_serving.api.answer_shape import JsonSchemaFormat, ResponseFormat, StructuredOutputs, shape_of
-from fulmen_serving.api.strict_request import StreamOptions, StrictModel, field_names, validate, without_neutral
+from fulmen_serving.api.strict_request import StreamOptions, StrictModel, fields_of, validate, without_neutral
 from fulmen_serving.api.tool_request import (
     FunctionDefinition,
     MessageToolCall,
@@ -179,7 +179,7 @@ def parse_chat_request(body: Mapping[str, Any]) -> ChatCompletionRequest:
             else message
             for index, message in enumerate(messages)
         ]
-    request = validate(ChatCompletionRequest, fields, _fields_at)
+    request = validate(ChatCompletionRequest, fields, _FIELDS_AT)
     request.check_stream_options()
     check_turns(request.messages)
     if request.server_tools and request.choices > 1:
@@ -247,11 +247,4 @@ _NESTED: Mapping[str, type[StrictModel]] = {
     "function": FunctionDefinition,
     "stream_options": StreamOptions,
 }
-
-
-def _fields_at(path: list[int | str]) -> set[str]:
-    names = [part for part in path if isinstance(part, str)]
-    if not names:
-        return set(ChatCompletionRequest.model_fields) | set(UNSUPPORTED)
-    known = field_names(_NESTED[names[-1]]) if names[-1] in _NESTED else set()
-    return known | set(UNSUPPORTED_IN_MESSAGES) if names[-1] == "messages" else known
+_FIELDS_AT = fields_of(ChatCompletionRequest, _NESTED, {"": UNSUPPORTED, "messages": UNSUPPORTED_IN_MESSAGES})

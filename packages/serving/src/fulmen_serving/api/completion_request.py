@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from fulmen_serving.api.answer_request import AnswerRequest
 from fulmen_serving.api.answer_shape import StructuredOutputs
-from fulmen_serving.api.strict_request import StreamOptions, field_names, validate, without_neutral
+from fulmen_serving.api.strict_request import StreamOptions, fields_of, validate, without_neutral
 from fulmen_serving.prompt import Prompt, TextPrompt, TokenPrompt
 from fulmen_serving.refusal import Refusal
 
@@ -74,7 +74,7 @@ def parse_completion_request(body: Mapping[str, Any]) -> CompletionRequest:
     Raises:
         Refusal: 400, naming the first field at fault.
     """
-    request = validate(CompletionRequest, without_neutral(body, UNSUPPORTED), _fields_at)
+    request = validate(CompletionRequest, without_neutral(body, UNSUPPORTED), _FIELDS_AT)
     request.check_stream_options()
     if request.best_of is not None and request.best_of != request.choices:
         raise Refusal(
@@ -86,7 +86,8 @@ def parse_completion_request(body: Mapping[str, Any]) -> CompletionRequest:
     return request
 
 
-def _fields_at(path: list[int | str]) -> set[str]:
-    if not path:
-        return set(CompletionRequest.model_fields) | set(UNSUPPORTED)
-    return field_names(StructuredOutputs if path[0] == "structured_outputs" else StreamOptions)
+_FIELDS_AT = fields_of(
+    CompletionRequest,
+    {"structured_outputs": StructuredOutputs, "stream_options": StreamOptions},
+    {"": UNSUPPORTED},
+)

@@ -20,7 +20,7 @@ from pydantic_core import PydanticCustomError
 from fulmen_serving.api.answer_connection import unless_left
 from fulmen_serving.api.answer_route import body_schema, check_model
 from fulmen_serving.api.body import read_json_object
-from fulmen_serving.api.strict_request import StrictModel, validate, without_neutral
+from fulmen_serving.api.strict_request import StrictModel, fields_of, validate, without_neutral
 from fulmen_serving.embedding import embed
 from fulmen_serving.prompt import Prompt, TextPrompt, TokenPrompt
 from fulmen_serving.service import ChatService
@@ -98,7 +98,7 @@ def embedding_router(service: ChatService, max_body_bytes: int) -> APIRouter:
     async def create_embeddings(request: Request) -> Response:
         """Read texts or token ids, and return the model's last hidden state of each, at length 1."""
         fields = without_neutral(await read_json_object(request, max_body_bytes), UNSUPPORTED)
-        asked = validate(EmbeddingRequest, fields, lambda _path: set(EmbeddingRequest.model_fields) | set(UNSUPPORTED))
+        asked = validate(EmbeddingRequest, fields, fields_of(EmbeddingRequest, unsupported={"": UNSUPPORTED}))
         check_model(asked.model, service)
         embedded = await unless_left(request, embed(service, asked.prompts))
         write = _base64 if asked.encoding_format == "base64" else _floats

@@ -34,7 +34,7 @@ from fulmen_serving.api.messages_tools import (
     functions_of,
     shown,
 )
-from fulmen_serving.api.strict_request import FieldsAt, M, StrictModel, field_names, validate, without_neutral
+from fulmen_serving.api.strict_request import M, StrictModel, fields_of, validate, without_neutral
 from fulmen_serving.prompt import ChatPrompt
 from fulmen_serving.refusal import Refusal
 
@@ -169,7 +169,7 @@ def parse_count_tokens_request(body: Mapping[str, Any]) -> CountTokensRequest:
 
 
 def _parse(model: type[M], body: Mapping[str, Any]) -> M:
-    asked = validate(model, without_neutral(body, UNSUPPORTED), _fields_of(model))
+    asked = validate(model, without_neutral(body, UNSUPPORTED), fields_of(model, _NESTED, {"": UNSUPPORTED}))
     if isinstance(asked, CountTokensRequest):
         asked.check()
     return asked
@@ -191,13 +191,3 @@ _NESTED: Mapping[str, type[StrictModel]] = {
     "output_config": OutputConfig,
     "format": JsonOutputFormat,
 }
-
-
-def _fields_of(model: type[StrictModel]) -> FieldsAt:
-    def fields_at(path: list[int | str]) -> set[str]:
-        names = [part for part in path if isinstance(part, str)]
-        if not names:
-            return set(model.model_fields) | set(UNSUPPORTED)
-        return field_names(_NESTED[names[-1]]) if names[-1] in _NESTED else set()
-
-    return fields_at

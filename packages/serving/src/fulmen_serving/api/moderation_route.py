@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 from fulmen_core.guard import Guard, InputVerdict
 from fulmen_serving.api.answer_route import body_schema
 from fulmen_serving.api.body import read_json_object
-from fulmen_serving.api.strict_request import StrictModel, validate
+from fulmen_serving.api.strict_request import StrictModel, fields_of, validate
 from fulmen_serving.refusal import Refusal
 from fulmen_serving.service import ChatService
 
@@ -86,7 +86,11 @@ def moderation_router(service: ChatService, max_body_bytes: int) -> APIRouter:
     @router.post("/v1/moderations", openapi_extra=body_schema(ModerationRequest))
     async def create_moderation(request: Request) -> dict[str, Any]:
         """Judge texts as the guard judges what a user says. The model does not run."""
-        asked = validate(ModerationRequest, await read_json_object(request, max_body_bytes), _fields_at)
+        asked = validate(
+            ModerationRequest,
+            await read_json_object(request, max_body_bytes),
+            fields_of(ModerationRequest, {"input": TextInput}),
+        )
         guard = service.required_guard
         if asked.model not in (None, guard.name):
             raise Refusal(
@@ -138,7 +142,3 @@ def _result(guard: Guard, verdict: InputVerdict) -> dict[str, Any]:
             ],
         },
     }
-
-
-def _fields_at(path: list[int | str]) -> set[str]:
-    return set(TextInput.model_fields if path else ModerationRequest.model_fields)

@@ -34,7 +34,7 @@ from fulmen_serving.api.responses_tools import (
     functions_of,
     shown,
 )
-from fulmen_serving.api.strict_request import StrictModel, field_names, validate, without_neutral
+from fulmen_serving.api.strict_request import StrictModel, fields_of, validate, without_neutral
 from fulmen_serving.prompt import ChatPrompt
 from fulmen_serving.refusal import Refusal
 
@@ -127,7 +127,7 @@ def parse_responses_request(body: Mapping[str, Any]) -> ResponsesRequest:
     Raises:
         Refusal: 400, naming the first field at fault.
     """
-    request = validate(ResponsesRequest, without_neutral(body, UNSUPPORTED), _fields_at)
+    request = validate(ResponsesRequest, without_neutral(body, UNSUPPORTED), _FIELDS_AT)
     if request.store:
         raise Refusal(
             400,
@@ -155,10 +155,4 @@ _NESTED: Mapping[str, type[StrictModel]] = {
     "format": TextFormat,
     "stream_options": ResponseStreamOptions,
 }
-
-
-def _fields_at(path: list[int | str]) -> set[str]:
-    names = [part for part in path if isinstance(part, str)]
-    if not names:
-        return set(ResponsesRequest.model_fields) | set(UNSUPPORTED)
-    return field_names(_NESTED[names[-1]]) if names[-1] in _NESTED else set()
+_FIELDS_AT = fields_of(ResponsesRequest, _NESTED, {"": UNSUPPORTED})

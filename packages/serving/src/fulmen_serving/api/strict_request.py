@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
@@ -29,6 +29,27 @@ M = TypeVar("M", bound=StrictModel)
 def field_names(model: type[StrictModel]) -> set[str]:
     """The names that its fields have in a request."""
     return {field.alias or name for name, field in model.model_fields.items()}
+
+
+def fields_of(
+    model: type[StrictModel],
+    nested: Mapping[str, type[StrictModel]] | None = None,
+    unsupported: Mapping[str, Iterable[str]] | None = None,
+) -> FieldsAt:
+    """The names that exist at each path of a request.
+
+    Args:
+        model: of the request itself.
+        nested: the models of nested objects, by the last name that leads to them.
+        unsupported: further names that are known and refused, by the same; "": of the request itself.
+    """
+
+    def fields_at(path: list[int | str]) -> set[str]:
+        last = next((part for part in reversed(path) if isinstance(part, str)), "")
+        here = (nested or {}).get(last) if last else model
+        return (field_names(here) if here else set()) | set((unsupported or {}).get(last, ()))
+
+    return fields_at
 
 
 def tag_of(given: object) -> str | None:

@@ -15,7 +15,7 @@ from fulmen_core.errors import UserError
 from fulmen_serving.api.answer_route import body_schema, check_model
 from fulmen_serving.api.body import read_json_object
 from fulmen_serving.api.chat_request import ChatMessage, check_turns
-from fulmen_serving.api.strict_request import StrictModel, validate
+from fulmen_serving.api.strict_request import StrictModel, fields_of, validate
 from fulmen_serving.refusal import Refusal
 from fulmen_serving.service import ChatService
 
@@ -52,7 +52,11 @@ def tokenize_router(service: ChatService, max_body_bytes: int) -> APIRouter:
     @router.post("/tokenize", openapi_extra=body_schema(TokenizeRequest))
     async def tokenize(request: Request) -> dict[str, Any]:
         """The token ids of a text or a conversation."""
-        asked = validate(TokenizeRequest, await read_json_object(request, max_body_bytes), _fields_of(TokenizeRequest))
+        asked = validate(
+            TokenizeRequest,
+            await read_json_object(request, max_body_bytes),
+            fields_of(TokenizeRequest, {"messages": ChatMessage}),
+        )
         check_model(asked.model, service)
         tokens = await asyncio.to_thread(_encode, service, asked)
         answer: dict[str, Any] = {"count": len(tokens), "max_model_len": service.max_context, "tokens": tokens}
@@ -64,7 +68,7 @@ def tokenize_router(service: ChatService, max_body_bytes: int) -> APIRouter:
     async def detokenize(request: Request) -> dict[str, str]:
         """The text of token ids; what is no UTF-8 becomes U+FFFD."""
         fields = await read_json_object(request, max_body_bytes)
-        asked = validate(DetokenizeRequest, fields, _fields_of(DetokenizeRequest))
+        asked = validate(DetokenizeRequest, fields, fields_of(DetokenizeRequest))
         check_model(asked.model, service)
         try:
             return {"prompt": tokenizer.decode(asked.tokens, skip_special=False)}
@@ -92,7 +96,3 @@ def _encode(service: ChatService, asked: TokenizeRequest) -> list[int]:
     except UserError as error:
         field = "prompt" if asked.messages is None else "messages"
         raise Refusal(400, str(error), code="invalid_value", param=field) from None
-
-
-def _fields_of(model: type[StrictModel]) -> Any:
-    return lambda path: set(ChatMessage.model_fields if path else model.model_fields)
