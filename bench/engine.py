@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from inference.engines import find
+from inference.folders import add_folders
 from inference.measurement import model_folder
 from inference.shapes import SHAPES
 from numpy.typing import NDArray
@@ -176,10 +177,8 @@ class _Along:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    home = Path("~/.cache/fulmen-bench").expanduser()
     parser.add_argument("--json", action="store_true", help="print the cells as JSON on stdout")
-    parser.add_argument("--work", type=Path, default=home, help="weights and conversions, kept (%(default)s)")
-    parser.add_argument("--peers", type=Path, default=home / "peers", help="where peers are installed (%(default)s)")
+    add_folders(parser)
     parser.add_argument("--shape", choices=list(SHAPES), default="A")
     parser.add_argument("--context", type=int, default=8192, help="tokens of a whole context (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3)

@@ -22,6 +22,7 @@ from typing import Any
 
 from inference import report
 from inference.engines import ENGINES, Contender, find
+from inference.folders import add_folders
 from inference.measurement import Cell, Effort, measure, model_folder
 from inference.names import names_of
 from inference.shapes import SHAPES
@@ -88,11 +89,9 @@ def say(text: str) -> None:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    home = Path("~/.cache/fulmen-bench").expanduser()
     parser.add_argument("--json", action="store_true", help="print the cells as JSON on stdout, the table on stderr")
     parser.add_argument("--out", type=Path, help="write them, and what is known of shapes and engines, to this file")
-    parser.add_argument("--work", type=Path, default=home, help="weights and conversions, kept (%(default)s)")
-    parser.add_argument("--peers", type=Path, default=home / "peers", help="where peers are installed (%(default)s)")
+    add_folders(parser)
     parser.add_argument("--python", type=_engine_python, action="append", default=[], metavar="ENGINE=PATH")
     parser.add_argument("--shapes", type=names_of("shape", SHAPES), default=["A", "S"], help="of " + ", ".join(SHAPES))
     parser.add_argument("--cells", type=_cells, help="batch x prompt, e.g. 1x128,4x1024")

@@ -28,6 +28,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from inference.folders import add_folders
 from inference.measurement import model_folder
 from inference.names import names_of
 from inference.shapes import SHAPES
@@ -196,10 +197,8 @@ def _add_ratios(cells: list[dict[str, Any]]) -> None:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    home = Path("~/.cache/fulmen-bench").expanduser()
     parser.add_argument("--json", action="store_true", help="print the cells as JSON on stdout")
-    parser.add_argument("--work", type=Path, default=home, help="weights and conversions, kept (%(default)s)")
-    parser.add_argument("--peers", type=Path, default=home / "peers", help="where peers are installed (%(default)s)")
+    add_folders(parser)
     parser.add_argument("--shape", choices=list(SHAPES), default="A")
     parser.add_argument("--clients", type=_numbers, default=[1, 8, 32], help="of random traffic, e.g. 1,8,32")
     parser.add_argument(

@@ -30,6 +30,7 @@ from typing import Any
 
 import httpx
 from inference.engines import find
+from inference.folders import add_folders
 from inference.measurement import model_folder
 from inference.shapes import SHAPES
 from serving.served_folder import fulmen_folder, served_folder
@@ -263,12 +264,10 @@ def _random_model(args: argparse.Namespace) -> Path:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    home = Path("~/.cache/fulmen-bench").expanduser()
     parser.add_argument("--minutes", type=float, default=5.0, help="of load (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON on stdout")
     parser.add_argument("--model", type=Path, metavar="DIR", help="what is served; default: random weights of shape S")
-    parser.add_argument("--work", type=Path, default=home, help="random weights and logs, kept (%(default)s)")
-    parser.add_argument("--peers", type=Path, default=home / "peers", help="where transformers is (%(default)s)")
+    add_folders(parser)
     parser.add_argument("--clients", type=int, default=12, help="that ask at once (%(default)s)")
     parser.add_argument("--sequences", type=int, default=6, help="answers at once, and prefixes kept (%(default)s)")
     parser.add_argument("--questions", type=int, default=200, help="asked alone first (%(default)s)")

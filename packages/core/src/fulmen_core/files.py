@@ -12,7 +12,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +67,7 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
         UserError: the folder cannot be written there.
     """
     path = Path(path)
-    temporary = _sibling(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch(exist_ok=False)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
+    temporary = _make_beside(path, lambda sibling: sibling.touch(exist_ok=False))
     try:
         yield temporary
         _sync(temporary)
@@ -93,12 +88,7 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
         UserError: the folder cannot be written there.
     """
     path = Path(path)
-    work = _sibling(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        work.mkdir()
-    except OSError as error:
-        raise _cannot_write(path, error) from error
+    work = _make_beside(path, Path.mkdir)
     try:
         yield work
         sync_tree(work)
@@ -205,6 +195,17 @@ def _sync(path: Path) -> None:
 def _sibling(path: Path) -> Path:
     """A fresh temporary name beside `path`: on its file system, so that renames are atomic; globs skip dotted names."""
     return path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
+
+
+def _make_beside(path: Path, make: Callable[[Path], None]) -> Path:
+    """A sibling that `make` made."""
+    made = _sibling(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        make(made)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    return made
 
 
 def _cannot_write(path: Path, error: OSError) -> UserError:
