@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fulmen_core.descriptors import ToolInfo
@@ -101,6 +101,7 @@ def test_arguments_that_do_not_fit_never_reach_the_tool(arguments: str, said: st
     assert said in outcome.parts[0]
 
 
+@settings(deadline=None)
 @given(st.text(max_size=30) | st.fixed_dictionaries({"n": st.integers() | st.text()}).map(json.dumps))
 def test_whatever_a_model_writes_as_arguments_gives_a_result(arguments: str) -> None:
     outcome = run(tool_of(double), arguments)

@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fulmen_core.errors import CorruptArtefact, UserError
@@ -59,6 +59,7 @@ def test_a_hit_says_where_it_stands(path: Path, handbook: list[Document]) -> Non
     index.close()
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_no_query_is_taken_for_syntax(tmp_path_factory: pytest.TempPathFactory, query: str) -> None:
     place = tmp_path_factory.getbasetemp() / "any.db"
