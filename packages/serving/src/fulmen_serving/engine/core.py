@@ -27,7 +27,8 @@ from fulmen_serving.engine.speculation import Proposer
 
 #: Of the batch-invariant mode: prompts are computed in chunks of so many tokens, or fewer if a step has no room.
 _INVARIANT_CHUNK = 128
-#: Guessed tokens in one step, over all sequences. More cost more than they give: the model computes them all.
+#: Guessed tokens in one step, over all sequences. A step of few tokens waits for weights to be read, so that some more
+#: cost little; one of many computes each, whether or not it stands.
 _MAX_GUESSES = 16
 
 
