@@ -46,6 +46,12 @@ def browser() -> Iterator[playwright.Browser]:
 
 
 @pytest.fixture
+def expect():
+    """Playwright's assertions, which wait."""
+    return playwright.expect
+
+
+@pytest.fixture
 def open_page(browser) -> Iterator[Callable[..., playwright.Page]]:
     """Opens pages, each in a context of its own. At the end: nothing failed, and nobody but the servers was asked."""
     contexts, faults, asked = [], [], set()

@@ -127,11 +127,12 @@ def test_conversations_go_to_a_file_and_into_another_browser(parrot, open_page, 
     other.locator(".prose", has_text="take me along").wait_for()
 
 
-def test_a_file_that_holds_no_conversations_is_refused_in_words(parrot, open_page, tmp_path):
+def test_a_file_that_holds_no_conversations_is_refused_in_words(parrot, open_page, tmp_path, expect):
     (tmp_path / "holiday.json").write_text('{"format": "fulmen.conversations", "conversations": [{"messages": [1]}]}')
     page = open_page(parrot)
     page.locator("input[type=file]").set_input_files(tmp_path / "holiday.json")
-    page.get_by_text("holiday.json is no file of exported conversations").wait_for()
+    expect(page.get_by_text("holiday.json is no file of exported conversations")).to_be_visible()
+    expect(page.locator(".conversations a")).to_have_count(0)
 
 
 def test_what_the_guard_did_is_said(parrot, open_page, say):
