@@ -204,5 +204,5 @@ def test_a_draft_model_of_another_vocabulary_is_refused(nano_directory, tmp_path
 
 def test_batch_invariance_is_refused_where_it_cannot_be_had(nano_directory):
     registry = Registry.discover()
-    with pytest.raises(UserError, match="leave speculation out"):
+    with pytest.raises(UserError, match="leave --speculate out"):
         plan(nano_directory, speculate="ngram", batch_invariant=True).open(registry)

@@ -203,6 +203,10 @@ def _limits(options: ServingOptions, directory: ModelDirectory) -> EngineLimits:
             where=str(options.model),
             remedy=f"give --max-context {longest} or less",
         )
+    if options.speculate and options.draft_tokens < 1:
+        raise UserError(
+            f"nothing is guessed with {options.draft_tokens} tokens", remedy="give --draft-tokens 1 or more"
+        )
     step_tokens = max(MAX_STEP_TOKENS, options.max_sequences)
     limits = EngineLimits(
         options.max_sequences,

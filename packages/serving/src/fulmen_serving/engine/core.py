@@ -115,7 +115,7 @@ class EngineCore:
         if proposer is not None and (batch_invariant or runner.layout.rewind < runner.limits.draft_tokens):
             raise UserError(
                 "tokens cannot be guessed where they cannot be taken back, nor in batch-invariant mode",
-                remedy="leave speculation out",
+                remedy="leave --speculate out",
             )
         self.runner = runner
         self._open_constraint, self._proposer = open_constraint, proposer

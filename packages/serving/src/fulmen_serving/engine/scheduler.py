@@ -51,6 +51,10 @@ def cheapest_victim(running: Sequence[SequenceState], rank: tuple[int, int]) -> 
     return max(candidates, key=lambda s: (s.request.priority, -s.computed, s.arrival), default=None)
 
 
+#: Limits that may be 0, and the options of `fulmen serve` that set them.
+_NOT_NEGATIVE = {"cached_sequences": "--cached-prefixes", "kv_tokens": "--kv-tokens", "draft_tokens": "--draft-tokens"}
+
+
 def check_limits(limits: EngineLimits) -> None:
     """Refuse limits under which a decoding sequence could miss a step.
 
@@ -60,13 +64,13 @@ def check_limits(limits: EngineLimits) -> None:
     for name in ("max_sequences", "max_context", "max_step_tokens"):
         if getattr(limits, name) < 1:
             raise UserError(f"{name} {getattr(limits, name)} is less than 1")
-    for name in ("cached_sequences", "kv_tokens", "draft_tokens"):
+    for name, option in _NOT_NEGATIVE.items():
         if getattr(limits, name) < 0:
-            raise UserError(f"{name} {getattr(limits, name)} is negative")
+            raise UserError(f"{name} {getattr(limits, name)} is negative", remedy=f"give {option} 0 or more")
     if 0 < limits.kv_tokens < limits.max_context:
         raise UserError(
             f"kv_tokens {limits.kv_tokens} is less than one context of {limits.max_context} tokens",
-            remedy="raise it, or lower the context",
+            remedy="raise --kv-tokens or lower --max-context",
         )
     if limits.max_step_tokens < limits.max_sequences:
         raise UserError(
