@@ -8,6 +8,7 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -16,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import openai
 import pytest
 from numpy.typing import NDArray
 
@@ -298,6 +300,24 @@ class Kit:
         assert not thread.is_alive()
 
     @staticmethod
+    @contextlib.contextmanager
+    def process(*arguments: str, python: Sequence[str] = (), **options: object):
+        """A real `fulmen`, killed when the block ends; yields it, its URL, and what it has said until it serves."""
+        command = [sys.executable, *python, "-m", "fulmen_core", *arguments]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options) as served:
+            try:
+                said = []
+                for line in served.stderr:
+                    said.append(line)
+                    if line.startswith("Serving "):
+                        break
+                else:
+                    pytest.fail("".join(said))
+                yield served, line.split(" on ")[1].split()[0], said
+            finally:
+                served.kill()
+
+    @staticmethod
     def wait_until(condition: Callable[[], bool], what: str, seconds: float = 10.0) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
@@ -319,6 +339,20 @@ def tokenizer() -> Tokenizer:
 @pytest.fixture(scope="session")
 def kit(tokenizer: Tokenizer) -> Kit:
     return Kit(tokenizer)
+
+
+@pytest.fixture(scope="module")
+def server(kit):
+    """A parrot behind a guard: its URL, and the service."""
+    with kit.service(guard=kit.WordGuard()) as service, kit.server(service) as url:
+        yield url, service
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    """OpenAI's own, of that server."""
+    with openai.OpenAI(base_url=f"{server[0]}/v1", api_key="none", max_retries=0, timeout=20) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

@@ -11,12 +11,6 @@ from fulmen_serving.api.edge import Edge
 
 
 @pytest.fixture(scope="module")
-def server(kit):
-    with kit.service(guard=kit.WordGuard()) as service, kit.server(service) as url:
-        yield url, service
-
-
-@pytest.fixture(scope="module")
 def client(server):
     with anthropic.Anthropic(base_url=server[0], api_key="none", max_retries=0, timeout=20) as made:
         yield made

@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 
 import httpx
@@ -23,20 +22,11 @@ from fulmen_core.sampling import SamplingParams
 
 
 @pytest.fixture(scope="module")
-def process(nano_directory):
+def process(kit, nano_directory):
     """A real `fulmen serve` on the CPU backend, whose answers are the same to the last bit whatever it did before."""
-    command = [sys.executable, "-m", "fulmen_core", "--threads", "1", "serve", "--model", str(nano_directory)]
     options = ["--port", "0", "--no-guard", "--backend", "cpu", "--max-sequences", "4", "--batch-invariant"]
-    with subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True) as served:
-        try:
-            lines = []
-            for line in served.stderr:
-                lines.append(line)
-                if line.startswith("Serving "):
-                    break
-            yield served, line.split(" on ")[1].split()[0], lines
-        finally:
-            served.kill()
+    with kit.process("--threads", "1", "serve", "--model", str(nano_directory), *options) as served:
+        yield served
 
 
 def test_a_real_model_is_served_and_answers_like_the_runner_alone(process, nano_directory, tokenizer):

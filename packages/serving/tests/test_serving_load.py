@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import itertools
 import json
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -281,19 +279,14 @@ def test_a_server_that_refuses_everything_is_a_fault_in_words(bench):
     assert "http_401: the server is full" in err
 
 
-def test_fulmen_serve_is_measured_with_what_its_metrics_say(nano_directory, capsys):
-    command = [sys.executable, "-m", "fulmen_core", "--threads", "1", "serve", "--model", str(nano_directory)]
+def test_fulmen_serve_is_measured_with_what_its_metrics_say(kit, nano_directory, capsys):
     options = ["--port", "0", "--no-guard", "--backend", "cpu", "--max-sequences", "4"]
-    with subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True) as served:
-        try:
-            url = next(line for line in served.stderr if line.startswith("Serving ")).split(" on ")[1].split()[0]
-            load = ["--clients", "4", "--requests", "8", "--prompt-tokens", "60", "--output-tokens", "24"]
-            assert main(["bench", "serve", "--base-url", f"{url}/v1", "--json", *load]) == 0
-            report = json.loads(capsys.readouterr().out)
-            assert main(["bench", "serve", "--base-url", url, *load]) == 0
-            table = capsys.readouterr().out
-        finally:
-            served.kill()
+    with kit.process("--threads", "1", "serve", "--model", str(nano_directory), *options) as (_, url, _):
+        load = ["--clients", "4", "--requests", "8", "--prompt-tokens", "60", "--output-tokens", "24"]
+        assert main(["bench", "serve", "--base-url", f"{url}/v1", "--json", *load]) == 0
+        report = json.loads(capsys.readouterr().out)
+        assert main(["bench", "serve", "--base-url", url, *load]) == 0
+        table = capsys.readouterr().out
     # random weights may choose the end first: such an answer has no text to time
     assert set(report["errors"]) <= {"no_text"}
     assert report["completed"] + report["errors"].get("no_text", 0) == 8

@@ -9,18 +9,6 @@ import openai
 import pytest
 
 
-@pytest.fixture(scope="module")
-def server(kit):
-    with kit.service(guard=kit.WordGuard()) as service, kit.server(service) as url:
-        yield url, service
-
-
-@pytest.fixture(scope="module")
-def client(server):
-    with openai.OpenAI(base_url=f"{server[0]}/v1", api_key="none", max_retries=0, timeout=20) as made:
-        yield made
-
-
 def test_a_response_has_every_part(client, kit):
     said = client.responses.create(model="parrot", input="hello there", instructions="be kind", metadata={"a": "b"})
     [item] = said.output

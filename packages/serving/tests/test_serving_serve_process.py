@@ -6,8 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -27,36 +25,30 @@ def model(tmp_path, tokenizer):
 
 
 @pytest.fixture
-def server(model):
+def server(kit, model):
     """A real `fulmen serve` in a process group of its own, and its URL."""
-    with serving(model, [], ["--no-guard"]) as served:
+    with serving(kit, model, [], ["--no-guard"]) as served:
         yield served
 
 
 @pytest.fixture
-def guarded_server(model):
+def guarded_server(kit, model):
     """The same behind a guard that can be killed, in a process of its own."""
-    with serving(model, ["--no-plugin", "fulmen-safety", "--plugin", str(GUARD)], ["--guard-process"]) as served:
+    plugins = ["--no-plugin", "fulmen-safety", "--plugin", str(GUARD)]
+    with serving(kit, model, plugins, ["--guard-process"]) as served:
         yield served
 
 
 @contextlib.contextmanager
-def serving(model, plugins, more):
-    command = [sys.executable, "-m", "fulmen_core", "--plugin", str(PLUGIN), *plugins, "serve", "--model", str(model)]
+def serving(kit, model, plugins, more):
     options = ["--port", "0", "--backend", "brittle", "--name", "m", "--step-seconds", "5", *more]
-    with subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True, process_group=0) as process:
+    started = ("--plugin", str(PLUGIN), *plugins, "serve", "--model", str(model), *options)
+    with kit.process(*started, process_group=0) as (process, url, lines):
+        said = threading.Thread(target=lambda: lines.extend(process.stderr))
+        said.start()
+        process.said = lines
         try:
-            lines = []
-            for line in process.stderr:
-                lines.append(line)
-                if line.startswith("Serving "):
-                    break
-            else:
-                pytest.fail("".join(lines))
-            said = threading.Thread(target=lambda: lines.extend(process.stderr))
-            said.start()
-            process.said = lines
-            yield process, line.split(" on ")[1].split()[0]
+            yield process, url
         finally:
             process.kill()
             said.join(10)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import signal
 import socket
 import ssl
-import subprocess
-import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -89,30 +87,24 @@ def test_sighup_shows_new_connections_the_new_certificate_and_a_wrong_one_change
     kit, authority, tmp_path, nano_directory
 ):
     certificate, key = write_pair(authority, tmp_path)
-    command = [sys.executable, "-m", "fulmen_core", "--threads", "1", "serve", "--model", str(nano_directory)]
     options = ["--port", "0", "--no-guard", "--tls-cert", str(certificate), "--tls-key", str(key)]
-    with subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True) as served:
-        try:
-            line = next(line for line in served.stderr if line.startswith("Serving "))
-            url = line.split(" on ")[1].split()[0]
-            context = trusting(authority)
-            first = serial(url, context)
-            with httpx.Client(verify=context) as client:
-                assert client.get(url + "/healthz").status_code == 200  # and its connection stays open
-                write_pair(authority, tmp_path)
-                served.send_signal(signal.SIGHUP)
-                assert "was read again" in served.stderr.readline()
-                second = serial(url, context)
-                assert second != first
-                key.write_bytes(authority.issue_cert("127.0.0.1").private_key_pem.bytes())
-                served.send_signal(signal.SIGHUP)
-                assert "does not belong to the certificate" in served.stderr.readline()
-                assert serial(url, context) == second
-                assert client.get(url + "/healthz").status_code == 200
-            served.send_signal(signal.SIGTERM)
-            assert served.wait(20) == 0
-        finally:
-            served.kill()
+    with kit.process("--threads", "1", "serve", "--model", str(nano_directory), *options) as (served, url, _):
+        context = trusting(authority)
+        first = serial(url, context)
+        with httpx.Client(verify=context) as client:
+            assert client.get(url + "/healthz").status_code == 200  # and its connection stays open
+            write_pair(authority, tmp_path)
+            served.send_signal(signal.SIGHUP)
+            assert "was read again" in served.stderr.readline()
+            second = serial(url, context)
+            assert second != first
+            key.write_bytes(authority.issue_cert("127.0.0.1").private_key_pem.bytes())
+            served.send_signal(signal.SIGHUP)
+            assert "does not belong to the certificate" in served.stderr.readline()
+            assert serial(url, context) == second
+            assert client.get(url + "/healthz").status_code == 200
+        served.send_signal(signal.SIGTERM)
+        assert served.wait(20) == 0
 
 
 @pytest.fixture

@@ -7,8 +7,6 @@ import gzip
 import http.server
 import itertools
 import signal
-import subprocess
-import sys
 import threading
 
 import httpx
@@ -185,25 +183,14 @@ def collector():
         thread.join()
 
 
-@contextlib.contextmanager
-def process(nano_directory, *options, python=()):
-    command = [sys.executable, *python, "-m", "fulmen_core", "--threads", "1", "serve", "--model", str(nano_directory)]
-    started = [*command, "--port", "0", "--no-guard", *options]
-    with subprocess.Popen(started, stderr=subprocess.PIPE, text=True) as served:
-        lines = []
-        try:
-            for line in served.stderr:
-                lines.append(line)
-                if line.startswith("Serving "):
-                    break
-            yield served, line.split(" on ")[1].split()[0], lines
-        finally:
-            served.kill()
+def process(kit, nano_directory, *options, python=()):
+    started = ("--threads", "1", "serve", "--model", str(nano_directory), "--port", "0", "--no-guard", *options)
+    return kit.process(*started, python=python)
 
 
-def test_a_real_server_sends_a_real_collector_the_spans_without_any_text(nano_directory, collector):
+def test_a_real_server_sends_a_real_collector_the_spans_without_any_text(kit, nano_directory, collector):
     endpoint = f"http://127.0.0.1:{collector.server_port}"
-    with process(nano_directory, "--otlp-endpoint", endpoint) as (served, url, _):
+    with process(kit, nano_directory, "--otlp-endpoint", endpoint) as (served, url, _):
         ask(url, headers={"traceparent": PARENT}, model="nano", max_tokens=3, stop=["secretstop"], user="secretuser")
         httpx.get(url + "/v1/secretpath", headers={"Authorization": "Bearer fm-secretkey"})
         served.send_signal(signal.SIGTERM)  # at once: what is not sent yet is sent before the end
@@ -222,15 +209,15 @@ def test_a_real_server_sends_a_real_collector_the_spans_without_any_text(nano_di
         assert text.encode() not in everything
 
 
-def test_a_collector_that_is_gone_costs_no_answer(nano_directory):
-    with process(nano_directory, "--otlp-endpoint", "http://127.0.0.1:9") as (served, url, _):
+def test_a_collector_that_is_gone_costs_no_answer(kit, nano_directory):
+    with process(kit, nano_directory, "--otlp-endpoint", "http://127.0.0.1:9") as (served, url, _):
         assert ask(url, model="nano", max_tokens=3).status_code == 200
         served.send_signal(signal.SIGTERM)
         assert served.wait(20) == 0
 
 
-def test_without_the_option_nothing_of_it_is_imported(nano_directory):
-    with process(nano_directory, python=("-X", "importtime")) as (_, url, lines):
+def test_without_the_option_nothing_of_it_is_imported(kit, nano_directory):
+    with process(kit, nano_directory, python=("-X", "importtime")) as (_, url, lines):
         assert httpx.get(url + "/readyz").status_code == 200
     imported = {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}
     assert "fulmen_serving.service" in imported
