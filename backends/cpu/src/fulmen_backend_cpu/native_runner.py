@@ -20,6 +20,7 @@ from fulmen_backend_cpu.native_library import Format, features, load_library
 from fulmen_backend_cpu.native_weights import WeightPacker, make_layer_shapes, make_shape, unsupported
 from fulmen_backend_cpu.threads import choose_threads
 from fulmen_core.backend import Dtype, KVDtype, Quantization
+from fulmen_core.errors import CapabilityError
 from fulmen_core.model.checkpoint import load_config, load_model
 from fulmen_core.model.kv import CacheSpec
 from fulmen_core.runner import CacheLayout, EngineLimits, SequenceStep
@@ -117,6 +118,13 @@ class NativeRunner:
         """Make page `target` what page `source` is."""
         self._refuse_outside("page", (source, target), self.layout.pages)
         self._library.fulmen_copy_page(self._handle, source, target)
+
+    def load_adapter(self, directory: Path) -> int:  # noqa: ARG002 - not yet
+        """Refuse: this runner adds none to its products."""
+        raise CapabilityError("this runner serves no adapters")
+
+    def unload_adapter(self, number: int) -> None:
+        """Nothing to do: none is ever loaded."""
 
     def release(self, slot: int) -> None:
         """Forget the sequence in `slot`: nothing to do, as nothing that lies there is read by the next."""

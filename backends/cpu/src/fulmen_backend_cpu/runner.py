@@ -22,6 +22,7 @@ from torch import Tensor
 from fulmen_backend_cpu.experts import feed_forward
 from fulmen_backend_cpu.kv_cache import KVCache
 from fulmen_core.backend import Dtype
+from fulmen_core.errors import CapabilityError
 from fulmen_core.model.attention import attend
 from fulmen_core.model.checkpoint import load_model
 from fulmen_core.model.kv import CacheSpec
@@ -101,6 +102,13 @@ class CpuRunner:
             ValueError: always.
         """
         raise ValueError("this runner has no pages")
+
+    def load_adapter(self, directory: Path) -> int:  # noqa: ARG002 - not yet
+        """Refuse: this runner adds none to its products."""
+        raise CapabilityError("this runner serves no adapters")
+
+    def unload_adapter(self, number: int) -> None:
+        """Nothing to do: none is ever loaded."""
 
     def release(self, slot: int) -> None:
         """Forget the sequence in `slot`. Idempotent."""
