@@ -1,0 +1,126 @@
+// Adapters: packing, and the two halves of what they add.
+#include "adapter.hpp"
+
+#include "model.hpp"
+
+namespace fulmen {
+namespace {
+
+constexpr int ROWS = 8 * MAX_ROWS;  // of a task: A stays in the second cache meanwhile
+constexpr int64_t TOO_LITTLE = 200'000;  // multiply-adds that are not worth handing out
+
+// Rows times panels, added to or stored over `out` ([rows][stride]); `inputs` of them from `first` on.
+template <bool ADD>
+void multiply_panels(const Matrix& w, int panel, int panels, int first, int inputs, const float* x, int x_stride, int rows, float* out,
+                     int stride) {
+    Operands o{};
+    o.panel_bytes = w.panel_bytes();
+    o.blocks = 1;
+    o.inputs = inputs;
+    o.row_bytes = sizeof(float) * x_stride;
+    o.stride = stride;
+    for (int p = 0; p < panels;) {
+        const int width = panels - p >= WIDE ? WIDE : 1;
+        o.panels = w.panel(panel + p) + sizeof(float) * LANES * first;
+        for (int r = 0; r < rows; r += MAX_ROWS) {
+            o.rows = (const uint8_t*)(x + (size_t)r * x_stride + first);
+            o.out = out + (size_t)r * stride + p * LANES;
+            const int count = std::min(MAX_ROWS, rows - r);
+            if (width == WIDE)
+                multiply_rows<F32Weights, WIDE, ADD>(count, o);
+            else
+                multiply_rows<F32Weights, 1, ADD>(count, o);
+        }
+        p += width;
+    }
+}
+
+// low_rank = A x for some rows.
+void project(Model& m, const Matrix& a, const Rows& x, int first_row, int rows, int worker) {
+    for (int r = 0; r < rows; r += MAX_ROWS) {
+        const int count = std::min(MAX_ROWS, rows - r);
+        const float* floats = (const float*)x.data + (size_t)(first_row + r) * x.padded_inputs;
+        if (x.format == Format::BF16) {
+            float* to = m.widened + (size_t)worker * MAX_ROWS * m.widened_stride;
+            const uint16_t* from = (const uint16_t*)x.row(first_row + r);
+            for (int i = 0; i < count * x.padded_inputs; i += LANES) store(to + i, from_bf16(load<u16x16>(from + i)));
+            floats = to;
+        }
+        float* out = m.low_rank + (size_t)(first_row + r) * m.low_rank_stride;
+        multiply_panels<false>(a, 0, a.panels, 0, a.padded_inputs, floats, x.padded_inputs, count, out, m.low_rank_stride);
+    }
+}
+
+}  // namespace
+
+void Adapter::set(int layer, Product product, const float* a, const float* b, int rank, int inputs, const int32_t* rows, int outputs) {
+    Delta delta;
+    delta.a = Matrix::shaped(Format::F32, rank, inputs);
+    delta.a.panels = (rank + LANES - 1) / LANES;  // no kernel reads beyond them
+    delta.a.data = memory.take(delta.a.bytes());
+    std::vector<int32_t> in_order(delta.a.panels * LANES, -1);
+    for (int i = 0; i < rank; i++) in_order[i] = i;
+    const Source a_source{a, Format::F32, inputs, 1}, b_source{b, Format::F32, rank, 1};
+    for (int panel = 0; panel < delta.a.panels; panel++) pack_panel(delta.a, panel, a_source, in_order.data());
+
+    delta.b = Matrix::shaped(Format::F32, outputs, rank);
+    delta.b.padded_inputs = rank;
+    delta.b.data = memory.take(delta.b.bytes());
+    std::vector<int32_t> map(delta.b.panels * LANES, -1);
+    std::copy(rows, rows + outputs, map.begin());
+    for (int panel = 0; panel < delta.b.panels; panel++) {
+        pack_panel(delta.b, panel, b_source, map.data());
+        Delta::Range range{rank, 0};
+        for (int lane = 0; lane < LANES; lane++)
+            for (int k = 0; k < rank && map[panel * LANES + lane] >= 0; k++)
+                if (b_source.at(map[panel * LANES + lane], k) != 0) range = {std::min(range.begin, k), std::max(range.end, k + 1)};
+        delta.ranges.push_back(range);
+    }
+    layers[layer][(int)product] = std::move(delta);
+}
+
+Deltas::Deltas(Model& m, int layer, Product product, const Rows& x) : layer_(layer), product_(product) {
+    struct Task {
+        const Matrix* a;
+        int first, rows;
+    };
+    std::vector<Task> tasks;
+    int64_t work = 0;
+    for (const AdaptedRows& group : m.adapted_rows) {
+        const Matrix& a = group.adapter->layers[layer][(int)product].a;
+        if (!a.data) continue;
+        const int count = group.end - group.begin, calls = (count + MAX_ROWS - 1) / MAX_ROWS, threads = m.pool->threads();
+        const int step = std::min(ROWS, (calls + 4 * threads - 1) / (4 * threads) * MAX_ROWS);
+        for (int r = group.begin; r < group.end; r += step) tasks.push_back({&a, r, std::min(step, group.end - r)});
+        work += (int64_t)count * a.padded_inputs * a.panels * LANES;
+    }
+    if (tasks.empty()) return;
+    model_ = &m;
+    auto run = [&](int index, int worker) { project(m, *tasks[index].a, x, tasks[index].first, tasks[index].rows, worker); };
+    if (work < TOO_LITTLE)
+        for (size_t i = 0; i < tasks.size(); i++) run((int)i, 0);
+    else
+        m.pool->run((int)tasks.size(), run);
+}
+
+void Deltas::add_all(int row, int rows, int column, int columns, float* block, int stride) const {
+    const Model& m = *model_;
+    for (const AdaptedRows& group : m.adapted_rows) {
+        const int begin = std::max(row, group.begin), end = std::min(row + rows, group.end);
+        const Delta& delta = group.adapter->layers[layer_][(int)product_];
+        if (begin >= end || !delta.a.data) continue;
+        const float* x = m.low_rank + (size_t)begin * m.low_rank_stride;
+        float* out = block + (size_t)(begin - row) * stride;
+        for (int p = 0; p < columns / LANES;) {
+            const int panel = column / LANES + p;
+            const Delta::Range range = delta.ranges[panel];
+            int panels = 1;
+            while (p + panels < columns / LANES && delta.ranges[panel + panels].begin == range.begin && delta.ranges[panel + panels].end == range.end) panels++;
+            if (range.end > range.begin)
+                multiply_panels<true>(delta.b, panel, panels, range.begin, range.end - range.begin, x, m.low_rank_stride, end - begin, out + p * LANES, stride);
+            p += panels;
+        }
+    }
+}
+
+}  // namespace fulmen
