@@ -20,7 +20,8 @@ from fulmen_core.log_probabilities import TokenLogProbabilities, log_probabiliti
 from fulmen_core.runner import Runner, SequenceStep
 from fulmen_core.sampling import sample_batch
 from fulmen_core.token_constraint import OpenConstraint
-from fulmen_serving.engine.cache_manager import CacheManager
+from fulmen_serving.engine.cache_manager import CacheManager, Found
+from fulmen_serving.engine.loaded_adapters import LoadedAdapters
 from fulmen_serving.engine.scheduler import cheapest_victim, check_limits, divide_budget, open_tokens
 from fulmen_serving.engine.sequence import GenerationRequest, SequenceState
 from fulmen_serving.engine.speculation import Proposer
@@ -83,7 +84,7 @@ class _Share:
         if state.slot is None:
             raise AssertionError(f"request {state.request.request_id} runs without a slot")
         tokens = [*state.known[state.computed : state.computed + self.count], *self.guesses]
-        return SequenceStep(state.slot, state.computed, tokens, state.pages, 1 + len(self.guesses))
+        return SequenceStep(state.slot, state.computed, tokens, state.pages, 1 + len(self.guesses), state.adapter)
 
 
 class EngineCore:
@@ -123,6 +124,7 @@ class EngineCore:
         room = runner.limits.max_step_tokens - runner.limits.max_sequences + 1
         self._chunk = min(_INVARIANT_CHUNK, room) if batch_invariant else 0
         self.cache = CacheManager(runner, self._chunk)
+        self.adapters = LoadedAdapters(runner)
         self.waiting: list[SequenceState] = []  # in order of rank
         self.running: list[SequenceState] = []  # likewise
         self._arrivals = 0
@@ -172,9 +174,8 @@ class EngineCore:
             results_RV = self.runner.step([share.as_step() for share in generating]) if generating else None
             hidden_RD = self.runner.hidden([share.as_step() for share in embedding]) if embedding else None
         except Exception as error:  # a backend may raise anything; what its caches hold afterwards is unknown
-            message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             for share in shares:
-                self._fail(share.state, f"the backend failed: {message}", outcome)
+                self._fail(share.state, f"the backend failed: {_said(error)}", outcome)
             return outcome
         finally:
             outcome.model_seconds = time.perf_counter() - begun
@@ -218,7 +219,9 @@ class EngineCore:
             if found.promising is not None:
                 self._hold_back(state, *found.promising)
                 continue
-            if why := self.cache.admit(state, found):
+            if (why := self._place(state, found, outcome)) is None:
+                continue
+            if why:
                 state.explain("queued", why)
                 break
             if found.alike > state.computed:  # a third that begins alike shall find what the second did not
@@ -233,6 +236,22 @@ class EngineCore:
         for before, state in pairwise(self.waiting):
             if not state.decisions:
                 state.explain("queued", f"{before.request.request_id} comes before it")
+
+    def _place(self, state: SequenceState, found: Found, outcome: StepOutcome) -> str | None:
+        """Give `state` its adapter, a slot and pages; return why it cannot have them now, None if it never will."""
+        adapter = state.request.adapter
+        try:
+            number = self.adapters.take(adapter)
+        except Exception as error:  # of a folder that is somebody else's, read by a backend that may raise anything
+            self._fail(state, f"the adapter cannot be loaded: {_said(error)}", outcome)
+            return None
+        if number is None:
+            return f"all {self.runner.limits.adapters} places for adapters are taken"
+        if why := self.cache.admit(state, found):
+            self.adapters.give_back(adapter)
+            return why
+        state.adapter = number
+        return ""
 
     def _make_place(self, state: SequenceState, outcome: StepOutcome) -> bool:
         """Preempt a running sequence of lower priority for `state`, if there is one."""
@@ -281,7 +300,7 @@ class EngineCore:
     def _preempt(self, state: SequenceState, why: str, outcome: StepOutcome) -> None:
         state.explain("preempted", f"{why}; {state.computed} tokens are computed again unless they are still kept")
         self.running.remove(state)
-        self.cache.finish(state, keep=True)
+        self._give_up_place(state, keep=True)
         state.marks.clear()
         insort(self.waiting, state, key=_rank)
         outcome.preempted.append(state)
@@ -374,7 +393,18 @@ class EngineCore:
         self._held_back.pop(state.arrival, None)
         if self._proposer is not None:
             self._proposer.ended(state)
+        self._give_up_place(state, keep=keep)
+
+    def _give_up_place(self, state: SequenceState, *, keep: bool) -> None:
+        """Take adapter, slot and pages of `state` back, if it has them."""
+        if state.adapter:
+            self.adapters.give_back(state.request.adapter)
+            state.adapter = 0
         self.cache.finish(state, keep=keep)
+
+
+def _said(error: Exception) -> str:
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
 
 def _rank(state: SequenceState) -> tuple[int, int]:
