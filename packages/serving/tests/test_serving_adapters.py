@@ -12,6 +12,7 @@ import openai
 import pytest
 import torch
 
+from fulmen_core.cli import main
 from fulmen_core.generation import generate
 from fulmen_core.model.checkpoint import load_model, save_model
 from fulmen_core.model.config_file import load_config
@@ -19,6 +20,11 @@ from fulmen_core.registry import Registry
 from fulmen_core.runner import EngineLimits
 from fulmen_core.sampling import SamplingParams
 from fulmen_serving.adapter_folder import AdapterFolder
+from fulmen_serving.api.edge import Edge
+from fulmen_serving.loading import ServingOptions, load_service
+from fulmen_serving.platform.database import Database
+from fulmen_serving.platform.platform import Platform
+from fulmen_serving.platform.prices import Price, PriceTable
 
 ASKED = {"messages": [{"role": "user", "content": "the quick brown fox"}], "max_tokens": 16, "seed": 7}
 
@@ -113,6 +119,66 @@ def test_an_adapter_is_served_from_when_it_is_there_until_it_is_gone_and_anew_wh
     refused = httpx.post(f"{url}/v1/chat/completions", json=ASKED | {"model": "green"})
     assert (refused.status_code, refused.json()["error"]["code"]) == (404, "model_not_found")
     assert said(url, model="nano") == before["nano"]
+
+
+def test_every_protocol_knows_them(served):
+    _, url, _ = served
+    say = {"messages": ASKED["messages"], "max_tokens": 8, "temperature": 1.0}
+    asked = {
+        "/v1/chat/completions": say | {"seed": 1},
+        "/v1/completions": {"prompt": "once", "max_tokens": 8, "seed": 1},
+        "/v1/responses": {"input": "once", "max_output_tokens": 16},
+        "/v1/messages": say,
+        "/v1/embeddings": {"input": "once"},
+    }
+    for path, body in asked.items():
+        answers = [httpx.post(f"{url}{path}", json={"model": name} | body, timeout=60) for name in ("red", "green")]
+        assert [answer.status_code for answer in answers] == [200, 200], answers[0].text
+        assert [answer.json()["model"] for answer in answers] == ["red", "green"]
+        if path == "/v1/embeddings":
+            assert len({str(answer.json()["data"]) for answer in answers}) == 2
+        missing = httpx.post(f"{url}{path}", json={"model": "blue"} | body)
+        assert missing.status_code == 404
+    assert httpx.post(f"{url}/tokenize", json={"model": "red", "prompt": "once"}).status_code == 200
+    assert httpx.get(f"{url}/v1/models/red").json()["parent"] == "nano"
+    assert httpx.get(f"{url}/v1/models", headers={"anthropic-version": "2023-06-01"}).json()["last_id"] == "red"
+
+
+def test_what_they_computed_is_metered_under_their_names(kit, nano_directory, folder, tmp_path):
+    database = Database(str(tmp_path / "p.db"))
+    platform = Platform(database, PriceTable({"nano": Price(2, 3), "red": Price(1, 1)}, base="nano"))
+    headers = {"Authorization": f"Bearer {platform.keys.create('one')[0]}"}
+    options = ServingOptions(nano_directory, backend="cpu", guarded=False, max_sequences=2, adapters=folder)
+    service = load_service(options, Registry.discover())
+    try:
+        with kit.server(service, edge=Edge(platform)) as url:
+            used = {
+                name: httpx.post(f"{url}/v1/chat/completions", json=ASKED | {"model": name}, headers=headers).json()[
+                    "usage"
+                ]
+                for name in ("nano", "red", "green")
+            }
+        platform.meter.flush()
+        rows = {row.model: row for row in platform.usage.report()}
+    finally:
+        service.close()
+        platform.close()
+    for name, (prompt, completion) in {"nano": (2, 3), "red": (1, 1), "green": (2, 3)}.items():
+        usage = used[name]
+        assert rows[name].used.cost == prompt * usage["prompt_tokens"] + completion * usage["completion_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--adapters", "nowhere"), "there is no folder nowhere: check the path given with --adapters"),
+        (("--adapters", ".", "--max-adapters", "0"), "with 0 no adapter is served: give --max-adapters 1 or more"),
+        (("--adapters", ".", "--max-adapter-rank", "0"), "give --max-adapter-rank 1 or more"),
+    ],
+)
+def test_a_fault_of_the_options_is_one_sentence(nano_directory, arguments, words, capsys):
+    assert main(["serve", "--model", str(nano_directory), "--no-guard", "--port", "0", *arguments]) == 2
+    assert words in capsys.readouterr().err
 
 
 def test_an_answer_with_an_adapter_goes_on_when_its_process_is_killed(kit, served):
