@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from fulmen_core.adapters.adapter import load_adapter
 from fulmen_core.adapters.projections import Projection, projection_places
-from fulmen_core.model.checkpoint import load_model, save_model
+from fulmen_core.model.checkpoint import load_model
 from fulmen_core.model.config import ModelConfig
 from fulmen_core.model.feed_forward import DenseFeedForward
 from fulmen_core.model.transformer import Transformer
@@ -165,16 +165,6 @@ def write_adapter(
     document = {"peft_type": "LORA", "r": rank, "lora_alpha": alpha, "target_modules": sorted(chosen)}
     (folder / "adapter_config.json").write_text(json.dumps(document))
     return folder
-
-
-def save_merged(directory: Path, adapter: Path | None, out: Path, dtype: torch.dtype = torch.float64) -> Path:
-    """The model in `directory` with ``B A`` added to its weights in float64, saved in `dtype`."""
-    model = load_model(directory, torch.float64)
-    if adapter is not None:
-        _merge(model, adapter)
-    out.mkdir(parents=True)
-    save_model(model.to(dtype), out)
-    return out
 
 
 def merged(directory: Path, adapter: Path | None) -> Transformer:

@@ -9,21 +9,20 @@ namespace {
 constexpr int ROWS = 8 * MAX_ROWS;  // of a task: A stays in the second cache meanwhile
 constexpr int64_t TOO_LITTLE = 200'000;  // multiply-adds that are not worth handing out
 
-// Rows times panels, added to or stored over `out` ([rows][stride]); `inputs` of them from `first` on.
+// `inputs` of some rows times panels that lie side by side, stored over `out` ([rows][stride]) or added to it.
 template <bool ADD>
-void multiply_panels(const Matrix& w, int panel, int panels, int first, int inputs, const float* x, int x_stride, int rows, float* out,
-                     int stride) {
+void multiply_panels(const float* weights, int panels, int inputs, const float* x, int x_stride, int rows, float* out, int stride) {
     Operands o{};
-    o.panel_bytes = w.panel_bytes();
+    o.panel_bytes = sizeof(float) * LANES * inputs;
     o.blocks = 1;
     o.inputs = inputs;
     o.row_bytes = sizeof(float) * x_stride;
     o.stride = stride;
     for (int p = 0; p < panels;) {
         const int width = panels - p >= WIDE ? WIDE : 1;
-        o.panels = w.panel(panel + p) + sizeof(float) * LANES * first;
+        o.panels = (const uint8_t*)weights + o.panel_bytes * p;
         for (int r = 0; r < rows; r += MAX_ROWS) {
-            o.rows = (const uint8_t*)(x + (size_t)r * x_stride + first);
+            o.rows = (const uint8_t*)(x + (size_t)r * x_stride);
             o.out = out + (size_t)r * stride + p * LANES;
             const int count = std::min(MAX_ROWS, rows - r);
             if (width == WIDE)
@@ -47,7 +46,7 @@ void project(Model& m, const Matrix& a, const Rows& x, int first_row, int rows, 
             floats = to;
         }
         float* out = m.low_rank + (size_t)(first_row + r) * m.low_rank_stride;
-        multiply_panels<false>(a, 0, a.panels, 0, a.padded_inputs, floats, x.padded_inputs, count, out, m.low_rank_stride);
+        multiply_panels<false>((const float*)a.data, a.panels, a.padded_inputs, floats, x.padded_inputs, count, out, m.low_rank_stride);
     }
 }
 
@@ -60,21 +59,27 @@ void Adapter::set(int layer, Product product, const float* a, const float* b, in
     delta.a.data = memory.take(delta.a.bytes());
     std::vector<int32_t> in_order(delta.a.panels * LANES, -1);
     for (int i = 0; i < rank; i++) in_order[i] = i;
-    const Source a_source{a, Format::F32, inputs, 1}, b_source{b, Format::F32, rank, 1};
-    for (int panel = 0; panel < delta.a.panels; panel++) pack_panel(delta.a, panel, a_source, in_order.data());
+    const Source source{a, Format::F32, inputs, 1};
+    for (int panel = 0; panel < delta.a.panels; panel++) pack_panel(delta.a, panel, source, in_order.data());
 
-    delta.b = Matrix::shaped(Format::F32, outputs, rank);
-    delta.b.padded_inputs = rank;
-    delta.b.data = memory.take(delta.b.bytes());
-    std::vector<int32_t> map(delta.b.panels * LANES, -1);
-    std::copy(rows, rows + outputs, map.begin());
-    for (int panel = 0; panel < delta.b.panels; panel++) {
-        pack_panel(delta.b, panel, b_source, map.data());
-        Delta::Range range{rank, 0};
-        for (int lane = 0; lane < LANES; lane++)
-            for (int k = 0; k < rank && map[panel * LANES + lane] >= 0; k++)
-                if (b_source.at(map[panel * LANES + lane], k) != 0) range = {std::min(range.begin, k), std::max(range.end, k + 1)};
-        delta.ranges.push_back(range);
+    const int panels = Matrix::shaped(Format::F32, outputs, rank).panels;
+    size_t floats = 0;
+    for (int panel = 0; panel < panels; panel++) {
+        DeltaPanel of{rank, 0, nullptr};
+        for (int i = panel * LANES; i < std::min(outputs, (panel + 1) * LANES); i++)
+            for (int k = 0; rows[i] >= 0 && k < rank; k++)
+                if (b[(size_t)rows[i] * rank + k] != 0) of.begin = std::min(of.begin, k), of.end = std::max(of.end, k + 1);
+        if (of.end == 0) of.begin = 0;
+        delta.b.push_back(of);
+        floats += (size_t)(of.end - of.begin) * LANES;
+    }
+    float* to = memory.array<float>(floats);
+    for (int panel = 0; panel < panels; panel++) {
+        DeltaPanel& of = delta.b[panel];
+        of.data = to;
+        for (int k = of.begin; k < of.end; k++, to += LANES)
+            for (int lane = 0, i = panel * LANES; lane < LANES; lane++, i++)
+                to[lane] = i < outputs && rows[i] >= 0 ? b[(size_t)rows[i] * rank + k] : 0;
     }
     layers[layer][(int)product] = std::move(delta);
 }
@@ -109,15 +114,15 @@ void Deltas::add_all(int row, int rows, int column, int columns, float* block, i
         const int begin = std::max(row, group.begin), end = std::min(row + rows, group.end);
         const Delta& delta = group.adapter->layers[layer_][(int)product_];
         if (begin >= end || !delta.a.data) continue;
-        const float* x = m.low_rank + (size_t)begin * m.low_rank_stride;
         float* out = block + (size_t)(begin - row) * stride;
-        for (int p = 0; p < columns / LANES;) {
-            const int panel = column / LANES + p;
-            const Delta::Range range = delta.ranges[panel];
+        const int last = (column + columns) / LANES;
+        for (int p = column / LANES; p < last;) {
+            const DeltaPanel& first = delta.b[p];
             int panels = 1;
-            while (p + panels < columns / LANES && delta.ranges[panel + panels].begin == range.begin && delta.ranges[panel + panels].end == range.end) panels++;
-            if (range.end > range.begin)
-                multiply_panels<true>(delta.b, panel, panels, range.begin, range.end - range.begin, x, m.low_rank_stride, end - begin, out + p * LANES, stride);
+            while (p + panels < last && delta.b[p + panels].begin == first.begin && delta.b[p + panels].end == first.end) panels++;
+            const float* x = m.low_rank + (size_t)begin * m.low_rank_stride + first.begin;
+            if (first.end > first.begin)
+                multiply_panels<true>(first.data, panels, first.end - first.begin, x, m.low_rank_stride, end - begin, out + p * LANES - column, stride);
             p += panels;
         }
     }

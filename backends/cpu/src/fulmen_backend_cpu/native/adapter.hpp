@@ -19,14 +19,17 @@ struct Model;
 enum class Product { QKV, OUT, GATE_UP, DOWN };
 constexpr int PRODUCTS = 4;
 
+// Some outputs of B: a panel as `Matrix` has them, of the weight's outputs and of the ranks in [begin, end). The others
+// are zero, being of other projections, and not kept.
+struct DeltaPanel {
+    int begin, end;
+    const float* data;  // [end - begin][16]
+};
+
 // The change of one product.
 struct Delta {
-    Matrix a;  // R outputs
-    Matrix b;  // R inputs; its panels are those of the product's weight
-    struct Range {
-        int begin, end;
-    };
-    std::vector<Range> ranges;  // of R that a panel of b reads: the others are zero, being of other projections
+    Matrix a;                   // R outputs
+    std::vector<DeltaPanel> b;  // those with the same ranks lie side by side
 };
 
 struct Adapter {

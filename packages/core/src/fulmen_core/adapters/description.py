@@ -24,12 +24,12 @@ _A, _B = ".lora_A.weight", ".lora_B.weight"
 _DTYPES = ("F64", "F32", "F16", "BF16")
 #: Parts of tensors' names that say what cannot be applied.
 _VARIANTS = {
-    "lora_magnitude_vector": "DoRA",
-    "lora_embedding_": "an adapter of embeddings",
-    "lora_A.bias": "a bias of the adapter",
-    "lora_B.bias": "a bias of the adapter",
-    "modules_to_save": "a module that is trained whole",
-    "trainable_tokens": "embeddings of its own",
+    "lora_magnitude_vector": "DoRA is not served",
+    "lora_A.bias": "biases of adapters are not served",
+    "lora_B.bias": "biases of adapters are not served",
+    "modules_to_save": "modules that were trained whole are not served",
+    "embed_tokens": "embeddings and heads are served as they are",
+    "lm_head": "embeddings and heads are served as they are",
 }
 
 
@@ -169,9 +169,9 @@ def _pairs(tensors: Mapping[str, TensorEntry], path: Path) -> dict[str, tuple[Te
 
 def _divide(name: str, path: Path) -> tuple[str, str]:
     """The module and the half that a tensor's name says."""
-    for part, what in _VARIANTS.items():
+    for part, reason in _VARIANTS.items():
         if part in name:
-            raise UserError(f"{what} is not served: tensor '{name}'", where=str(path))
+            raise UserError(f"the adapter has '{name}'", where=str(path), remedy=reason)
     for half in (_A, _B):
         if name.startswith(_PREFIX) and name.endswith(half):
             return name.removeprefix(_PREFIX).removesuffix(half), half

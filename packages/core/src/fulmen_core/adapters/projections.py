@@ -25,7 +25,6 @@ _ATTENTION: Mapping[Projection, str] = {
 }
 _EXPERTS = ".experts"
 _ROUTERS = (".gate", ".router")
-_ENDS = ("embed_tokens", "lm_head")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +49,6 @@ def projection_places(config: ModelConfig) -> dict[str, ProjectionPlace]:
 def why_absent(module: str, config: ModelConfig) -> str:
     """Why `module` is none of `projection_places(config)`: a clause that ends a sentence about it."""
     parts = module.split(".")
-    if parts[-1] in _ENDS:
-        return "embeddings and heads are served as they are"
     number = parts[2] if parts[:2] == ["model", "layers"] and len(parts) > 3 else ""
     if not number.isdecimal():
         return "the model has no such module"
