@@ -10,7 +10,7 @@ from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from fulmen_core.errors import UserError
 from fulmen_core.log_probabilities import TokenLogProbabilities, log_probabilities
 from fulmen_core.runner import Runner, SequenceStep
 from fulmen_core.sampling import sample_batch
+from fulmen_core.softmax_draw import draw_of
 from fulmen_core.token_constraint import OpenConstraint
 from fulmen_serving.engine.cache_manager import CacheManager, Found
 from fulmen_serving.engine.loaded_adapters import LoadedAdapters
@@ -33,8 +34,7 @@ _INVARIANT_CHUNK = 128
 _MAX_GUESSES = 16
 
 
-@dataclass(frozen=True, slots=True)
-class TokenEvent:
+class TokenEvent(NamedTuple):
     """A request got a token, or ended, or both.
 
     ``end`` is None while it goes on; "stop": `token` is a stop id, or completes what the grammar asks for; "length":
@@ -67,16 +67,15 @@ class StepOutcome:
 
 @dataclass(slots=True)
 class _Share:
-    """What one sequence computes in a step: `count` known tokens, then guesses."""
+    """What one sequence computes in a step: `count` known tokens, then guesses.
+
+    `closes` says whether all that is known will be computed: only then is the next token drawn.
+    """
 
     state: SequenceState
     count: int
-    guesses: list[int] = field(default_factory=list)
-
-    @property
-    def closes(self) -> bool:
-        """Whether all that is known will be computed: only then is the next token drawn."""
-        return self.count == self.state.gap
+    closes: bool
+    guesses: Sequence[int] = ()
 
     def as_step(self) -> SequenceStep:
         """What the runner is asked for."""
@@ -120,6 +119,7 @@ class EngineCore:
             )
         self.runner = runner
         self._open_constraint, self._proposer = open_constraint, proposer
+        self._draw_from = draw_of(runner)
         # at least one chunk fits beside a token of every other sequence
         room = runner.limits.max_step_tokens - runner.limits.max_sequences + 1
         self._chunk = min(_INVARIANT_CHUNK, room) if batch_invariant else 0
@@ -281,7 +281,7 @@ class EngineCore:
             if self._chunk and count < gap:
                 continue  # a chunk is computed whole or not at all
             if count and state.slot is not None and self._reserve(state, state.computed + count, outcome):
-                shares.append(_Share(state, count))
+                shares.append(_Share(state, count, count == state.gap))
         shares = [share for share in shares if share.state.slot is not None]  # some may have been preempted for others
         if self._proposer is not None:
             self._guess(shares, self._proposer)
@@ -344,7 +344,7 @@ class EngineCore:
     ) -> None:
         states = [share.state for share in drawing]
         firsts_SV = results_RV if len(rows) == len(results_RV) else results_RV[list(rows)]
-        tokens = sample_batch([s.sampler for s in states], firsts_SV, [s.constraint for s in states])
+        tokens = sample_batch([s.sampler for s in states], firsts_SV, [s.constraint for s in states], self._draw_from)
         for share, row, drawn in zip(drawing, rows, tokens, strict=True):
             state, token = share.state, drawn
             for place in range(len(share.guesses) + 1):
@@ -357,7 +357,7 @@ class EngineCore:
                 state.computed += 1  # the guess stood, so what was computed of it does
                 outcome.confirmed_tokens += 1
                 try:
-                    token = state.sampler.sample(results_RV[row + place + 1], state.constraint)
+                    token = state.sampler.sample(results_RV[row + place + 1], state.constraint, self._draw_from)
                 except UserError as error:
                     token = error
 
