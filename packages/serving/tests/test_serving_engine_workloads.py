@@ -15,9 +15,9 @@ from fulmen_core.adapters.description import fingerprint_of
 from fulmen_core.generation import generate
 from fulmen_core.runner import EngineLimits
 from fulmen_core.sampling import SamplingParams
+from fulmen_serving.engine.adapter_places import AdapterRef
 from fulmen_serving.engine.core import EngineCore
 from fulmen_serving.engine.invariants import broken_invariants
-from fulmen_serving.engine.loaded_adapters import AdapterRef
 from fulmen_serving.engine.sequence import GenerationRequest
 from fulmen_serving.engine.speculation import DraftModelProposer, NGramProposer
 

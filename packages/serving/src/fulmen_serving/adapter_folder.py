@@ -9,7 +9,7 @@ from pathlib import Path
 from fulmen_core.adapters.description import AdapterDescription, fingerprint_of
 from fulmen_core.errors import UserError
 from fulmen_core.model.config import ModelConfig
-from fulmen_serving.engine.loaded_adapters import AdapterRef
+from fulmen_serving.engine.adapter_places import AdapterRef
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from fulmen_serving.engine.loaded_adapters import AdapterRef
+from fulmen_serving.engine.adapter_places import AdapterRef
 
 
 @dataclass(frozen=True, slots=True)

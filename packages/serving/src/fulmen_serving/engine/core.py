@@ -21,8 +21,8 @@ from fulmen_core.runner import Runner, SequenceStep
 from fulmen_core.sampling import sample_batch
 from fulmen_core.softmax_draw import draw_of
 from fulmen_core.token_constraint import OpenConstraint
+from fulmen_serving.engine.adapter_places import AdapterPlaces
 from fulmen_serving.engine.cache_manager import CacheManager, Found
-from fulmen_serving.engine.loaded_adapters import LoadedAdapters
 from fulmen_serving.engine.scheduler import cheapest_victim, check_limits, divide_budget, open_tokens
 from fulmen_serving.engine.sequence import GenerationRequest, SequenceState
 from fulmen_serving.engine.speculation import Proposer
@@ -124,7 +124,7 @@ class EngineCore:
         room = runner.limits.max_step_tokens - runner.limits.max_sequences + 1
         self._chunk = min(_INVARIANT_CHUNK, room) if batch_invariant else 0
         self.cache = CacheManager(runner, self._chunk)
-        self.adapters = LoadedAdapters(runner)
+        self.adapters = AdapterPlaces(runner)
         self.waiting: list[SequenceState] = []  # in order of rank
         self.running: list[SequenceState] = []  # likewise
         self._arrivals = 0

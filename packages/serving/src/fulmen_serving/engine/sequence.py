@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fulmen_core.sampling import Sampler, SamplingParams
 from fulmen_core.token_constraint import TokenConstraint
-from fulmen_serving.engine.loaded_adapters import AdapterRef
+from fulmen_serving.engine.adapter_places import AdapterRef
 
 
 @dataclass(frozen=True, slots=True)

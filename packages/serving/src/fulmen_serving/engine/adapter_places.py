@@ -32,7 +32,7 @@ class _Loaded:
     users: int = 0
 
 
-class LoadedAdapters:
+class AdapterPlaces:
     """Which adapters `runner` holds and how many sequences run with each. Not thread-safe."""
 
     def __init__(self, runner: Runner) -> None:
