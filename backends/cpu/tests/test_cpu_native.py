@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -125,6 +127,32 @@ def test_matrix_units_are_addressed_right(tmp_path: Path) -> None:
     # In a process of its own: both libraries export the same names.
     done = subprocess.run([sys.executable, __file__, str(made)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="levels of x86-64")
+@pytest.mark.parametrize("level", ["x86-64", "x86-64-v3"])
+def test_kernels_for_older_processors_compute_the_same(tmp_path: Path, level: str) -> None:
+    """What the runners and adapters promise, held to kernels without AVX-512, or without AVX, on any machine."""
+    if level == "x86-64-v3" and "avx2" not in Path("/proc/cpuinfo").read_text():
+        pytest.skip("this processor has no AVX2")
+    program = (
+        "import sys, pytest; from fulmen_backend_cpu import compiler;"
+        "compiler._target_flags = lambda: (sys.argv[1], '-O1');"
+        "sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', *sys.argv[2:]]))"
+    )
+    here = Path(__file__).parent
+    tests = [str(here / f"test_cpu_{name}.py") for name in ("runner", "cache_sharing", "adapters_native")]
+    done = subprocess.run(
+        [sys.executable, "-c", program, f"-march={level}", *tests, "-k", "not torch"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=here,
+        env=os.environ | {"XDG_CACHE_HOME": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert (tmp_path / "fulmen" / "native").is_dir()  # it was compiled for this level
 
 
 def decode(runner: NativeRunner, prompts: list[list[int]], tokens: int, together: bool) -> list[np.ndarray]:

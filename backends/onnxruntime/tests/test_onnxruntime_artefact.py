@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from fulmen_core.model.checkpoint import load_model, save_model
 from fulmen_core.model.config import RopeScaling
 from fulmen_core.model.transformer import Transformer
 from fulmen_core.registry import Registry
-from fulmen_core.runner import EngineLimits
+from fulmen_core.runner import EngineLimits, SequenceStep
 
 from .conftest import Exported
 
@@ -170,6 +171,20 @@ def test_what_the_capabilities_do_not_list_is_refused(lightning: Exported) -> No
         backend.load_runner(lightning.artefact, LIMITS, "bfloat16")
     with pytest.raises(CapabilityError, match="does not train"):
         backend.prepare_training(load_model(lightning.model), TrainPlan())
+
+
+def test_adapters_are_refused_and_never_left_out_in_silence(lightning: Exported, tmp_path: Path) -> None:
+    backend = OnnxRuntimeBackend()
+    assert not backend.capabilities().adapters
+    with pytest.raises(CapabilityError, match="serves no adapters"):
+        backend.load_runner(lightning.artefact, replace(LIMITS, adapters=1))
+    runner = backend.load_runner(lightning.artefact, LIMITS)
+    with pytest.raises(CapabilityError, match="serves no adapters"):
+        runner.load_adapter(tmp_path)
+    with pytest.raises(ValueError, match="no adapter is loaded"):
+        runner.step([SequenceStep(0, 0, [1, 2], adapter=1)])
+    runner.unload_adapter(1)
+    runner.close()
 
 
 def test_the_registry_offers_the_backend_and_the_exporter() -> None:

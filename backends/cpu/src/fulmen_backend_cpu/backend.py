@@ -35,6 +35,7 @@ class CpuBackend:
             quantizations=("int8",),
             kv_dtypes=("float32", "bfloat16", "int8"),
             embed=True,
+            adapters=True,
         )
 
     def prepare_training(self, model: nn.Module, plan: TrainPlan) -> TrainProgram:

@@ -36,6 +36,15 @@ class MatrixRole(IntEnum):
     HEAD = 7
 
 
+class Product(IntEnum):
+    """A product of a layer that an adapter may change: `fulmen::Product`."""
+
+    QKV = 0
+    OUT = 1
+    GATE_UP = 2
+    DOWN = 3
+
+
 class VectorRole(IntEnum):
     """What a float32 vector is for."""
 
@@ -62,6 +71,7 @@ class Shape(ctypes.Structure):
                 *("experts", "experts_per_token", "expert_width"),
                 *("max_sequences", "max_context", "max_step_tokens", "caches"),
                 *("slots", "pages", "page_tokens", "window_slack"),
+                *("adapters", "adapter_rank"),
                 *("weights", "kv"),
                 *("tied", "qk_norm_whole", "attention_gate", "sigmoid_router", "normalise_weights"),
             )
@@ -125,7 +135,14 @@ def open_library(path: Path) -> ctypes.CDLL:
         ),
         "fulmen_set_vector": (c_int, [c_void_p, c_int, c_int, c_void_p, c_int64]),
         "fulmen_set_embedding": (c_int, [c_void_p, c_void_p, c_int, c_int64]),
+        "fulmen_set_delta": (
+            c_int,
+            [c_void_p, *[c_int] * 3, c_void_p, c_void_p, c_int, c_int, c_void_p, c_int],
+        ),
+        "fulmen_drop_adapter": (None, [c_void_p, c_int]),
+        "fulmen_adapter_bytes": (c_int64, [c_void_p]),
         "fulmen_step": (c_int, [c_void_p, c_int, *[c_void_p] * 3, c_int, c_void_p]),
+        "fulmen_draw": (c_int, [c_void_p, c_int, *[c_void_p] * 4]),
         "fulmen_copy_slot": (None, [c_void_p, c_int, c_int]),
         "fulmen_copy_page": (None, [c_void_p, c_int, c_int]),
         "fulmen_product": (c_int64, [*[c_int] * 5, *[c_void_p] * 3, c_int]),
@@ -136,6 +153,16 @@ def open_library(path: Path) -> ctypes.CDLL:
         function.restype = result
         function.argtypes = arguments
     return library
+
+
+def check(library: ctypes.CDLL, failed: int) -> None:
+    """Raise what `library` complains of, given a function's result.
+
+    Raises:
+        MemoryError: `failed` is not 0.
+    """
+    if failed:
+        raise MemoryError(str(library.fulmen_error().decode()))
 
 
 def features(library: ctypes.CDLL) -> Features:

@@ -9,6 +9,7 @@ import ctypes
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,16 @@ import torch
 from numpy.typing import NDArray
 
 from fulmen_backend_cpu.compiler import NativeUnavailable
-from fulmen_backend_cpu.native_library import Format, features, load_library
+from fulmen_backend_cpu.native_adapters import AdapterPacker
+from fulmen_backend_cpu.native_library import Format, check, features, load_library
 from fulmen_backend_cpu.native_weights import WeightPacker, make_layer_shapes, make_shape, unsupported
 from fulmen_backend_cpu.threads import choose_threads
+from fulmen_core.adapters.loaded import LoadedAdapters
 from fulmen_core.backend import Dtype, KVDtype, Quantization
 from fulmen_core.model.checkpoint import load_config, load_model
 from fulmen_core.model.kv import CacheSpec
 from fulmen_core.runner import CacheLayout, EngineLimits, SequenceStep
+from fulmen_core.softmax_draw import inverse_temperatures
 
 logger = logging.getLogger(__name__)
 
@@ -88,17 +92,24 @@ class NativeRunner:
         model = load_model(model_dir, getattr(torch, dtype)).requires_grad_(False)
         shape = make_shape(config, self.limits, self.layout, weights, kv)
         self._handle = self._library.fulmen_new(ctypes.byref(shape), make_layer_shapes(config), threads)
-        if not self._handle:
-            raise MemoryError(self._error())
+        check(self._library, not self._handle)
         try:
-            WeightPacker(self._library, self._handle, self._check).pack(model, self.limits.max_context)
+            WeightPacker(self._library, self._handle, partial(check, self._library)).pack(
+                model, self.limits.max_context
+            )
         except BaseException:
             self.close()
             raise
+        packer = AdapterPacker(self._library, self._handle, config)
+        self._adapters = LoadedAdapters(config, self.limits, packer.put, packer.drop)
 
     def kv_bytes(self) -> int:
         """Bytes reserved for keys and values: those of `CacheSpec`, with tokens rounded up to 32, heads to 16."""
         return int(self._library.fulmen_kv_bytes(self._handle))
+
+    def adapter_bytes(self) -> int:
+        """Bytes of the adapters that are loaded."""
+        return int(self._library.fulmen_adapter_bytes(self._handle))
 
     def weight_bytes(self) -> int:
         """Bytes of the packed weights."""
@@ -118,6 +129,16 @@ class NativeRunner:
         self._refuse_outside("page", (source, target), self.layout.pages)
         self._library.fulmen_copy_page(self._handle, source, target)
 
+    def load_adapter(self, directory: Path) -> int:
+        """Load the LoRA adapter in a PEFT folder: see `fulmen_core.runner.Runner.load_adapter`."""
+        self._refuse_closed()
+        return self._adapters.load(directory)
+
+    def unload_adapter(self, number: int) -> None:
+        """Give an adapter's memory back. Idempotent."""
+        if self._handle is not None:
+            self._adapters.unload(number)
+
     def release(self, slot: int) -> None:
         """Forget the sequence in `slot`: nothing to do, as nothing that lies there is read by the next."""
 
@@ -135,8 +156,8 @@ class NativeRunner:
         """Compute a mixed step: float32 logits [R, V] after the wanted tokens, in the batch's order.
 
         Raises:
-            ValueError: a token, slot, page or position is not what `limits`, `layout` and the vocabulary allow; nothing
-                was computed.
+            ValueError: a token, slot, page or position is not what `limits`, `layout` and the vocabulary allow, or an
+                adapter is not loaded; nothing was computed.
         """
         return self._step(batch, self.vocab_size, hidden=False)
 
@@ -144,34 +165,59 @@ class NativeRunner:
         """As `step`, but the final normed hidden states, float32 [R, D]."""
         return self._step(batch, self._width, hidden=True)
 
+    def draw(
+        self, logits_SV: NDArray[np.float32], temperature_S: NDArray[np.float64], uniform_S: NDArray[np.float64]
+    ) -> NDArray[np.int32]:
+        """As `fulmen_core.softmax_draw.draw_tokens`, on all threads.
+
+        Raises:
+            ValueError: the runner is closed, or the arrays do not fit each other and the vocabulary.
+        """
+        rows = len(logits_SV)
+        if self._handle is None:
+            raise ValueError("the runner is closed")
+        if logits_SV.shape != (rows, self.vocab_size) or not len(temperature_S) == len(uniform_S) == rows:
+            raise ValueError(
+                f"logits {logits_SV.shape} do not fit {len(temperature_S)} temperatures and the vocabulary"
+            )
+        logits_SV = np.ascontiguousarray(logits_SV, np.float32)
+        inverse_S = inverse_temperatures(temperature_S)
+        uniform_S = np.ascontiguousarray(uniform_S, np.float64)
+        tokens_S = np.empty(rows, np.int32)
+        arrays = (logits_SV, inverse_S, uniform_S, tokens_S)
+        check(self._library, self._library.fulmen_draw(self._handle, rows, *(array.ctypes.data for array in arrays)))
+        return tokens_S
+
     def _step(self, batch: Sequence[SequenceStep], columns: int, *, hidden: bool) -> NDArray[np.float32]:
         counts_S = [len(step.token_ids) for step in batch]
         tokens_N = np.fromiter((token for step in batch for token in step.token_ids), np.int32, sum(counts_S))
         pages_S = [self._pages_of(step) for step in batch]
         self._refuse(batch, counts_S, tokens_N, pages_S)
         wanted_S = [step.wanted for step in batch]
-        table_5S = np.array(
+        table_6S = np.array(
             [
                 [step.slot for step in batch],
                 [step.start for step in batch],
                 counts_S,
                 wanted_S,
                 [len(pages) for pages in pages_S],
+                [step.adapter for step in batch],
             ],
             np.int32,
         )
         pages = np.fromiter((page for pages in pages_S for page in pages), np.int32)
         results = np.empty((sum(wanted_S), columns), np.float32)
-        self._check(
+        check(
+            self._library,
             self._library.fulmen_step(
                 self._handle,
                 len(batch),
-                table_5S.ctypes.data,
+                table_6S.ctypes.data,
                 tokens_N.ctypes.data,
                 pages.ctypes.data,
                 hidden,
                 results.ctypes.data,
-            )
+            ),
         )
         return results
 
@@ -182,8 +228,7 @@ class NativeRunner:
         return range(step.slot * each, (step.slot + 1) * each)
 
     def _refuse_outside(self, kind: str, numbers: Sequence[int], count: int) -> None:
-        if self._handle is None:
-            raise ValueError("the runner is closed")
+        self._refuse_closed()
         for number in numbers:
             if not 0 <= number < count:
                 raise ValueError(f"{kind} {number} is not one of 0 to {count - 1}")
@@ -197,8 +242,7 @@ class NativeRunner:
     ) -> None:
         """Check everything that C++ would take on trust."""
         limits = self.limits
-        if self._handle is None:
-            raise ValueError("the runner is closed")
+        self._refuse_closed()
         if not batch or 0 in counts_S:
             raise ValueError("a step needs at least one sequence, and each at least one token")
         if len(tokens_N) > limits.max_step_tokens:
@@ -219,13 +263,11 @@ class NativeRunner:
             if len(pages) < self.layout.pages_for(step.start + count):
                 raise ValueError(f"{len(pages)} pages do not hold {step.start + count} tokens")
             self._refuse_outside("page", pages, self.layout.pages)
+        self._adapters.refuse_unknown(batch)
 
-    def _check(self, failed: int) -> None:
-        if failed:
-            raise MemoryError(self._error())
-
-    def _error(self) -> str:
-        return str(self._library.fulmen_error().decode())
+    def _refuse_closed(self) -> None:
+        if self._handle is None:
+            raise ValueError("the runner is closed")
 
 
 def _layout(cache: CacheSpec, limits: EngineLimits, *, batch_invariant: bool) -> CacheLayout:

@@ -55,6 +55,8 @@ def make_shape(config: ModelConfig, limits: EngineLimits, layout: CacheLayout, w
         pages=layout.pages,
         page_tokens=layout.page_tokens,
         window_slack=layout.rewind,
+        adapters=limits.adapters,
+        adapter_rank=limits.adapter_rank,
         weights=weights,
         kv=kv,
         tied=config.tie_word_embeddings,
@@ -150,7 +152,7 @@ class WeightPacker:
         self._matrix(MatrixRole.ROUTER, index, ffn.router.weight)
         if ffn.router.bias is not None:
             self._vector(VectorRole.ROUTER_BIAS, index, ffn.router.bias)
-        rows = _alternating_rows(config.moe_intermediate_size)
+        rows = alternating_rows(config.moe_intermediate_size)
         for expert in range(config.num_experts):
             self._matrix(MatrixRole.EXPERT_GATE_UP, index, ffn.experts.gate_up_EGD[expert], expert, rows)
             self._matrix(MatrixRole.EXPERT_DOWN, index, ffn.experts.down_EFD[expert].T, expert)
@@ -158,7 +160,7 @@ class WeightPacker:
             self._dense(index, ffn.shared)
 
     def _dense(self, index: int, ffn: DenseFeedForward) -> None:
-        rows = _alternating_rows(ffn.down.in_features)
+        rows = alternating_rows(ffn.down.in_features)
         self._matrix(MatrixRole.DENSE_GATE_UP, index, ffn.gate_up.weight, rows=rows)
         self._matrix(MatrixRole.DENSE_DOWN, index, ffn.down.weight)
 
@@ -203,7 +205,7 @@ def _format(weight: Tensor) -> Format:
     return Format.BFLOAT16 if weight.dtype == torch.bfloat16 else Format.FLOAT32
 
 
-def _alternating_rows(inner: int) -> Tensor:
+def alternating_rows(inner: int) -> Tensor:
     """Rows of a [2 * inner, D] weight, gate first, so that 16 of gate and 16 of up alternate; -1 fills up."""
     lane = torch.arange(-(-inner // 16) * 16).view(-1, 16)
     gate = torch.where(lane < inner, lane, -1)

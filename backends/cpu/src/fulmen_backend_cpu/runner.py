@@ -19,8 +19,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fulmen_backend_cpu.adapted_products import AdaptedProducts
 from fulmen_backend_cpu.experts import feed_forward
 from fulmen_backend_cpu.kv_cache import KVCache
+from fulmen_core.adapters.loaded import LoadedAdapters
 from fulmen_core.backend import Dtype
 from fulmen_core.model.attention import attend
 from fulmen_core.model.checkpoint import load_model
@@ -85,6 +87,8 @@ class CpuRunner:
         windows = any(group.window is not None for group in self.cache.groups)
         self.layout = CacheLayout(limits.slots, rewind=0 if windows else self.limits.max_context)
         self._kv = KVCache(config, self.limits, torch_dtype)
+        self._adapted = AdaptedProducts(self._model)
+        self._adapters = LoadedAdapters(config, self.limits, self._adapted.put, self._adapted.drop)
 
     def kv_bytes(self) -> int:
         """Bytes reserved for keys and values: those of `CacheSpec` for every slot, and no more."""
@@ -102,13 +106,21 @@ class CpuRunner:
         """
         raise ValueError("this runner has no pages")
 
+    def load_adapter(self, directory: Path) -> int:
+        """Load the LoRA adapter in a PEFT folder: see `fulmen_core.runner.Runner.load_adapter`."""
+        return self._adapters.load(directory)
+
+    def unload_adapter(self, number: int) -> None:
+        """Forget an adapter. Idempotent."""
+        self._adapters.unload(number)
+
     def release(self, slot: int) -> None:
         """Forget the sequence in `slot`. Idempotent."""
         self._kv.forget(slot)
 
     def close(self) -> None:
         """Give back all memory. Idempotent."""
-        for name in ("_model", "_kv"):
+        for name in ("_model", "_kv", "_adapted", "_adapters"):
             vars(self).pop(name, None)
 
     @torch.inference_mode()
@@ -127,6 +139,8 @@ class CpuRunner:
         """The final hidden states of the wanted tokens, [R, D], in the batch's order."""
         order = sorted(range(len(batch)), key=lambda i: (len(batch[i].token_ids) > 1, batch[i].slot))
         steps = [batch[i] for i in order]
+        self._adapters.refuse_unknown(steps)
+        self._adapted.begin(steps)
         for step in steps:
             if step.start == 0:
                 self._kv.forget(step.slot)

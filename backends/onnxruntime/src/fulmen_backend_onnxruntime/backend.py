@@ -40,7 +40,7 @@ class OnnxRuntimeBackend:
 
         Raises:
             CapabilityError: `model` is a checkpoint or an artefact of another format, or `dtype` is not float32, or a
-                quantisation or a dtype of keys and values is chosen.
+                quantisation or a dtype of keys and values is chosen, or adapters are to be served.
             CorruptArtefact: a file of the artefact is missing, truncated or altered.
         """
         from fulmen_backend_onnxruntime.runner import OnnxRunner
@@ -51,5 +51,9 @@ class OnnxRuntimeBackend:
             raise CapabilityError(
                 "the onnxruntime backend neither quantises nor chooses the cache's dtype on loading",
                 remedy="leave the option out",
+            )
+        if limits.adapters:
+            raise CapabilityError(
+                "the onnxruntime backend serves no adapters", remedy="serve the checkpoint with --backend cpu"
             )
         return OnnxRunner(model, limits)

@@ -83,6 +83,19 @@ class OnnxRunner:
             "an ONNX artefact gives no hidden states", remedy="serve the checkpoint with --backend cpu"
         )
 
+    def load_adapter(self, directory: Path) -> int:  # noqa: ARG002 - it cannot
+        """The artefact's graph has no place for one.
+
+        Raises:
+            CapabilityError: always.
+        """
+        raise CapabilityError(
+            "the onnxruntime backend serves no adapters", remedy="serve the checkpoint with --backend cpu"
+        )
+
+    def unload_adapter(self, number: int) -> None:
+        """Nothing to do: none is ever loaded."""
+
     def release(self, slot: int) -> None:
         """Forget the sequence in `slot`. Idempotent."""
         self._lengths[slot] = 0
@@ -96,8 +109,11 @@ class OnnxRunner:
         """Compute a mixed step: float32 logits [S, V] after the last token of each sequence, in the batch's order.
 
         Raises:
-            ValueError: results are wanted of more than the last token, which the graph does not give.
+            ValueError: results are wanted of more than the last token, which the graph does not give, or with an
+                adapter.
         """
+        if any(step.adapter for step in batch):
+            raise ValueError("no adapter is loaded: this backend serves none")
         if any(step.wanted != 1 for step in batch):
             raise ValueError("the graph gives the logits of the last token alone")
         place = {step.slot: index for index, step in enumerate(batch)}

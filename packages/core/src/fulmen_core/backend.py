@@ -30,6 +30,7 @@ class Capabilities:
     quantizations: tuple[Quantization, ...] = ()  # of weights, by `load_runner`
     kv_dtypes: tuple[KVDtype, ...] = ()  # that may be chosen apart from the serving dtype
     embed: bool = False  # its runners give hidden states: `Runner.hidden`
+    adapters: bool = False  # its runners serve LoRA adapters: `Runner.load_adapter`
     max_devices: int = 1
 
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +32,8 @@ class EngineLimits:
     cached_sequences: int = 0  # slots beyond `max_sequences`, in which prefixes are kept
     kv_tokens: int = 0  # tokens that all full caches hold together; 0: whole contexts for all that run at once
     draft_tokens: int = 0  # tokens of a sequence that a step may compute and take back
+    adapters: int = 0  # that are loaded at once; 0: none are served
+    adapter_rank: int = 64  # the largest rank of an adapter
 
     @property
     def slots(self) -> int:
@@ -62,8 +65,7 @@ class CacheLayout:
         return -(-tokens // self.page_tokens) if self.page_tokens else 0
 
 
-@dataclass(frozen=True, slots=True)
-class SequenceStep:
+class SequenceStep(NamedTuple):
     """The share of one sequence in a step: compute `token_ids` at positions ``start .. start+len-1`` of `slot`.
 
     A decode step has one token, a prefill chunk has many: there are no phases. What lies at `start` and beyond is
@@ -73,6 +75,8 @@ class SequenceStep:
         pages: of the full caches, at least ``layout.pages_for(start + len)``. None: those that would be the slot's own
             if pages were dealt out evenly, ``slot * n .. slot * n + n - 1``, for callers who share nothing.
         wanted: results are wanted of the last so many tokens.
+        adapter: 0 for the model alone, else a number of `Runner.load_adapter`. All that a slot and its pages hold of a
+            sequence was computed with the adapter of its steps: a sequence keeps it from its first token on.
     """
 
     slot: int
@@ -80,6 +84,7 @@ class SequenceStep:
     token_ids: Sequence[int]
     pages: Sequence[int] | None = None
     wanted: int = 1
+    adapter: int = 0
 
 
 class Runner(Protocol):
@@ -91,7 +96,11 @@ class Runner(Protocol):
     vocab_size: int
 
     def step(self, batch: Sequence[SequenceStep]) -> NDArray[np.float32]:
-        """Compute a mixed step and return the logits after the wanted tokens, float32 ``[R, V]``, in order."""
+        """Compute a mixed step and return the logits after the wanted tokens, float32 ``[R, V]``, in order.
+
+        Raises:
+            ValueError: a sequence's adapter is not loaded; nothing was computed.
+        """
         ...
 
     def hidden(self, batch: Sequence[SequenceStep]) -> NDArray[np.float32]:
@@ -108,6 +117,23 @@ class Runner(Protocol):
 
     def copy_page(self, source: int, target: int) -> None:
         """Make page `target` what page `source` is."""
+        ...
+
+    def load_adapter(self, directory: Path) -> int:
+        """Load the LoRA adapter in a PEFT folder beside those that are loaded, while no step runs.
+
+        Returns: its number for `SequenceStep.adapter`, the lowest free one of 1 to ``limits.adapters``.
+
+        Raises:
+            UserError, CorruptArtefact: the folder is no whole adapter, or not one that fits the model.
+            CapabilityError: the backend serves no adapters.
+            ValueError: ``limits.adapters`` are loaded already.
+            MemoryError: there is not enough memory.
+        """
+        ...
+
+    def unload_adapter(self, number: int) -> None:
+        """Give an adapter's memory back and its number free, while no step runs. Idempotent."""
         ...
 
     def release(self, slot: int) -> None:

@@ -135,13 +135,37 @@ int fulmen_set_embedding(void* handle, const void* data, int format, int64_t byt
     });
 }
 
-// `table` is [5][count]: slots, starts, counts of tokens, of wanted results, of pages.
+// Take a part of adapter `number`: see `Adapter::set`. The first makes the adapter.
+int fulmen_set_delta(void* handle, int number, int layer, int product, const float* a, const float* b, int rank, int inputs,
+                     const int32_t* rows, int outputs) {
+    return guarded([&] {
+        Model& m = *static_cast<Handle*>(handle)->model;
+        std::unique_ptr<Adapter>& adapter = m.adapters[number - 1];
+        if (!adapter) adapter = std::make_unique<Adapter>((int)m.layers.size());
+        adapter->set(layer, (Product)product, a, b, rank, inputs, rows, outputs);
+    });
+}
+
+void fulmen_drop_adapter(void* handle, int number) { static_cast<Handle*>(handle)->model->adapters[number - 1].reset(); }
+
+int64_t fulmen_adapter_bytes(void* handle) {
+    int64_t bytes = 0;
+    for (const auto& adapter : static_cast<Handle*>(handle)->model->adapters)
+        if (adapter) bytes += (int64_t)adapter->memory.bytes();
+    return bytes;
+}
+
+// `table` is [6][count]: slots, starts, counts of tokens, of wanted results, of pages, numbers of adapters.
 int fulmen_step(void* handle, int count, const int32_t* table, const int32_t* tokens, const int32_t* pages, int hidden, float* results) {
     return guarded([&] {
         const int32_t* row = table;
-        StepTable t{count, row, row + count, row + 2 * count, row + 3 * count, row + 4 * count, tokens, pages};
+        StepTable t{count, row, row + count, row + 2 * count, row + 3 * count, row + 4 * count, row + 5 * count, tokens, pages};
         step(*static_cast<Handle*>(handle)->model, t, hidden, results);
     });
+}
+
+int fulmen_draw(void* handle, int rows, const float* logits, const float* inverse_temperatures, const double* uniforms, int32_t* tokens) {
+    return guarded([&] { draw(*static_cast<Handle*>(handle)->model, rows, logits, inverse_temperatures, uniforms, tokens); });
 }
 
 void fulmen_copy_slot(void* handle, int from, int to) {

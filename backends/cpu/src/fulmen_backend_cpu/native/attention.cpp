@@ -220,7 +220,9 @@ void attention_phase(Model& m, const Layer& layer, int tokens) {
     Rows normed = m.normed, attended = m.attended;
     normed.format = attended.format = rows_format(m, tokens);
     const Cache& cache = m.caches[layer.shape.cache];
-    product_to_floats(*m.pool, layer.qkv, normed, tokens, m.qkv, m.qkv_width);
+    const int index = (int)(&layer - m.layers.data());
+    const Deltas to_heads(m, index, Product::QKV, as_floats(normed, m.normed_floats));
+    product_to_floats(*m.pool, layer.qkv, normed, tokens, m.qkv, m.qkv_width, to_heads);
     const int owned = layer.shape.owns_kv ? 2 * m.kv_width : 0;
     const int gate_at = m.queries_width + owned;
     if (layer.shape.owns_kv)
@@ -242,7 +244,8 @@ void attention_phase(Model& m, const Layer& layer, int tokens) {
         }
         attended.put(r, x);
     });
-    product_to_floats(*m.pool, layer.out, attended, tokens, m.y, m.shape.width);
+    const Deltas to_stream(m, index, Product::OUT, as_floats(attended, m.attended_floats));
+    product_to_floats(*m.pool, layer.out, attended, tokens, m.y, m.shape.width, to_stream);
 }
 
 }  // namespace fulmen

@@ -83,10 +83,7 @@ struct Part {
 };
 
 void route(Model& m, const Layer& layer, int tokens) {
-    Rows exact = m.normed;
-    exact.format = Format::F32;
-    exact.data = (uint8_t*)m.normed_floats;
-    product_to_floats(*m.pool, layer.router, exact, tokens, m.router_logits, m.shape.experts);
+    product_to_floats(*m.pool, layer.router, as_floats(m.normed, m.normed_floats), tokens, m.router_logits, m.shape.experts);
     const int k = m.shape.experts_per_token;
     for_rows(m, tokens, [&](int r, int) {
         float scores[1024];
@@ -105,8 +102,11 @@ void feed_forward_phase(Model& m, const Layer& layer, int tokens) {
     normed.format = gathered.format = hidden.format = dense_hidden.format = format;
     const int threads = m.pool->threads();
 
+    const int index = (int)(&layer - m.layers.data());
+    Deltas to_hidden, to_stream;  // of the dense part
     std::vector<Part> parts;
     if (dense) {
+        to_hidden = Deltas(m, index, Product::GATE_UP, as_floats(normed, m.normed_floats));
         dense_hidden.inputs = layer.shape.dense_width;
         dense_hidden.padded_inputs = layer.dense.down.padded_inputs;
         parts.push_back({&layer.dense, &normed, &dense_hidden, m.hidden_floats, 0, tokens, {layer.dense.gate_up.panels, tokens, threads}});
@@ -134,7 +134,8 @@ void feed_forward_phase(Model& m, const Layer& layer, int tokens) {
                 const int out = part.first_row + first;
                 const int in = tokens == 1 ? 0 : out;
                 multiply(part.network->gate_up, panel, panels, tokens == 1 ? normed : *part.in, in, count,
-                         [&](int r, int n, int column, int columns, const float* block, int stride) {
+                         [&](int r, int n, int column, int columns, float* block, int stride) {
+                             if (part.network == &layer.dense) to_hidden.add(out + r, n, column, columns, block, stride);
                              gated(*part.hidden, part.floats, out + r, n, column, columns, block, stride);
                          });
             });
@@ -143,6 +144,7 @@ void feed_forward_phase(Model& m, const Layer& layer, int tokens) {
     if (format == Format::I8) {
         if (dense) {
             up(0, 1);
+            to_stream = Deltas(m, index, Product::DOWN, as_floats(dense_hidden, m.hidden_floats));
             for_rows(m, tokens, [&](int r, int) { dense_hidden.put(r, m.hidden_floats + (size_t)r * dense_hidden.padded_inputs); });
         }
         if (mixture) {
@@ -152,6 +154,7 @@ void feed_forward_phase(Model& m, const Layer& layer, int tokens) {
         }
     } else {
         up(0, parts.size());
+        if (dense) to_stream = Deltas(m, index, Product::DOWN, dense_hidden);
     }
 
     // A task owns some columns of y for all tokens, so that experts add to them without meeting.
@@ -166,7 +169,8 @@ void feed_forward_phase(Model& m, const Layer& layer, int tokens) {
         for (const Part& part : parts) {
             const bool first = part.network == &layer.dense;
             multiply(part.network->down, panel, count, *part.hidden, part.first_row, part.rows,
-                     [&](int r, int n, int column, int columns, const float* block, int stride) {
+                     [&](int r, int n, int column, int columns, float* block, int stride) {
+                         if (first) to_stream.add(part.first_row + r, n, column, columns, block, stride);
                          const int valid = std::min(columns, width - column);
                          for (int i = 0; i < n; i++) {
                              const int row = part.first_row + r + i;

@@ -97,6 +97,17 @@ Model::Model(const Shape& s, const LayerShape* layer_shapes, std::shared_ptr<Poo
         expert_begin.resize(s.experts + 1);
     }
     hidden_floats = format == Format::I8 ? memory.array<float>(widest) : nullptr;
+    if (s.adapters) {
+        adapters.resize(s.adapters);
+        adapted_rows.reserve(s.max_sequences);
+        low_rank_stride = round_up(4 * s.adapter_rank, LANES);  // of queries, keys, values and their gate
+        low_rank = memory.array<float>((size_t)n * low_rank_stride);
+        widened_stride = round_up(dense_width, INPUT_MULTIPLE);
+        widened = memory.array<float>((size_t)pool->threads() * MAX_ROWS * widened_stride);
+    }
+    block_sums.resize((size_t)pool->threads() * ((s.vocab + 63) / 64));
+    tokens.resize(n);
+    sequence_order.reserve(s.max_sequences);
     sequence_of_row.resize(n);
     wanted_rows.reserve(n);
     sequences.reserve(s.max_sequences);

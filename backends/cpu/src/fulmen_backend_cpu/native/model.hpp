@@ -1,16 +1,14 @@
 // A loaded model: its shape, its packed weights, its caches and the memory that a step works in. Nothing is allocated
-// after loading.
+// after loading, but for adapters.
 //
 // Legend: N tokens of a step, D model width, H heads, K kv heads, h head width, hp h rounded up to 16, E experts,
 // k experts a token, F inner width.
 #pragma once
 
-#include <sys/mman.h>
-
 #include <memory>
-#include <new>
 #include <vector>
 
+#include "adapter.hpp"
 #include "attention.hpp"
 #include "pool.hpp"
 
@@ -22,6 +20,7 @@ struct Shape {
     int32_t experts, experts_per_token, expert_width;
     int32_t max_sequences, max_context, max_step_tokens, caches;
     int32_t slots, pages, page_tokens, window_slack;
+    int32_t adapters, adapter_rank;  // that may be loaded, and the largest rank of one
     Format weights, kv;
     int32_t tied, qk_norm_whole, attention_gate, sigmoid_router, normalise_weights;
     float eps, router_scale, embedding_scale, clip_qkv;  // clip_qkv 0: none
@@ -32,52 +31,6 @@ struct LayerShape {
     int32_t cache, owns_kv, rotates;
     int32_t mixture;      // routed experts
     int32_t dense_width;  // of the dense FFN, or of the shared experts together; 0: none
-};
-
-// Memory in huge pages where the system gives them: weights are read once a step, a page table walk for each 4 KiB.
-class Arena {
-  public:
-    Arena() = default;
-    Arena(const Arena&) = delete;
-    Arena& operator=(const Arena&) = delete;
-    ~Arena() {
-        for (auto& chunk : chunks_) munmap(chunk.start, chunk.bytes);
-    }
-
-    uint8_t* take(size_t bytes) {
-        bytes = (bytes + 255) & ~(size_t)255;
-        if (left_ < bytes) {
-            const size_t size = std::max(bytes, CHUNK);
-            void* start = mmap(nullptr, size + HUGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-            if (start == MAP_FAILED) throw std::bad_alloc();
-            chunks_.push_back({start, size + HUGE});
-            next_ = (uint8_t*)(((uintptr_t)start + HUGE - 1) & ~(uintptr_t)(HUGE - 1));
-            left_ = size;
-#if defined(MADV_HUGEPAGE)
-            if (size >= CHUNK) madvise(next_, size, MADV_HUGEPAGE);
-#endif
-        }
-        uint8_t* taken = next_;
-        next_ += bytes;
-        left_ -= bytes;
-        bytes_ += bytes;
-        return taken;
-    }
-    template <class T>
-    T* array(size_t count) {
-        return (T*)take(count * sizeof(T));
-    }
-    size_t bytes() const { return bytes_; }
-
-  private:
-    static constexpr size_t HUGE = 2 << 20, CHUNK = 32 << 20;
-    struct Chunk {
-        void* start;
-        size_t bytes;
-    };
-    std::vector<Chunk> chunks_;
-    uint8_t* next_ = nullptr;
-    size_t left_ = 0, bytes_ = 0;
 };
 
 struct FeedForward {
@@ -97,6 +50,7 @@ struct Sequence {
     int slot, start, count, row;  // row: of its first token among the step's
     int chunk_base;               // place of token `start` in the chunk cache, -1 if the sequence does not use it
     const int32_t* pages;         // of the full caches, one for each `page_tokens` positions
+    const int32_t* tokens;        // that are new
 };
 
 struct AttentionTask {
@@ -134,7 +88,14 @@ struct Model {
     std::vector<AttentionTask> attention_tasks;
     std::vector<int32_t> sequence_of_row, wanted_rows, chosen, row_of_pair, token_of_row, expert_begin;
     std::vector<float> chosen_weights, weight_of_row;
+    std::vector<float> block_sums;  // of a draw, for each thread
+    std::vector<int32_t> sequence_order, tokens;
     int max_splits;
+
+    std::vector<std::unique_ptr<Adapter>> adapters;  // [adapters], number n at n - 1
+    std::vector<AdaptedRows> adapted_rows;           // of the step, in order; empty if no sequence has an adapter
+    float *low_rank = nullptr, *widened = nullptr;   // [N][low_rank_stride]: A x; some rows for each thread
+    int low_rank_stride = 0, widened_stride = 0;
 
     Rows rows(Format format, int inputs, int count);
 };
@@ -144,12 +105,16 @@ constexpr int SPLIT = 1024;  // keys of a task when one token attends: fixed, so
 // What the caller asks of a step, one entry for each sequence; tokens and page tables lie one after another.
 struct StepTable {
     int count;
-    const int32_t *slots, *starts, *counts, *wanted, *page_counts;
+    const int32_t *slots, *starts, *counts, *wanted, *page_counts, *adapters;
     const int32_t *tokens, *pages;
 };
 
 // Results of the wanted tokens, in order: logits [.., V], or final hidden states [.., D] if `hidden`.
 void step(Model& m, const StepTable& table, bool hidden, float* results);
+
+// Draw a token from each of `rows` rows of logits [rows][V]: the likeliest where the inverse temperature is 0, else one from
+// the softmax by a number in [0, 1). -1 where a row has NaN, or nothing finite at its top.
+void draw(Model& m, int rows, const float* logits, const float* inverse_temperatures, const double* uniforms, int32_t* tokens);
 
 // The parts of a step, each over the step's rows (N) or sequences.
 void attention_phase(Model& m, const Layer& layer, int tokens);
@@ -157,6 +122,13 @@ void feed_forward_phase(Model& m, const Layer& layer, int tokens);
 
 // The format that the step's rows take for weights of the model's format.
 Format rows_format(const Model& m, int tokens);
+
+// The floats that `rows` were made of.
+inline Rows as_floats(Rows rows, float* data) {
+    rows.format = Format::F32;
+    rows.data = (uint8_t*)data;
+    return rows;
+}
 
 // Call f(row, worker) for all rows, in parallel if they are many.
 template <class F>
@@ -188,14 +160,15 @@ struct Division {
     }
 };
 
-// out[row][output] = x W, clipped to W's outputs.
-inline void product_to_floats(Pool& pool, const Matrix& w, const Rows& x, int rows, float* out, int stride) {
+// out[row][output] = x W, clipped to W's outputs, and what `deltas` adds.
+inline void product_to_floats(Pool& pool, const Matrix& w, const Rows& x, int rows, float* out, int stride, const Deltas& deltas = {}) {
     const Division division(w.panels, rows, pool.threads());
     pool.run(division.tasks(), [&](int index, int) {
         division.task(index, [&](int panel, int panels, int first_row, int count) {
-            multiply(w, panel, panels, x, first_row, count, [&](int r, int n, int column, int columns, const float* block, int block_stride) {
+            multiply(w, panel, panels, x, first_row, count, [&](int r, int n, int column, int columns, float* block, int block_stride) {
                 const int valid = std::min(columns, w.outputs - column);
                 if (valid <= 0) return;
+                deltas.add(first_row + r, n, column, columns, block, block_stride);
                 for (int i = 0; i < n; i++)
                     std::memcpy(out + (size_t)(first_row + r + i) * stride + column, block + (size_t)i * block_stride, sizeof(float) * valid);
             });

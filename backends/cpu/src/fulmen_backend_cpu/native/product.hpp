@@ -22,6 +22,9 @@ constexpr int SKINNY = 8;  // panels of a call with one or two rows: enough sums
 constexpr int SKINNY = 4;
 #endif
 
+// Panels of an epilogue's block at least: of a gate and what it gates, which alternate.
+constexpr int PAIR = WIDE < 2 ? 2 : WIDE;
+
 namespace detail {
 
 // The rows of a call: as even as can be, so that no call has a single row left.
@@ -36,7 +39,7 @@ void multiply_with(const Matrix& w, int first_panel, int panels, const Rows& x, 
     const int step = rows_per_call(rows, Kernel::MOST_ROWS);
     for (int p = 0; p < panels;) {
         const bool skinny = step <= 2 && panels - p >= SKINNY;
-        const int width = skinny ? SKINNY : WIDE;
+        const int width = skinny ? SKINNY : PAIR;
         Operands o{};
         o.panels = w.panel(first_panel + p);
         o.panel_bytes = w.panel_bytes();
@@ -61,7 +64,12 @@ void multiply_with(const Matrix& w, int first_panel, int panels, const Rows& x, 
                 o.row_offsets = x.offsets + (size_t)(first_row + r) * o.groups;
             }
             if (!skinny)
-                multiply_rows<Kernel, WIDE, false>(count, o);
+                for (int q = 0; q < PAIR; q += WIDE) {
+                    o.panels = w.panel(first_panel + p + q);
+                    o.panel_scales = w.scales + (size_t)(first_panel + p + q) * LANES;
+                    o.out = block + q * LANES;
+                    multiply_rows<Kernel, WIDE, false>(count, o);
+                }
             else if (count == 1)
                 Kernel::template multiply<1, SKINNY, false>(o);
             else

@@ -31,21 +31,42 @@ void norm_into(Model& m, const Rows& rows, int from, const float* weight, int to
     rows.put(to, floats);
 }
 
+// Give each sequence its rows: those with the same adapter side by side, else in the caller's order.
+int lay_out(Model& m, const StepTable& table) {
+    m.sequences.clear();
+    m.wanted_rows.clear();
+    m.adapted_rows.clear();
+    m.sequence_order.clear();
+    const int32_t *pages = table.pages, *tokens = table.tokens;
+    for (int i = 0; i < table.count; i++) {
+        m.sequences.push_back({table.slots[i], table.starts[i], table.counts[i], 0, -1, pages, tokens});
+        m.sequence_order.push_back(i);
+        pages += table.page_counts[i];
+        tokens += table.counts[i];
+    }
+    std::stable_sort(m.sequence_order.begin(), m.sequence_order.end(), [&](int a, int b) { return table.adapters[a] < table.adapters[b]; });
+    int rows = 0;
+    for (const int i : m.sequence_order) {
+        Sequence& s = m.sequences[i];
+        s.row = rows;
+        for (int t = 0; t < s.count; t++, rows++) {
+            m.sequence_of_row[rows] = i;
+            m.tokens[rows] = s.tokens[t];
+        }
+        if (!table.adapters[i]) continue;
+        const Adapter* adapter = m.adapters[table.adapters[i] - 1].get();
+        if (m.adapted_rows.empty() || m.adapted_rows.back().adapter != adapter) m.adapted_rows.push_back({adapter, s.row, s.row});
+        m.adapted_rows.back().end = rows;
+    }
+    for (int i = 0; i < table.count; i++)
+        for (int t = table.wanted[i]; t > 0; t--) m.wanted_rows.push_back(m.sequences[i].row + m.sequences[i].count - t);
+    return rows;
+}
+
 }  // namespace
 
 void step(Model& m, const StepTable& table, bool hidden, float* results) {
-    m.sequences.clear();
-    m.wanted_rows.clear();
-    int rows = 0;
-    const int32_t* pages = table.pages;
-    for (int i = 0; i < table.count; i++) {
-        const int tokens = table.counts[i];
-        m.sequences.push_back({table.slots[i], table.starts[i], tokens, rows, -1, pages});
-        for (int t = 0; t < tokens; t++) m.sequence_of_row[rows + t] = i;
-        rows += tokens;
-        for (int t = table.wanted[i]; t > 0; t--) m.wanted_rows.push_back(rows - t);
-        pages += table.page_counts[i];
-    }
+    const int rows = lay_out(m, table);
     Rows normed = m.normed;
     normed.format = rows_format(m, rows);
     const Layer* before = nullptr;
@@ -54,7 +75,7 @@ void step(Model& m, const StepTable& table, bool hidden, float* results) {
             if (before)
                 add(m, r, before->ffn_post_norm);
             else
-                embed(m, table.tokens[r], m.x + (size_t)r * m.shape.width);
+                embed(m, m.tokens[r], m.x + (size_t)r * m.shape.width);
             norm_into(m, normed, r, layer.attention_norm, r);
         });
         attention_phase(m, layer, rows);
