@@ -149,7 +149,8 @@ def sample_batch(
         for sampler, logits_V in zip(samplers, logits_SV, strict=True):
             sampler.adjust(logits_V)
     tokens = _draw(samplers, logits_SV, draw)
-    _constrain(samplers, logits_SV, constraints or (), tokens, draw)
+    if constraints is not None and any(constraint is not None for constraint in constraints):
+        _constrain(samplers, logits_SV, constraints, tokens, draw)
     for sampler, token in zip(samplers, tokens, strict=True):
         if not isinstance(token, UserError):
             sampler.record(token)
@@ -185,19 +186,27 @@ def _constrain(
 
 def _draw(samplers: Sequence[Sampler], logits_SV: NDArray[np.float32], draw: Draw) -> list[int | UserError]:
     """Draw without constraint from logits that are adjusted already."""
-    tokens: list[int | UserError] = [_not_finite()] * len(samplers)
     whole = [row for row, sampler in enumerate(samplers) if not sampler.truncates]
+    tokens: list[int | UserError] = [-1] * len(samplers)
     if whole:
-        temperature_S = np.array([samplers[row].params.temperature for row in whole])
-        uniform_S = np.array([0.0 if samplers[row].greedy else samplers[row].uniform() for row in whole])
-        for row, token in zip(whole, draw(_rows(logits_SV, whole), temperature_S, uniform_S).tolist(), strict=True):
-            if token >= 0:
-                tokens[row] = token
-    for row, sampler in enumerate(samplers):
-        if sampler.truncates and math.isfinite(logits_SV[row].max()):
-            params, uniform = sampler.params, sampler.uniform()
-            tokens[row] = draw_from_likeliest(logits_SV[row], params.temperature, params.top_k, params.top_p, uniform)
+        wanted = samplers if len(whole) == len(samplers) else [samplers[row] for row in whole]
+        temperature_S = np.array([sampler.params.temperature for sampler in wanted])
+        uniform_S = np.array([0.0 if sampler.greedy else sampler.uniform() for sampler in wanted])
+        drawn = draw(_rows(logits_SV, whole), temperature_S, uniform_S).tolist()
+        for row, token in zip(whole, drawn, strict=True):
+            tokens[row] = token if token >= 0 else _not_finite()
+    if len(whole) < len(samplers):
+        for row, sampler in enumerate(samplers):
+            if sampler.truncates:
+                tokens[row] = _draw_truncated(sampler, logits_SV[row])
     return tokens
+
+
+def _draw_truncated(sampler: Sampler, logits_V: NDArray[np.float32]) -> int | UserError:
+    if not math.isfinite(logits_V.max()):
+        return _not_finite()
+    params, uniform = sampler.params, sampler.uniform()
+    return draw_from_likeliest(logits_V, params.temperature, params.top_k, params.top_p, uniform)
 
 
 def _rows(logits_SV: NDArray[np.float32], rows: Sequence[int]) -> NDArray[np.float32]:

@@ -346,23 +346,25 @@ class EngineCore:
         firsts_SV = results_RV if len(rows) == len(results_RV) else results_RV[list(rows)]
         tokens = sample_batch([s.sampler for s in states], firsts_SV, [s.constraint for s in states], self._draw_from)
         for share, row, drawn in zip(drawing, rows, tokens, strict=True):
-            state, token = share.state, drawn
-            for place in range(len(share.guesses) + 1):
-                if isinstance(token, UserError):
-                    self._fail(state, str(token), outcome)
+            state, guesses, token, place = share.state, share.guesses, drawn, 0
+            while not isinstance(token, UserError):
+                ended = self._commit(state, token, results_RV, row + place, outcome)
+                if ended or place == len(guesses) or token != guesses[place]:
                     break
-                ended = self._commit(state, token, results_RV[row + place], outcome)
-                if ended or place == len(share.guesses) or token != share.guesses[place]:
-                    break
+                place += 1
                 state.computed += 1  # the guess stood, so what was computed of it does
                 outcome.confirmed_tokens += 1
                 try:
-                    token = state.sampler.sample(results_RV[row + place + 1], state.constraint, self._draw_from)
+                    token = state.sampler.sample(results_RV[row + place], state.constraint, self._draw_from)
                 except UserError as error:
                     token = error
+            else:
+                self._fail(state, str(token), outcome)
 
-    def _commit(self, state: SequenceState, token: int, logits_V: NDArray[np.float32], outcome: StepOutcome) -> bool:
-        """Take `token` as the next; return whether the answer ends with it."""
+    def _commit(
+        self, state: SequenceState, token: int, results_RV: NDArray[np.float32], row: int, outcome: StepOutcome
+    ) -> bool:
+        """Take `token` as the next, of the logits in `row`; return whether the answer ends with it."""
         state.known.append(token)
         request, constraint = state.request, state.constraint
         if constraint is not None:
@@ -372,8 +374,8 @@ class EngineCore:
             end = "stop"
         elif state.generated >= request.params.max_tokens:
             end = "length"
-        logprobs = None if request.logprobs is None else log_probabilities(logits_V, token, request.logprobs)
-        event = TokenEvent(request.request_id, token, end, logprobs=logprobs)
+        logprobs = None if request.logprobs is None else log_probabilities(results_RV[row], token, request.logprobs)
+        event = TokenEvent(request.request_id, token, end, "", logprobs)
         if end:
             self._end(state, event, outcome)
         else:
