@@ -4,11 +4,12 @@
     python bench/soak.py --minutes 5 --model DIR --clients 16
 
 Many questions (chat, completions, several choices, stop strings, shared prefixes, conversations, embeddings; greedy or
-with a seed) are asked one by one of a server that keeps no prefixes. Then clients ask them at random of a second
-server, whole or as streams, hang up in the middle, send what is malformed, and the model's process is killed now and
-then. That server is batch-invariant: every answer must equal the one that was got alone, to the last character and the
-last bit of a vector. At the end nothing may be running or queued, pages, kept prefixes, threads, files and processes
-must be as many as at the beginning, and memory must not have grown.
+with a seed; of the model and of LoRA adapters, one more of them than are loaded at once) are asked one by one of a
+server that keeps no prefixes. Then clients ask them at random of a second server, whole or as streams, hang up in the
+middle, send what is malformed, and the model's process is killed now and then. That server is batch-invariant: every
+answer must equal the one that was got alone, to the last character and the last bit of a vector. At the end nothing may
+be running or queued, pages, kept prefixes, threads, files and processes must be as many as at the beginning, and memory
+must not have grown.
 
 Prints figures; exits 1 on any fault, 2 if it cannot begin.
 """
@@ -38,6 +39,7 @@ from serving.server_process import ServerError, ServerProcess, free_port
 from soaking.asking import WrongAnswer, ask
 from soaking.load import Load
 from soaking.questions import Question, Questions
+from soaking.random_adapters import write_adapters
 from soaking.server_state import Growth, ProcessState, children, growth, metrics, model_process, process_state
 
 _START_PATIENCE = 300.0  # seconds
@@ -93,7 +95,8 @@ async def _soak(args: argparse.Namespace) -> dict[str, Any]:
     source = random.Random(args.seed)
     config = json.loads((model / "config.json").read_text())
     context = min(1024, int(config["max_position_embeddings"]))
-    made = Questions(source, int(config["vocab_size"]), context // 32, embeds=True)
+    adapters = write_adapters(model, args.work / "soak-adapters", args.adapters, args.seed)
+    made = Questions(source, int(config["vocab_size"]), context // 32, ["soak", *adapters], embeds=True)
     with _server(args, model, context, prefixes=0) as alone:
         begin = time.monotonic()
         questions = await _answers_alone(alone.url, made, args.questions)
@@ -238,6 +241,9 @@ def _server(args: argparse.Namespace, model: Path, context: int, prefixes: int) 
     command += ["--max-context", str(context), "--max-sequences", str(args.sequences)]
     command += ["--cached-prefixes", str(prefixes), "--max-waiting", str(4 * args.clients + _MANY)]
     command += [] if args.guard else ["--no-guard"]
+    if args.adapters:
+        loaded = str(max(1, args.adapters - 1))
+        command += ["--adapters", str(args.work / "soak-adapters"), "--max-adapters", loaded]
     log = args.work / f"soak-{'kept' if prefixes else 'alone'}.log"
     server = ServerProcess([*command, *args.fulmen_options], port, cores, log, {})
     try:
@@ -271,6 +277,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--clients", type=int, default=12, help="that ask at once (%(default)s)")
     parser.add_argument("--sequences", type=int, default=6, help="answers at once, and prefixes kept (%(default)s)")
     parser.add_argument("--questions", type=int, default=200, help="asked alone first (%(default)s)")
+    parser.add_argument("--adapters", type=int, default=3, help="LoRA adapters of the model (%(default)s)")
     parser.add_argument("--kill-every", type=float, default=40.0, metavar="S", help="seconds; 0: never (%(default)s)")
     parser.add_argument("--max-growth-mib", type=float, default=16.0, metavar="N", help="of a process (%(default)s)")
     parser.add_argument("--guard", action="store_true", help="serve behind RAISE")

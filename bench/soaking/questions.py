@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,11 +59,14 @@ class Questions:
         source: of all that is random in them.
         vocab_size: token ids are below it.
         longest: the most words of a prompt.
+        models: the names of what is served.
         embeds: whether the server has embeddings.
     """
 
-    def __init__(self, source: random.Random, vocab_size: int, longest: int, *, embeds: bool) -> None:
-        self._source, self._vocab_size, self._longest = source, vocab_size, longest
+    def __init__(
+        self, source: random.Random, vocab_size: int, longest: int, models: Sequence[str], *, embeds: bool
+    ) -> None:
+        self._source, self._vocab_size, self._longest, self._models = source, vocab_size, longest, models
         self._kinds = [kind for kind in _KINDS if embeds or kind != "embedding"]
         self._prefixes = [self._text(longest) for _ in range(4)]
 
@@ -72,7 +76,7 @@ class Questions:
         source = self._source
         if kind == "embedding":
             texts = [self._text(self._longest) for _ in range(source.randint(1, 3))]
-            return Question(kind, "v1/embeddings", {"model": "soak", "input": texts})
+            return Question(kind, "v1/embeddings", {"model": source.choice(self._models), "input": texts})
         if kind == "completion":
             return Question(kind, "v1/completions", self._how() | {"prompt": self._text(self._longest)})
         if kind == "token ids":
@@ -99,7 +103,7 @@ class Questions:
     def _how(self) -> dict[str, Any]:
         """Greedy, or sampled with a seed: either way there is one answer."""
         source = self._source
-        how: dict[str, Any] = {"model": "soak", "max_tokens": source.randint(1, 48)}
+        how: dict[str, Any] = {"model": source.choice(self._models), "max_tokens": source.randint(1, 48)}
         if source.random() < 0.5:
             return how | {"temperature": 0}
         how |= {"temperature": source.choice((0.5, 1.0, 1.5)), "seed": source.randrange(2**31)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ import openai
 import pytest
 from numpy.typing import NDArray
 
+from fulmen_core.adapters.description import AdapterDescription
 from fulmen_core.guard import Finding, InputVerdict, OutputChunk
 from fulmen_core.model.kv import CacheGroup, CacheSpec
 from fulmen_core.runner import CacheLayout, EngineLimits, SequenceStep
@@ -37,12 +39,16 @@ from fulmen_serving.served_model import ServedModel
 from fulmen_serving.server import DrainingServer, bind, url_of
 from fulmen_serving.service import ChatService
 
+#: The products of a nano model that make queries, by PEFT's names: inputs and outputs.
+NANO_QUERIES = {f"model.layers.{layer}.self_attn.q_proj": (96, 96) for layer in range(8)}
+
 
 class PrefixRunner:
     """A model whose next-token logits are a pure function of the whole prefix, so that any mix-up of caches shows.
 
     It has a memory like a real one: pages, and for each slot a ring of its last tokens. It computes from what it reads
-    there, and raises if a window has lost what it needs, or if a step exceeds the limits.
+    there, and raises if a window has lost what it needs, or if a step exceeds the limits. With an adapter every token
+    is another one to it.
     """
 
     def __init__(
@@ -68,6 +74,8 @@ class PrefixRunner:
         self.window = window or limits.max_context
         self.rings: dict[int, dict[int, tuple[int, int]]] = {}  # by slot and place: position and token
         self.pages: dict[tuple[int, int], int] = {}  # by page, or by slot if there are none, and place: token
+        self.adapters: dict[int, int] = {}  # by number: what is added to tokens
+        self.alone = 0  # what is added without one
         self.slots: dict[int, int] = {}  # tokens that a slot was fed, until it is released
         self.steps = 0
         self.chunks: list[tuple[int, int]] = []  # of all steps: start and length
@@ -103,11 +111,12 @@ class PrefixRunner:
         for share in batch:
             assert len(share.token_ids) > 0
             assert 0 <= share.slot < self.layout.slots
+            added = self.adapters[share.adapter] if share.adapter else self.alone
             assert share.start + len(share.token_ids) <= self.limits.max_context
             self.chunks.append((share.start, len(share.token_ids)))
             self.slots[share.slot] = share.start + len(share.token_ids)
             ring = self.rings.setdefault(share.slot, {})
-            for position, token in enumerate(share.token_ids, share.start):
+            for position, token in enumerate((added + token for token in share.token_ids), share.start):
                 ring[position % (self.window + self.layout.rewind)] = (position, token)
                 self.pages[self._place(share, position)] = token
         return [
@@ -136,6 +145,18 @@ class PrefixRunner:
     def copy_page(self, source: int, target: int) -> None:
         for place in range(self.layout.page_tokens):
             self.pages[target, place] = self.pages.get((source, place), -1)
+
+    def load_adapter(self, directory: Path) -> int:
+        number = next(n for n in range(1, self.limits.adapters + 1) if n not in self.adapters)
+        self.adapters[number] = self.added_by(directory)
+        return number
+
+    @staticmethod
+    def added_by(directory: Path) -> int:
+        return int(AdapterDescription.inspect(directory).fingerprint[:10], 16) * 1000
+
+    def unload_adapter(self, number: int) -> None:
+        del self.adapters[number]
 
     def release(self, slot: int) -> None:
         self.slots.pop(slot, None)
@@ -318,11 +339,42 @@ class Kit:
                 served.kill()
 
     @staticmethod
+    def children(parent: subprocess.Popen) -> list[int]:
+        """The processes that `parent` started, by their ids."""
+        lines = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+        pairs = [[int(number) for number in line.split()] for line in lines.splitlines()]
+        return [pid for pid, started_by in pairs if started_by == parent.pid]
+
+    @staticmethod
     def wait_until(condition: Callable[[], bool], what: str, seconds: float = 10.0) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, f"never happened: {what}"
             time.sleep(0.005)
+
+
+@pytest.fixture(scope="session")
+def write_adapter() -> Callable[..., Path]:
+    """Writes a random LoRA adapter as PEFT saves it, by default of the queries of a nano model."""
+    from safetensors.numpy import save_file
+
+    def write(
+        directory: Path, modules: Mapping[str, tuple[int, int]] = NANO_QUERIES, *, rank: int = 2, **config: object
+    ):
+        directory.mkdir(exist_ok=True)
+        rng = np.random.default_rng()
+        tensors = {}
+        for module, (inputs, outputs) in modules.items():
+            name = f"base_model.model.{module}"
+            tensors[f"{name}.lora_A.weight"] = rng.standard_normal((rank, inputs), np.float32)
+            tensors[f"{name}.lora_B.weight"] = rng.standard_normal((outputs, rank), np.float32)
+        save_file(tensors, directory / "adapter_model.safetensors")
+        targets = sorted({module.rpartition(".")[2] for module in modules})
+        described = {"peft_type": "LORA", "r": rank, "lora_alpha": 2 * rank, "target_modules": targets} | config
+        (directory / "adapter_config.json").write_text(json.dumps(described), "utf-8")
+        return directory
+
+    return write
 
 
 @pytest.fixture(scope="session")

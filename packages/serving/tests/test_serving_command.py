@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import threading
 
 import httpx
@@ -56,7 +55,7 @@ def test_a_real_model_is_served_and_answers_like_the_runner_alone(process, nano_
 
 def test_an_answer_of_a_real_model_goes_on_when_its_process_is_killed(kit, process):
     served, url, _ = process
-    [child] = [int(line.split()[0]) for line in listed() if int(line.split()[1]) == served.pid]
+    [child] = kit.children(served)
     asked = {"model": "nano", "messages": [{"role": "user", "content": "once"}], "seed": 5, "max_tokens": 300}
     asked["extra_body"] = {"ignore_eos": True}  # drawn, and to the end: a random model's likeliest token may be no text
     with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60) as client:
@@ -69,11 +68,6 @@ def test_an_answer_of_a_real_model_goes_on_when_its_process_is_killed(kit, proce
         assert text == whole.message.content
         assert chunk.choices[0].finish_reason == whole.finish_reason
     kit.wait_until(lambda: "fulmen_model_restarts_total 1.0" in httpx.get(f"{url}/metrics").text, "it is counted")
-
-
-def listed():
-    """Every process with its parent."""
-    return subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout.splitlines()
 
 
 def test_sigterm_finishes_what_runs_and_exits_well(process):

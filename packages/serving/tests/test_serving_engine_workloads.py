@@ -11,9 +11,11 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule, run_state_machine_as_test
 
+from fulmen_core.adapters.description import fingerprint_of
 from fulmen_core.generation import generate
 from fulmen_core.runner import EngineLimits
 from fulmen_core.sampling import SamplingParams
+from fulmen_serving.engine.adapter_places import AdapterRef
 from fulmen_serving.engine.core import EngineCore
 from fulmen_serving.engine.invariants import broken_invariants
 from fulmen_serving.engine.sequence import GenerationRequest
@@ -33,6 +35,7 @@ ENGINES = {
     "pages and windows": ({"page_tokens": 8, "window": 20}, {"cached_sequences": 3}, {}),
     "few pages": ({"page_tokens": 8, "window": 20}, {"cached_sequences": 3, "kv_tokens": 120}, {}),
     "guesses": ({"page_tokens": 8, "window": 20, "depends_on": 1}, {"cached_sequences": 2, "draft_tokens": 4}, {}),
+    "adapters": ({"page_tokens": 8, "window": 20}, {"cached_sequences": 3, "adapters": 2}, {}),
     "batch-invariant": (
         {"page_tokens": 8, "window": 20},
         {"cached_sequences": 3, "kv_tokens": 120},
@@ -41,8 +44,19 @@ ENGINES = {
 }
 
 
+@pytest.fixture(scope="session")
+def adapters(tmp_path_factory, write_adapter):
+    """Three adapters, as requests name them."""
+    folder = tmp_path_factory.mktemp("adapters")
+    return [adapter_ref(write_adapter(folder / name)) for name in ("red", "green", "blue")]
+
+
+def adapter_ref(directory):
+    return AdapterRef(directory.name, directory, fingerprint_of(directory))
+
+
 @pytest.mark.parametrize("name", ENGINES)
-def test_random_workloads_keep_every_invariant_and_answer_like_one_request_alone(prefix_runner, name):
+def test_random_workloads_keep_every_invariant_and_answer_like_one_request_alone(prefix_runner, adapters, name):
     of_runner, of_limits, of_core = ENGINES[name]
     limits = EngineLimits(max_sequences=3, max_context=CONTEXT, max_step_tokens=11, **of_limits)
 
@@ -68,11 +82,14 @@ def test_random_workloads_keep_every_invariant_and_answer_like_one_request_alone
             stop_ids=st.frozensets(st.integers(0, VOCABULARY - 1), max_size=4),
             priority=st.integers(0, 1),
             salt=st.sampled_from(["", "", "another key"]),
+            adapter=st.sampled_from([None, *adapters] if limits.adapters else [None]),
         )
-        def submit(self, prompt, max_tokens, temperature, top_p, seed, stop_ids, priority, salt):
+        def submit(self, prompt, max_tokens, temperature, top_p, seed, stop_ids, priority, salt, adapter):
             name = f"r{len(self.requests)}"
             params = SamplingParams(temperature=temperature, top_p=top_p, max_tokens=max_tokens)
-            request = GenerationRequest(name, tuple(prompt), params, (seed, 0), stop_ids, priority=priority, salt=salt)
+            request = GenerationRequest(
+                name, tuple(prompt), params, (seed, 0), stop_ids, priority=priority, salt=salt, adapter=adapter
+            )
             self.requests[name] = request
             self.core.add(request)
             return name
@@ -116,6 +133,8 @@ def test_random_workloads_keep_every_invariant_and_answer_like_one_request_alone
                 self.core.cache.forget(unit.request_id)
             assert broken_invariants(self.core) == []
             assert self.runner.slots == {}
+            assert set(self.core.adapters.users) == set(self.runner.adapters)
+            assert not any(self.core.adapters.users.values())
             assert len(self.core.cache.slots.free) == limits.slots
             assert self.core.cache.pages.free == self.runner.layout.pages
             assert set(self.ends) | self.aborted == set(self.requests)
@@ -125,6 +144,7 @@ def test_random_workloads_keep_every_invariant_and_answer_like_one_request_alone
                 reference = prefix_runner(
                     EngineLimits(1, CONTEXT, 99), VOCABULARY, depends_on=of_runner.get("depends_on")
                 )
+                reference.alone = 0 if asked.adapter is None else reference.added_by(asked.adapter.directory)
                 [expected] = generate(reference, [asked.prompt_ids], alone, asked.stop_ids)
                 got = self.tokens.get(name, [])
                 assert got == (expected[: len(got)] if name in self.aborted else expected)
@@ -153,9 +173,21 @@ def asked(name, prompt, max_tokens=4, **options):
 
 
 def engine(
-    prefix_runner, *, window=20, cached=3, sequences=2, draft=0, kv_tokens=0, proposer=None, depends_on=None, **of_core
+    prefix_runner,
+    *,
+    window=20,
+    cached=3,
+    sequences=2,
+    draft=0,
+    kv_tokens=0,
+    adapters=0,
+    proposer=None,
+    depends_on=None,
+    **of_core,
 ):
-    limits = EngineLimits(sequences, CONTEXT, 32, cached_sequences=cached, draft_tokens=draft, kv_tokens=kv_tokens)
+    limits = EngineLimits(
+        sequences, CONTEXT, 32, cached_sequences=cached, draft_tokens=draft, kv_tokens=kv_tokens, adapters=adapters
+    )
     runner = prefix_runner(limits, VOCABULARY, window=window, page_tokens=8, depends_on=depends_on)
     return EngineCore(runner, proposer=proposer, **of_core)
 
@@ -200,6 +232,52 @@ def test_prefixes_are_not_shared_between_salts(prefix_runner):
     short = engine(prefix_runner, window=None)
     run(short, asked("mine", prompt, salt="my key"))
     assert run(short, asked("mine again", prompt, salt="my key"))[1] == 49
+
+
+def test_prefixes_are_not_shared_between_adapters(prefix_runner, adapters):
+    core = engine(prefix_runner, window=None, adapters=2)
+    prompt = _random.integers(0, VOCABULARY, 50).tolist()
+    answers = []
+    for index, adapter in enumerate([None, *adapters]):
+        tokens, reused, _, _ = run(core, asked(f"first {index}", prompt, adapter=adapter))
+        assert reused == 0
+        answers.append(tuple(*tokens.values()))
+        tokens, reused, _, _ = run(core, asked(f"second {index}", prompt, adapter=adapter))
+        assert (tuple(*tokens.values()), reused) == (answers[-1], 49)
+    assert len(set(answers)) == 4
+
+
+def test_whoever_finds_all_places_for_adapters_taken_waits_and_is_told(prefix_runner, adapters):
+    core = engine(prefix_runner, sequences=3, adapters=1)
+    red, green, alone = (
+        core.add(asked(name, [1, 2, 3], adapter=adapter))
+        for name, adapter in (("red", adapters[0]), ("green", adapters[1]), ("alone", None))
+    )
+    core.step()
+    assert core.running == [red]
+    assert green.decisions[-1].why == "all 1 places for adapters are taken"
+    assert alone.decisions[-1].why == "green comes before it"
+    tokens = run(core)[0]
+    assert {name: len(answer) for name, answer in tokens.items()} == {"red": 3, "green": 4, "alone": 4}
+    assert [decision.what for decision in green.decisions] == ["queued", "admitted"]
+
+
+def test_an_adapter_that_cannot_be_loaded_fails_its_request_and_no_other(
+    prefix_runner, adapters, write_adapter, tmp_path
+):
+    gone, replaced = adapter_ref(write_adapter(tmp_path / "gone")), adapter_ref(write_adapter(tmp_path / "replaced"))
+    (gone.directory / "adapter_config.json").unlink()
+    write_adapter(replaced.directory, rank=3)
+    core = engine(prefix_runner, sequences=3, adapters=2)
+    for name, adapter in (("gone", gone), ("replaced", replaced), ("red", adapters[0])):
+        core.add(asked(name, [1, 2, 3], adapter=adapter))
+    events = [event for _ in range(8) for event in core.step().events]
+    assert broken_invariants(core) == []
+    faults = {event.request_id: event.message for event in events if event.end == "error"}
+    assert "holds no adapter" in faults["gone"]
+    assert faults["replaced"].endswith("the adapter 'replaced' was replaced while it was loaded: ask again")
+    assert sum(event.request_id == "red" for event in events) == 4
+    assert len(core.runner.adapters) == 1
 
 
 def test_what_was_refused_is_not_offered_again(prefix_runner):

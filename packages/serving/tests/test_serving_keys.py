@@ -251,6 +251,7 @@ def test_prices_are_exact(tmp_path):
     table = load_prices(path)
     assert table.cost("chat", 1, 3) == 37_500 + 3 * 150_000
     assert table.cost("other", 1, 1) == 0
+    assert load_prices(path, base="chat").cost("an adapter of it", 1, 3) == table.cost("chat", 1, 3)
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from fulmen_core.backend import Dtype, KVDtype, Quantization
 from fulmen_core.model.checkpoint import load_config, load_model
 from fulmen_core.model.kv import CacheSpec
 from fulmen_core.runner import CacheLayout, EngineLimits, SequenceStep
+from fulmen_core.softmax_draw import inverse_temperatures
 
 logger = logging.getLogger(__name__)
 
@@ -163,6 +164,29 @@ class NativeRunner:
     def hidden(self, batch: Sequence[SequenceStep]) -> NDArray[np.float32]:
         """As `step`, but the final normed hidden states, float32 [R, D]."""
         return self._step(batch, self._width, hidden=True)
+
+    def draw(
+        self, logits_SV: NDArray[np.float32], temperature_S: NDArray[np.float64], uniform_S: NDArray[np.float64]
+    ) -> NDArray[np.int32]:
+        """As `fulmen_core.softmax_draw.draw_tokens`, on all threads.
+
+        Raises:
+            ValueError: the runner is closed, or the arrays do not fit each other and the vocabulary.
+        """
+        rows = len(logits_SV)
+        if self._handle is None:
+            raise ValueError("the runner is closed")
+        if logits_SV.shape != (rows, self.vocab_size) or not len(temperature_S) == len(uniform_S) == rows:
+            raise ValueError(
+                f"logits {logits_SV.shape} do not fit {len(temperature_S)} temperatures and the vocabulary"
+            )
+        logits_SV = np.ascontiguousarray(logits_SV, np.float32)
+        inverse_S = inverse_temperatures(temperature_S)
+        uniform_S = np.ascontiguousarray(uniform_S, np.float64)
+        tokens_S = np.empty(rows, np.int32)
+        arrays = (logits_SV, inverse_S, uniform_S, tokens_S)
+        check(self._library, self._library.fulmen_draw(self._handle, rows, *(array.ctypes.data for array in arrays)))
+        return tokens_S
 
     def _step(self, batch: Sequence[SequenceStep], columns: int, *, hidden: bool) -> NDArray[np.float32]:
         counts_S = [len(step.token_ids) for step in batch]

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from fulmen_core.errors import UserError
 from fulmen_core.runner import EngineLimits, Runner, SequenceStep
 from fulmen_core.sampling import Sampler, SamplingParams
+from fulmen_core.softmax_draw import draw_of
 
 
 @dataclass(slots=True)
@@ -53,7 +54,7 @@ def generate(
     limits = runner.limits
     for index, prompt in enumerate(prompts):
         _check_prompt(index, prompt, runner.vocab_size, limits.max_context)
-    unseeded = replace(params, seed=None)
+    unseeded, draw = replace(params, seed=None), draw_of(runner)
     waiting = deque(range(len(prompts)))
     running: list[_Sequence] = []
     # More sequences than step tokens could not all decode in one step.
@@ -71,7 +72,7 @@ def generate(
                 sequence.computed += count
                 if sequence.missing:
                     continue  # the prompt goes on: these logits predict a token that is known
-                sequence.answer.append(sequence.sampler.sample(logits_V))
+                sequence.answer.append(sequence.sampler.sample(logits_V, draw=draw))
                 full = len(sequence.prompt) + len(sequence.answer) >= limits.max_context
                 if sequence.answer[-1] in stop_ids or len(sequence.answer) >= params.max_tokens or full:
                     running.remove(sequence)

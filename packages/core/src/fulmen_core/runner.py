@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,8 +65,7 @@ class CacheLayout:
         return -(-tokens // self.page_tokens) if self.page_tokens else 0
 
 
-@dataclass(frozen=True, slots=True)
-class SequenceStep:
+class SequenceStep(NamedTuple):
     """The share of one sequence in a step: compute `token_ids` at positions ``start .. start+len-1`` of `slot`.
 
     A decode step has one token, a prefill chunk has many: there are no phases. What lies at `start` and beyond is

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fulmen_core.draws import Draws
 from fulmen_core.errors import UserError
-from fulmen_core.softmax_draw import draw_from_likeliest, draw_softmax
+from fulmen_core.softmax_draw import Draw, draw_from_likeliest, draw_tokens
 from fulmen_core.token_constraint import TokenConstraint
 
 
@@ -93,14 +93,16 @@ class Sampler:
             self._counts.update(tokens)
         self._random.skip(len(tokens))
 
-    def sample(self, logits_V: NDArray[np.float32], constraint: TokenConstraint | None = None) -> int:
+    def sample(
+        self, logits_V: NDArray[np.float32], constraint: TokenConstraint | None = None, draw: Draw = draw_tokens
+    ) -> int:
         """Return the chosen token id: one that `constraint` allows now, as if the others had no probability.
 
         Raises:
             UserError: the logits hold NaN, or no finite value at all: the weights are damaged or have diverged; or
                 the constraint cannot go on.
         """
-        [token] = sample_batch([self], logits_V[None], [constraint])
+        [token] = sample_batch([self], logits_V[None], [constraint], draw)
         if isinstance(token, UserError):
             raise token
         return token
@@ -128,6 +130,7 @@ def sample_batch(
     samplers: Sequence[Sampler],
     logits_SV: NDArray[np.float32],
     constraints: Sequence[TokenConstraint | None] | None = None,
+    draw: Draw = draw_tokens,
 ) -> list[int | UserError]:
     """Choose a token for each of many sequences: what `Sampler.sample` gives for each alone, or the error it raises.
 
@@ -139,13 +142,14 @@ def sample_batch(
         samplers: one for each row, S.
         logits_SV: float32 ``[S, V]``.
         constraints: one for each row or None; None constrains none.
+        draw: what draws from whole rows; see `draw_of`.
     """
     if any(sampler.adjusts for sampler in samplers):
         logits_SV = logits_SV.copy()
         for sampler, logits_V in zip(samplers, logits_SV, strict=True):
             sampler.adjust(logits_V)
-    tokens = _draw(samplers, logits_SV)
-    _constrain(samplers, logits_SV, constraints or (), tokens)
+    tokens = _draw(samplers, logits_SV, draw)
+    _constrain(samplers, logits_SV, constraints or (), tokens, draw)
     for sampler, token in zip(samplers, tokens, strict=True):
         if not isinstance(token, UserError):
             sampler.record(token)
@@ -157,6 +161,7 @@ def _constrain(
     logits_SV: NDArray[np.float32],
     constraints: Sequence[TokenConstraint | None],
     tokens: list[int | UserError],
+    draw: Draw,
 ) -> None:
     """Put another token, or an error, in place of each of `tokens` that may not be next."""
     rows, masks = [], []
@@ -174,31 +179,22 @@ def _constrain(
         masked_SV = np.full((len(rows), logits_SV.shape[1]), -np.inf, np.float32)
         for masked_V, row, allowed_V in zip(masked_SV, rows, masks, strict=True):
             np.copyto(masked_V, logits_SV[row], where=allowed_V)
-        for row, token in zip(rows, _draw([samplers[row] for row in rows], masked_SV), strict=True):
+        for row, token in zip(rows, _draw([samplers[row] for row in rows], masked_SV, draw), strict=True):
             tokens[row] = token
 
 
-def _draw(samplers: Sequence[Sampler], logits_SV: NDArray[np.float32]) -> list[int | UserError]:
+def _draw(samplers: Sequence[Sampler], logits_SV: NDArray[np.float32], draw: Draw) -> list[int | UserError]:
     """Draw without constraint from logits that are adjusted already."""
     tokens: list[int | UserError] = [_not_finite()] * len(samplers)
-    greedy = [row for row, sampler in enumerate(samplers) if sampler.greedy]
-    if greedy:
-        for row, token in zip(greedy, _rows(logits_SV, greedy).argmax(axis=1).tolist(), strict=True):
-            if math.isfinite(logits_SV[row, token]):
-                tokens[row] = token
-    if len(greedy) == len(samplers):
-        return tokens
-    top_S = logits_SV.max(axis=1)
-    finite_S = np.isfinite(top_S).tolist()
-    whole = [row for row, s in enumerate(samplers) if finite_S[row] and not (s.greedy or s.truncates)]
+    whole = [row for row, sampler in enumerate(samplers) if not sampler.truncates]
     if whole:
         temperature_S = np.array([samplers[row].params.temperature for row in whole])
-        uniform_S = np.array([samplers[row].uniform() for row in whole])
-        drawn_S = draw_softmax(_rows(logits_SV, whole), top_S[whole], temperature_S, uniform_S)
-        for row, token in zip(whole, drawn_S.tolist(), strict=True):
-            tokens[row] = token
+        uniform_S = np.array([0.0 if samplers[row].greedy else samplers[row].uniform() for row in whole])
+        for row, token in zip(whole, draw(_rows(logits_SV, whole), temperature_S, uniform_S).tolist(), strict=True):
+            if token >= 0:
+                tokens[row] = token
     for row, sampler in enumerate(samplers):
-        if finite_S[row] and sampler.truncates:
+        if sampler.truncates and math.isfinite(logits_SV[row].max()):
             params, uniform = sampler.params, sampler.uniform()
             tokens[row] = draw_from_likeliest(logits_SV[row], params.temperature, params.top_k, params.top_p, uniform)
     return tokens

@@ -9,14 +9,70 @@ Legend: S rows, V vocabulary, L tokens of a block, B blocks, C tokens kept. Bloc
 
 from __future__ import annotations
 
+from typing import Protocol, runtime_checkable
+
 import numpy as np
 from numpy.typing import NDArray
+
+
+class Draw(Protocol):
+    """Draws a token for each row: `draw_tokens`, or what a runner has in its place, equal but for rounding."""
+
+    def __call__(
+        self, logits_SV: NDArray[np.float32], temperature_S: NDArray[np.float64], uniform_S: NDArray[np.float64]
+    ) -> NDArray[np.integer]:
+        """See `draw_tokens`."""
+        ...
+
+
+@runtime_checkable
+class DrawsTokens(Protocol):
+    """A `Runner` that draws tokens itself, where the logits are."""
+
+    @property
+    def draw(self) -> Draw:
+        """See `draw_tokens`."""
+        ...
+
 
 _BLOCK = 64
 #: Below it the weight of every logit but the largest is zero in float32 all the same.
 _LEAST_TEMPERATURE = 1e-30
 #: How many blocks top-p looks into for the tokens that it keeps, before it sorts them all.
 _FIRST_BLOCKS = (64, 512)
+
+
+def draw_of(runner: object) -> Draw:
+    """How the tokens of a runner's logits are drawn."""
+    return runner.draw if isinstance(runner, DrawsTokens) else draw_tokens
+
+
+def draw_tokens(
+    logits_SV: NDArray[np.float32], temperature_S: NDArray[np.float64], uniform_S: NDArray[np.float64]
+) -> NDArray[np.intp]:
+    """Return a token for each row: the likeliest at temperature 0 (the lowest id among equals), else a drawn one.
+
+    A row's token depends on nothing but the row; it is -1 where a logit is NaN or the largest is not finite.
+
+    Args:
+        logits_SV: float32 ``[S, V]``.
+        temperature_S: of each row, 0 or positive.
+        uniform_S: a number in [0, 1) for each row; of a row at temperature 0 it does not matter.
+    """
+    token_S: NDArray[np.intp] = logits_SV.argmax(axis=1)
+    top_S = logits_SV[np.arange(len(logits_SV)), token_S]  # NaN if there is one
+    token_S[~np.isfinite(top_S)] = -1
+    drawn = np.flatnonzero((token_S >= 0) & (temperature_S > 0))
+    if len(drawn):
+        rows_SV = logits_SV if len(drawn) == len(logits_SV) else logits_SV[drawn]
+        token_S[drawn] = draw_softmax(rows_SV, top_S[drawn], temperature_S[drawn], uniform_S[drawn])
+    return token_S
+
+
+def inverse_temperatures(temperature_S: NDArray[np.float64]) -> NDArray[np.float32]:
+    """What differences of logits are multiplied by; 0 at temperature 0, where nothing is drawn."""
+    inverse_S = (1 / np.maximum(temperature_S, _LEAST_TEMPERATURE)).astype(np.float32)
+    return np.where(temperature_S > 0, inverse_S, np.float32(0))
 
 
 def draw_softmax(
@@ -84,7 +140,7 @@ def _weigh(
     weight = np.subtract(logits, top, out=out)
     with np.errstate(over="ignore"):  # to minus infinity, whose weight is the right one: zero
         if (temperature != 1).any():
-            weight *= (1 / np.maximum(temperature, _LEAST_TEMPERATURE)).astype(np.float32)
+            weight *= inverse_temperatures(temperature)
         return np.exp(weight, out=weight)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from fulmen_serving.grammar.answer_grammar import CallRule
 from fulmen_serving.grammar.shape import AnswerShape
+from fulmen_serving.served_model import ServedModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +14,7 @@ class AnswerOptions:
     """What a request asks for; None is the model's default, for `max_tokens` all that the context leaves.
 
     `shape` is what the answer must be, `calls` which tools it may or must call, `logprobs` of how many of the likeliest
-    tokens to tell at each place.
+    tokens to tell at each place, `model` which of those that are served; None: the one that adapters change.
     """
 
     temperature: float | None = None
@@ -31,3 +32,4 @@ class AnswerOptions:
     priority: int = 0
     top_k: int = 0
     ignore_eos: bool = False
+    model: ServedModel | None = None

@@ -29,6 +29,7 @@ from fulmen_serving.engine.sequence import GenerationRequest
 from fulmen_serving.engine.stop_strings import StopStrings
 from fulmen_serving.prompt import Prompt
 from fulmen_serving.refusal import Refusal
+from fulmen_serving.served_model import ServedModel
 from fulmen_serving.service import ChatService, refusal_when_full
 
 
@@ -40,18 +41,18 @@ class Embeddings:
     prompt_tokens: int
 
 
-async def embed(service: ChatService, prompts: Sequence[Prompt]) -> Embeddings:
-    """Read `prompts` and return their vectors.
+async def embed(service: ChatService, model: ServedModel, prompts: Sequence[Prompt]) -> Embeddings:
+    """Read `prompts` with `model`, one of the service's, and return their vectors.
 
     As many are read at once as the engine runs; the others follow, so that a long list does not fill the queue.
 
     Raises:
         Refusal: one is too long, the backend gives no hidden states, there is no room, or the backend failed.
     """
-    if not service.model.embeds:
+    if not model.embeds:
         raise Refusal(
             404,
-            f"The backend '{service.model.backend}' gives no hidden states, so this server has no embeddings; serve "
+            f"The backend '{model.backend}' gives no hidden states, so this server has no embeddings; serve "
             "the checkpoint with --backend cpu",
             code="model_not_found",
             param="model",
@@ -61,16 +62,16 @@ async def embed(service: ChatService, prompts: Sequence[Prompt]) -> Embeddings:
     encoded = await asyncio.to_thread(_encode, service, prompts)
     tokens = sum(map(len, encoded))
     account = current_account.get()
-    tally = None if account is None else TextTally(account.admit(service.model.name, tokens))
+    tally = None if account is None else TextTally(account.admit(model.name, tokens))
     vectors: list[NDArray[np.float32]] = []
     try:
         at_once = service.max_choices
         for first in range(0, len(encoded), at_once):
-            vectors += await _read(service, encoded[first : first + at_once], f"{request_id}-{first}", tally)
+            vectors += await _read(service, model, encoded[first : first + at_once], f"{request_id}-{first}", tally)
     finally:
         if tally is not None:
             tally.close()
-        service.report(request_id, tokens, time.perf_counter() - begun)
+        service.report(request_id, model.name, tokens, time.perf_counter() - begun)
     return Embeddings(tuple(vectors), tokens)
 
 
@@ -94,12 +95,21 @@ def _encode(service: ChatService, prompts: Sequence[Prompt]) -> list[list[int]]:
 
 
 async def _read(
-    service: ChatService, encoded: Sequence[list[int]], request_id: str, tally: TextTally | None
+    service: ChatService, model: ServedModel, encoded: Sequence[list[int]], request_id: str, tally: TextTally | None
 ) -> list[NDArray[np.float32]]:
     unused = SamplingParams(max_tokens=1)
     requests = [
         (
-            GenerationRequest(f"{request_id}-{index}", ids, unused, (0,), frozenset(), salt=current_salt(), embed=True),
+            GenerationRequest(
+                f"{request_id}-{index}",
+                ids,
+                unused,
+                (0,),
+                frozenset(),
+                salt=current_salt(),
+                embed=True,
+                adapter=model.adapter,
+            ),
             AnswerText(StreamDecoder(service.tokenizer), StopStrings(()), None),
         )
         for index, ids in enumerate(encoded)

@@ -19,6 +19,7 @@ from fulmen_serving.engine.scheduler import check_limits
 if TYPE_CHECKING:
     from fulmen_core.guard import Guard
     from fulmen_core.registry import Registry
+    from fulmen_serving.adapter_folder import AdapterFolder
     from fulmen_serving.engine.model_process import ModelProcess
     from fulmen_serving.engine.report import ModelHost
     from fulmen_serving.guarding.guard_process import GuardProcess
@@ -52,6 +53,9 @@ class ServingOptions:
         speculate: what guesses tokens; see `ModelPlan`.
         draft_tokens: guessed for one sequence at once.
         batch_invariant: see `ModelPlan`.
+        adapters: a folder of LoRA adapters, see `AdapterFolder`; None: there are none.
+        max_adapters: loaded at once.
+        max_adapter_rank: the largest rank of one.
     """
 
     model: Path
@@ -72,6 +76,14 @@ class ServingOptions:
     speculate: str = ""
     draft_tokens: int = 4
     batch_invariant: bool = False
+    adapters: Path | None = None
+    max_adapters: int = 8
+    max_adapter_rank: int = 64
+
+    @property
+    def served_name(self) -> str:
+        """What clients call the model."""
+        return self.name or self.model.resolve().name
 
 
 def load_guard(registry: Registry, policy: Path | None) -> Guard:
@@ -146,6 +158,7 @@ def load_service(
         tokenizer = load_tokenizer(options.model)
         tokenizer.check_model_vocab(directory.vocab_size, str(options.model))
         plan = plan_model(options, registry)
+        adapters = _adapters(options)
         Admission(options.admission, plan.limits)  # refuses limits that make no sense before the model is waited for
         guard: Guard | None = guard_process
         if guard_process is not None:
@@ -165,7 +178,7 @@ def load_service(
         metrics = ServingMetrics()
         engine = Engine(host, options.admission, metrics)
         served = ServedModel(
-            name=options.name or options.model.resolve().name,
+            name=options.served_name,
             backend=backend,
             stop_ids=stop_ids,
             temperature=directory.default("temperature", 1.0),
@@ -185,7 +198,17 @@ def load_service(
         metrics,
         lambda record: registry.announce("fulmen_request_done", record=record),
         grammars,
+        adapters,
     )
+
+
+def _adapters(options: ServingOptions) -> AdapterFolder | None:
+    from fulmen_core.model.config_file import load_config
+    from fulmen_serving.adapter_folder import AdapterFolder
+
+    if options.adapters is None:
+        return None
+    return AdapterFolder(options.adapters, options.served_name, load_config(options.model), options.max_adapter_rank)
 
 
 def _chosen(options: ServingOptions) -> dict[str, Any]:
@@ -207,6 +230,13 @@ def _limits(options: ServingOptions, directory: ModelDirectory) -> EngineLimits:
         raise UserError(
             f"nothing is guessed with {options.draft_tokens} tokens", remedy="give --draft-tokens 1 or more"
         )
+    if options.adapters is not None:
+        for value, option in (
+            (options.max_adapters, "--max-adapters"),
+            (options.max_adapter_rank, "--max-adapter-rank"),
+        ):
+            if value < 1:
+                raise UserError(f"with {value} no adapter is served", remedy=f"give {option} 1 or more")
     step_tokens = max(MAX_STEP_TOKENS, options.max_sequences)
     limits = EngineLimits(
         options.max_sequences,
@@ -216,6 +246,8 @@ def _limits(options: ServingOptions, directory: ModelDirectory) -> EngineLimits:
         cached_sequences=options.cached_prefixes,
         kv_tokens=options.kv_tokens,
         draft_tokens=options.draft_tokens if options.speculate else 0,
+        adapters=0 if options.adapters is None else options.max_adapters,
+        adapter_rank=options.max_adapter_rank,
     )
     check_limits(limits)
     return limits

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from fulmen_serving.engine.adapter_places import AdapterRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +20,8 @@ class ServedModel:
         created: Unix time of loading.
         reasoning: whether answers may begin with reasoning, which is told from what is said.
         embeds: whether its runner gives hidden states.
+        adapter: what changes it; None: nothing.
+        parent: the name of the model that the adapter changes; empty if there is none.
     """
 
     name: str
@@ -29,3 +33,10 @@ class ServedModel:
     created: int = 0
     reasoning: bool = False
     embeds: bool = False
+    adapter: AdapterRef | None = None
+    parent: str = ""
+
+    def changed_by(self, adapter: AdapterRef) -> ServedModel:
+        """This model with `adapter`, under the adapter's name."""
+        fingerprint = f"{self.fingerprint}_{adapter.fingerprint[:16]}"
+        return replace(self, name=adapter.name, fingerprint=fingerprint, adapter=adapter, parent=self.name)

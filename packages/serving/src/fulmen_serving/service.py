@@ -21,6 +21,7 @@ from fulmen_core.guard import Guard, InputVerdict
 from fulmen_core.sampling import SamplingParams
 from fulmen_core.tokenizer import StreamDecoder, Tokenizer
 from fulmen_serving.account import Charge, ChoiceTally, current_account, current_salt
+from fulmen_serving.adapter_folder import AdapterFolder
 from fulmen_serving.answer import Answer, explanation
 from fulmen_serving.answer_options import AnswerOptions
 from fulmen_serving.engine.admission import EngineFull
@@ -56,6 +57,7 @@ class ChatService:
         metrics: where to count.
         announce: told of every request that ended, with a record that holds no text; on a thread of its own.
         grammars: compiles what answers must be; the engine opens constraints with the same one.
+        adapters: what else is served: the model, changed; None: nothing.
     """
 
     def __init__(
@@ -67,9 +69,10 @@ class ChatService:
         metrics: ServingMetrics,
         announce: Callable[[Mapping[str, object]], None],
         grammars: GrammarCompiler | None = None,
+        adapters: AdapterFolder | None = None,
     ) -> None:
         self.model, self.tokenizer, self.engine, self.guard, self.metrics = model, tokenizer, engine, guard, metrics
-        self._announce = announce
+        self._announce, self._adapters = announce, adapters
         self._grammars = grammars or GrammarCompiler(tokenizer, model.stop_ids)
         self.recent = RecentRequests()
         # One thread: judging holds the interpreter's lock anyway, and a guard then judges one input at a time.
@@ -87,6 +90,38 @@ class ChatService:
     def max_choices(self) -> int:
         """Answers that one request may ask for: as many as can run at once."""
         return self.engine.limits.max_sequences
+
+    async def models(self) -> list[ServedModel]:
+        """Everything that is served now: the model, then what adapters make of it."""
+        adapters = [] if self._adapters is None else await asyncio.to_thread(self._adapters.all)
+        return [self.model, *(self.model.changed_by(adapter) for adapter in adapters)]
+
+    async def find_model(self, name: str | None) -> ServedModel:
+        """Return what clients call `name`; None names the model itself.
+
+        Raises:
+            Refusal: 404, it is not served here.
+        """
+        if name in (None, self.model.name):
+            return self.model
+        try:
+            adapter = None if self._adapters is None else await asyncio.to_thread(self._adapters.find, name)
+        except UserError:  # the log has the fault; where files lie is not the client's business
+            raise Refusal(
+                404,
+                f"The adapter '{name}' cannot be served; the server's log says why",
+                code="model_not_found",
+                param="model",
+            ) from None
+        if adapter is None:
+            served = f"'{self.model.name}'" + (" and the adapters that /v1/models lists" if self._adapters else "")
+            raise Refusal(
+                404,
+                f"The model '{name}' does not exist; this server serves {served}",
+                code="model_not_found",
+                param="model",
+            )
+        return self.model.changed_by(adapter)
 
     async def open(self, prompt: Prompt, options: AnswerOptions) -> Answer:
         """Judge and admit a prompt.
@@ -120,7 +155,8 @@ class ChatService:
         prompt_ids = await in_thread(self._intake, self.encode, prompt)
         params = self._params(options, len(prompt_ids), prompt.field)
         account = current_account.get()
-        charge = None if account is None else account.admit(self.model.name, len(prompt_ids))
+        model = options.model or self.model
+        charge = None if account is None else account.admit(model.name, len(prompt_ids))
         try:
             return await self._enter(prompt, options, begun, prompt_ids, params, charge)
         except BaseException:
@@ -139,15 +175,16 @@ class ChatService:
     ) -> Answer:
         in_thread = asyncio.get_running_loop().run_in_executor
         trace, judged_from, submitted = current_trace.get(), time.perf_counter(), None
+        model = options.model or self.model
         verdict = None if self.guard is None else await in_thread(self._intake, self._judge, self.guard, prompt)
         if trace is not None and verdict is not None:
             trace.judged(judged_from, time.perf_counter(), verdict.action, verdict.category)
         request_id = f"{prompt.id_prefix}{uuid.uuid4().hex}"
 
         def done(answer: Answer) -> None:
-            self._report(answer, verdict, time.perf_counter() - begun)
+            self._report(answer, model.name, verdict, time.perf_counter() - begun)
             if trace is not None:
-                trace.answered(request_id, self.model, options, answer.prompt_tokens, submitted, answer.ends)
+                trace.answered(request_id, model, options, answer.prompt_tokens, submitted, answer.ends)
 
         if verdict is not None and verdict.action == "block":
             self.metrics.requests.labels("content_filter").inc(options.choices)
@@ -288,6 +325,7 @@ class ChatService:
                 logprobs=options.logprobs,
                 priority=options.priority,
                 salt=salt,
+                adapter=None if options.model is None else options.model.adapter,
             )
             answers.append((request, AnswerText(StreamDecoder(self.tokenizer), StopStrings(params.stop), guard)))
         return answers
@@ -333,11 +371,11 @@ class ChatService:
         """The refusal of every request once the engine takes no more."""
         return Refusal(503, self.engine.fault or "The server is stopping", code="service_unavailable", retry_after=5)
 
-    def report(self, request_id: str, prompt_tokens: int, seconds: float, **more: object) -> None:
-        """Announce that a request ended, on the intake thread."""
+    def report(self, request_id: str, model: str, prompt_tokens: int, seconds: float, **more: object) -> None:
+        """Announce that a request to `model` ended, on the intake thread."""
         record: dict[str, object] = {
             "request_id": request_id,
-            "model": self.model.name,
+            "model": model,
             "backend": self.model.backend,
             "policy": None if self.guard is None else self.guard.policy_version,
             "prompt_tokens": prompt_tokens,
@@ -355,7 +393,7 @@ class ChatService:
         except RuntimeError:  # the service was closed while a client still read: nobody is left to tell
             logger.debug("request %s ended after the service", request_id)
 
-    def _report(self, answer: Answer, verdict: InputVerdict | None, seconds: float) -> None:
+    def _report(self, answer: Answer, model: str, verdict: InputVerdict | None, seconds: float) -> None:
         more: dict[str, object] = {
             "completion_tokens": answer.completion_tokens,
             "input_action": None if verdict is None else verdict.action,
@@ -375,7 +413,7 @@ class ChatService:
                 for _, end in sorted(answer.ends.items())
             ],
         }
-        self.report(answer.request_id, answer.prompt_tokens, seconds, **more)
+        self.report(answer.request_id, model, answer.prompt_tokens, seconds, **more)
 
 
 async def _blocked(verdict: InputVerdict, choices: int) -> AsyncIterator[tuple[int, AnswerEvent]]:

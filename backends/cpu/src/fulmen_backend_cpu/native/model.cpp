@@ -105,6 +105,7 @@ Model::Model(const Shape& s, const LayerShape* layer_shapes, std::shared_ptr<Poo
         widened_stride = round_up(dense_width, INPUT_MULTIPLE);
         widened = memory.array<float>((size_t)pool->threads() * MAX_ROWS * widened_stride);
     }
+    block_sums.resize((size_t)pool->threads() * ((s.vocab + 63) / 64));
     tokens.resize(n);
     sequence_order.reserve(s.max_sequences);
     sequence_of_row.resize(n);

@@ -88,6 +88,7 @@ struct Model {
     std::vector<AttentionTask> attention_tasks;
     std::vector<int32_t> sequence_of_row, wanted_rows, chosen, row_of_pair, token_of_row, expert_begin;
     std::vector<float> chosen_weights, weight_of_row;
+    std::vector<float> block_sums;  // of a draw, for each thread
     std::vector<int32_t> sequence_order, tokens;
     int max_splits;
 
@@ -110,6 +111,10 @@ struct StepTable {
 
 // Results of the wanted tokens, in order: logits [.., V], or final hidden states [.., D] if `hidden`.
 void step(Model& m, const StepTable& table, bool hidden, float* results);
+
+// Draw a token from each of `rows` rows of logits [rows][V]: the likeliest where the inverse temperature is 0, else one from
+// the softmax by a number in [0, 1). -1 where a row has NaN, or nothing finite at its top.
+void draw(Model& m, int rows, const float* logits, const float* inverse_temperatures, const double* uniforms, int32_t* tokens);
 
 // The parts of a step, each over the step's rows (N) or sequences.
 void attention_phase(Model& m, const Layer& layer, int tokens);

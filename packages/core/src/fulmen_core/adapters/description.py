@@ -73,7 +73,7 @@ class AdapterDescription:
         """
         if not directory.is_dir():
             raise UserError(f"there is no adapter folder {directory}", remedy="check the path")
-        fingerprint = _fingerprint(directory)
+        fingerprint = fingerprint_of(directory)
         config = PeftConfig.read(directory)
         weights = directory / WEIGHTS_FILE
         tensors = read_header(weights).tensors
@@ -120,7 +120,12 @@ def tensor_names(module: str) -> tuple[str, str]:
     return f"{_PREFIX}{module}{_A}", f"{_PREFIX}{module}{_B}"
 
 
-def _fingerprint(directory: Path) -> str:
+def fingerprint_of(directory: Path) -> str:
+    """Of the names, sizes and times of both files in `directory`, in hexadecimal.
+
+    Raises:
+        UserError: one of them is not there, or cannot be read.
+    """
     digest = hashlib.sha256()
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -15,7 +16,6 @@ from fulmen_serving.api.answer_connection import AnswerStreamResponse, unless_le
 from fulmen_serving.api.answer_request import AnswerRequest
 from fulmen_serving.api.strict_request import StrictModel
 from fulmen_serving.prompt import Prompt
-from fulmen_serving.refusal import Refusal
 from fulmen_serving.service import ChatService
 from fulmen_serving.tools.tool_loop import ToolAnswer
 
@@ -33,17 +33,15 @@ async def respond(
     """Answer `prompt` as `asked`, whole or as server-sent events; `opener` opens the answer in place of the service.
 
     Raises:
-        Refusal: another model is served, or the service refuses it.
+        Refusal: the model is not served, or the service refuses it.
     """
-    check_model(asked.model, service)
-    answer = await (opener or service.open)(prompt, asked.options)
+    model = await service.find_model(asked.model)
+    answer = await (opener or service.open)(prompt, replace(asked.options, model=model))
     if asked.stream:
-        chunks = stream(
-            answer, service.model, form, asked.choices, include_usage=asked.include_usage, explain=asked.explain
-        )
+        chunks = stream(answer, model, form, asked.choices, include_usage=asked.include_usage, explain=asked.explain)
         return AnswerStreamResponse(chunks, answer)
     told = asked.options.logprobs is not None
-    body = collect(answer, service.model, form, asked.choices, logprobs=told, explain=asked.explain)
+    body = collect(answer, model, form, asked.choices, logprobs=told, explain=asked.explain)
     return await whole_answer(request, answer, body)
 
 
@@ -55,22 +53,6 @@ async def whole_answer(
         return JSONResponse(await unless_left(request, body))
     finally:
         answer.close()
-
-
-def check_model(name: str | None, service: ChatService) -> None:
-    """Refuse a model that is not served here; None names none.
-
-    Raises:
-        Refusal: 404.
-    """
-    served = service.model.name
-    if name not in (None, served):
-        raise Refusal(
-            404,
-            f"The model '{name}' does not exist; this server serves '{served}'",
-            code="model_not_found",
-            param="model",
-        )
 
 
 def body_schema(model: type[StrictModel]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from fulmen_serving.api.answer_connection import unless_left
-from fulmen_serving.api.answer_route import body_schema, check_model
+from fulmen_serving.api.answer_route import body_schema
 from fulmen_serving.api.body import read_json_object
 from fulmen_serving.api.strict_request import StrictModel, fields_of, validate, without_neutral
 from fulmen_serving.embedding import embed
@@ -99,15 +99,15 @@ def embedding_router(service: ChatService, max_body_bytes: int) -> APIRouter:
         """Read texts or token ids, and return the model's last hidden state of each, at length 1."""
         fields = without_neutral(await read_json_object(request, max_body_bytes), UNSUPPORTED)
         asked = validate(EmbeddingRequest, fields, fields_of(EmbeddingRequest, unsupported={"": UNSUPPORTED}))
-        check_model(asked.model, service)
-        embedded = await unless_left(request, embed(service, asked.prompts))
+        model = await service.find_model(asked.model)
+        embedded = await unless_left(request, embed(service, model, asked.prompts))
         write = _base64 if asked.encoding_format == "base64" else _floats
         data = [
             {"object": "embedding", "index": index, "embedding": write(vector_D)}
             for index, vector_D in enumerate(embedded.vectors_D)
         ]
         usage = {"prompt_tokens": embedded.prompt_tokens, "total_tokens": embedded.prompt_tokens}
-        return JSONResponse({"object": "list", "data": data, "model": service.model.name, "usage": usage})
+        return JSONResponse({"object": "list", "data": data, "model": model.name, "usage": usage})
 
     return router
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from fulmen_serving.api.answer_connection import AnswerStreamResponse
-from fulmen_serving.api.answer_route import body_schema, check_model, whole_answer
+from fulmen_serving.api.answer_route import body_schema, whole_answer
 from fulmen_serving.api.body import read_json_object
 from fulmen_serving.api.responses_body import ResponseWriter
 from fulmen_serving.api.responses_request import ResponsesRequest, parse_responses_request
@@ -22,14 +24,14 @@ def responses_router(service: ChatService, max_body_bytes: int) -> APIRouter:
     async def create_response(request: Request) -> Response:
         """Answer a conversation as a response object, whole or as server-sent events."""
         asked = parse_responses_request(await read_json_object(request, max_body_bytes))
-        check_model(asked.model, service)
+        model = await service.find_model(asked.model)
         try:
-            answer = await service.open(asked.start, asked.options)
+            answer = await service.open(asked.start, replace(asked.options, model=model))
         except Refusal as refusal:
             if refusal.param == "max_tokens":  # the service's name for it
                 refusal.param = "max_output_tokens"
             raise
-        writer = ResponseWriter(answer, asked, service.model, service.tokenizer)
+        writer = ResponseWriter(answer, asked, model, service.tokenizer)
         if asked.stream:
             return AnswerStreamResponse(writer.stream(), answer)
         return await whole_answer(request, answer, writer.collect())

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 
 from fulmen_core.errors import UserError
-from fulmen_serving.api.answer_route import body_schema, check_model
+from fulmen_serving.api.answer_route import body_schema
 from fulmen_serving.api.body import read_json_object
 from fulmen_serving.api.chat_request import ChatMessage, check_turns
 from fulmen_serving.api.strict_request import StrictModel, fields_of, validate
@@ -57,7 +57,7 @@ def tokenize_router(service: ChatService, max_body_bytes: int) -> APIRouter:
             await read_json_object(request, max_body_bytes),
             fields_of(TokenizeRequest, {"messages": ChatMessage}),
         )
-        check_model(asked.model, service)
+        await service.find_model(asked.model)
         tokens = await asyncio.to_thread(_encode, service, asked)
         answer: dict[str, Any] = {"count": len(tokens), "max_model_len": service.max_context, "tokens": tokens}
         if asked.return_token_strs:
@@ -69,7 +69,7 @@ def tokenize_router(service: ChatService, max_body_bytes: int) -> APIRouter:
         """The text of token ids; what is no UTF-8 becomes U+FFFD."""
         fields = await read_json_object(request, max_body_bytes)
         asked = validate(DetokenizeRequest, fields, fields_of(DetokenizeRequest))
-        check_model(asked.model, service)
+        await service.find_model(asked.model)
         try:
             return {"prompt": tokenizer.decode(asked.tokens, skip_special=False)}
         except UserError as error:

@@ -42,7 +42,7 @@ def add_edge_options(parser: ArgumentParser) -> None:
 
 
 @contextlib.contextmanager
-def open_edge(args: Namespace) -> Iterator[Edge]:
+def open_edge(args: Namespace, model: str) -> Iterator[Edge]:
     """Yield what the arguments and the environment say; when the block ends, all usage is written.
 
     Raises:
@@ -61,7 +61,7 @@ def open_edge(args: Namespace) -> Iterator[Edge]:
             from fulmen_serving.platform.platform import Platform
             from fulmen_serving.platform.prices import load_prices
 
-            prices = None if args.prices is None else load_prices(args.prices)
+            prices = None if args.prices is None else load_prices(args.prices, base=model)
             platform = Platform(database, prices)
             stack.callback(platform.close)
         elif args.prices is not None:

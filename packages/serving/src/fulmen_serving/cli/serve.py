@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from fulmen_core.cli.arguments import parser
 from fulmen_core.cli.output import note
+from fulmen_serving.cli.adapter_options import add_adapter_options, with_adapter_options
 from fulmen_serving.cli.cache_options import add_cache_options, with_cache_options
 from fulmen_serving.cli.edge_options import add_edge_options, check_prices, open_edge, warn_if_open
 from fulmen_serving.cli.options import add_model_options, serving_options
@@ -36,12 +37,14 @@ def run(argv: Sequence[str]) -> int:
         "--drain-seconds", type=int, metavar="N", default=30, help="time to finish answers when stopped (%(default)s)"
     )
     add_cache_options(arguments)
+    add_adapter_options(arguments)
     add_process_options(arguments)
     add_edge_options(arguments)
     add_tls_options(arguments)
     add_tool_options(arguments)
     args = arguments.parse_args(argv)
     options = with_cache_options(serving_options(args, max_sequences=args.max_sequences), args)
+    options = with_adapter_options(options, args)
 
     from importlib.metadata import version
 
@@ -64,7 +67,9 @@ def run(argv: Sequence[str]) -> int:
 
         listener = bind(args.host, args.port)  # before the model is waited for: a busy port should cost no time
         stack.callback(listener.close)
-        edge = stack.enter_context(open_edge(args))  # closed last: it writes what the service metered
+        edge = stack.enter_context(
+            open_edge(args, options.served_name)
+        )  # closed last: it writes what the service metered
         warn_if_open(listener, edge)
         toolbox = toolbox_of(args, context.registry())  # before the model, too: a wrong option should cost no time
         admission = AdmissionLimits(args.max_waiting, args.max_queued_tokens)

@@ -64,7 +64,7 @@ class CacheManager:
         source: SequenceState | KeptPrefix | None = None
         tokens = alike = 0
         for unit in self.kept:
-            if unit.salt == state.request.salt:
+            if unit.salt == state.request.cache_salt:
                 shared = common_prefix(known_T, unit.tokens_T)
                 alike = max(alike, shared)
                 usable = reach.usable(shared, len(unit.tokens_T), unit.chunked, unit.written)
@@ -72,7 +72,7 @@ class CacheManager:
                     source, tokens = unit, usable
         promising: tuple[SequenceState, int] | None = None
         for other in running:
-            if other.request.salt == state.request.salt:
+            if other.request.cache_salt == state.request.cache_salt:
                 shared = common_prefix(known_T, other.prompt_T)
                 alike = max(alike, shared)
                 chunked = min(other.computed, len(other.prompt_T))
@@ -206,7 +206,7 @@ class CacheManager:
             state.written,
             slot,
             pages,
-            state.request.salt,
+            state.request.cache_salt,
             state.request.request_id,
             branch,
         )

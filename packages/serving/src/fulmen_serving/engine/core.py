@@ -10,7 +10,7 @@ from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,10 @@ from fulmen_core.errors import UserError
 from fulmen_core.log_probabilities import TokenLogProbabilities, log_probabilities
 from fulmen_core.runner import Runner, SequenceStep
 from fulmen_core.sampling import sample_batch
+from fulmen_core.softmax_draw import draw_of
 from fulmen_core.token_constraint import OpenConstraint
-from fulmen_serving.engine.cache_manager import CacheManager
+from fulmen_serving.engine.adapter_places import AdapterPlaces
+from fulmen_serving.engine.cache_manager import CacheManager, Found
 from fulmen_serving.engine.scheduler import cheapest_victim, check_limits, divide_budget, open_tokens
 from fulmen_serving.engine.sequence import GenerationRequest, SequenceState
 from fulmen_serving.engine.speculation import Proposer
@@ -32,8 +34,7 @@ _INVARIANT_CHUNK = 128
 _MAX_GUESSES = 16
 
 
-@dataclass(frozen=True, slots=True)
-class TokenEvent:
+class TokenEvent(NamedTuple):
     """A request got a token, or ended, or both.
 
     ``end`` is None while it goes on; "stop": `token` is a stop id, or completes what the grammar asks for; "length":
@@ -66,16 +67,15 @@ class StepOutcome:
 
 @dataclass(slots=True)
 class _Share:
-    """What one sequence computes in a step: `count` known tokens, then guesses."""
+    """What one sequence computes in a step: `count` known tokens, then guesses.
+
+    `closes` says whether all that is known will be computed: only then is the next token drawn.
+    """
 
     state: SequenceState
     count: int
-    guesses: list[int] = field(default_factory=list)
-
-    @property
-    def closes(self) -> bool:
-        """Whether all that is known will be computed: only then is the next token drawn."""
-        return self.count == self.state.gap
+    closes: bool
+    guesses: Sequence[int] = ()
 
     def as_step(self) -> SequenceStep:
         """What the runner is asked for."""
@@ -83,7 +83,7 @@ class _Share:
         if state.slot is None:
             raise AssertionError(f"request {state.request.request_id} runs without a slot")
         tokens = [*state.known[state.computed : state.computed + self.count], *self.guesses]
-        return SequenceStep(state.slot, state.computed, tokens, state.pages, 1 + len(self.guesses))
+        return SequenceStep(state.slot, state.computed, tokens, state.pages, 1 + len(self.guesses), state.adapter)
 
 
 class EngineCore:
@@ -119,10 +119,12 @@ class EngineCore:
             )
         self.runner = runner
         self._open_constraint, self._proposer = open_constraint, proposer
+        self._draw_from = draw_of(runner)
         # at least one chunk fits beside a token of every other sequence
         room = runner.limits.max_step_tokens - runner.limits.max_sequences + 1
         self._chunk = min(_INVARIANT_CHUNK, room) if batch_invariant else 0
         self.cache = CacheManager(runner, self._chunk)
+        self.adapters = AdapterPlaces(runner)
         self.waiting: list[SequenceState] = []  # in order of rank
         self.running: list[SequenceState] = []  # likewise
         self._arrivals = 0
@@ -172,9 +174,8 @@ class EngineCore:
             results_RV = self.runner.step([share.as_step() for share in generating]) if generating else None
             hidden_RD = self.runner.hidden([share.as_step() for share in embedding]) if embedding else None
         except Exception as error:  # a backend may raise anything; what its caches hold afterwards is unknown
-            message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             for share in shares:
-                self._fail(share.state, f"the backend failed: {message}", outcome)
+                self._fail(share.state, f"the backend failed: {_said(error)}", outcome)
             return outcome
         finally:
             outcome.model_seconds = time.perf_counter() - begun
@@ -218,7 +219,9 @@ class EngineCore:
             if found.promising is not None:
                 self._hold_back(state, *found.promising)
                 continue
-            if why := self.cache.admit(state, found):
+            if (why := self._place(state, found, outcome)) is None:
+                continue
+            if why:
                 state.explain("queued", why)
                 break
             if found.alike > state.computed:  # a third that begins alike shall find what the second did not
@@ -233,6 +236,22 @@ class EngineCore:
         for before, state in pairwise(self.waiting):
             if not state.decisions:
                 state.explain("queued", f"{before.request.request_id} comes before it")
+
+    def _place(self, state: SequenceState, found: Found, outcome: StepOutcome) -> str | None:
+        """Give `state` its adapter, a slot and pages; return why it cannot have them now, None if it never will."""
+        adapter = state.request.adapter
+        try:
+            number = self.adapters.take(adapter)
+        except Exception as error:  # of a folder that is somebody else's, read by a backend that may raise anything
+            self._fail(state, f"the adapter cannot be loaded: {_said(error)}", outcome)
+            return None
+        if number is None:
+            return f"all {self.runner.limits.adapters} places for adapters are taken"
+        if why := self.cache.admit(state, found):
+            self.adapters.give_back(adapter)
+            return why
+        state.adapter = number
+        return ""
 
     def _make_place(self, state: SequenceState, outcome: StepOutcome) -> bool:
         """Preempt a running sequence of lower priority for `state`, if there is one."""
@@ -262,7 +281,7 @@ class EngineCore:
             if self._chunk and count < gap:
                 continue  # a chunk is computed whole or not at all
             if count and state.slot is not None and self._reserve(state, state.computed + count, outcome):
-                shares.append(_Share(state, count))
+                shares.append(_Share(state, count, count == state.gap))
         shares = [share for share in shares if share.state.slot is not None]  # some may have been preempted for others
         if self._proposer is not None:
             self._guess(shares, self._proposer)
@@ -281,7 +300,7 @@ class EngineCore:
     def _preempt(self, state: SequenceState, why: str, outcome: StepOutcome) -> None:
         state.explain("preempted", f"{why}; {state.computed} tokens are computed again unless they are still kept")
         self.running.remove(state)
-        self.cache.finish(state, keep=True)
+        self._give_up_place(state, keep=True)
         state.marks.clear()
         insort(self.waiting, state, key=_rank)
         outcome.preempted.append(state)
@@ -325,7 +344,7 @@ class EngineCore:
     ) -> None:
         states = [share.state for share in drawing]
         firsts_SV = results_RV if len(rows) == len(results_RV) else results_RV[list(rows)]
-        tokens = sample_batch([s.sampler for s in states], firsts_SV, [s.constraint for s in states])
+        tokens = sample_batch([s.sampler for s in states], firsts_SV, [s.constraint for s in states], self._draw_from)
         for share, row, drawn in zip(drawing, rows, tokens, strict=True):
             state, token = share.state, drawn
             for place in range(len(share.guesses) + 1):
@@ -338,7 +357,7 @@ class EngineCore:
                 state.computed += 1  # the guess stood, so what was computed of it does
                 outcome.confirmed_tokens += 1
                 try:
-                    token = state.sampler.sample(results_RV[row + place + 1], state.constraint)
+                    token = state.sampler.sample(results_RV[row + place + 1], state.constraint, self._draw_from)
                 except UserError as error:
                     token = error
 
@@ -374,7 +393,18 @@ class EngineCore:
         self._held_back.pop(state.arrival, None)
         if self._proposer is not None:
             self._proposer.ended(state)
+        self._give_up_place(state, keep=keep)
+
+    def _give_up_place(self, state: SequenceState, *, keep: bool) -> None:
+        """Take adapter, slot and pages of `state` back, if it has them."""
+        if state.adapter:
+            self.adapters.give_back(state.request.adapter)
+            state.adapter = 0
         self.cache.finish(state, keep=keep)
+
+
+def _said(error: Exception) -> str:
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
 
 def _rank(state: SequenceState) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from fulmen_serving.engine.core import EngineCore
 
 def broken_invariants(core: EngineCore) -> list[str]:
     """Return a sentence for each rule that `core` breaks; an empty list is what it should be."""
-    return [*_wrong_slots(core), *_wrong_pages(core), *_wrong_sequences(core)]
+    return [*_wrong_slots(core), *_wrong_pages(core), *_wrong_adapters(core), *_wrong_sequences(core)]
 
 
 def _wrong_slots(core: EngineCore) -> list[str]:
@@ -34,7 +34,7 @@ def _wrong_pages(core: EngineCore) -> list[str]:
     contents: dict[int, set[tuple[str, tuple[int, ...]]]] = {}
     users: Counter[int] = Counter()
     held: list[tuple[str, Sequence[int], Sequence[int], str]] = [
-        *((s.request.request_id, s.pages, s.known[: s.computed], s.request.salt) for s in core.running),
+        *((s.request.request_id, s.pages, s.known[: s.computed], s.request.cache_salt) for s in core.running),
         *((unit.request_id, unit.pages, unit.tokens_T.tolist(), unit.salt) for unit in core.cache.kept),
     ]
     for name, pages, computed, salt in held:
@@ -51,6 +51,23 @@ def _wrong_pages(core: EngineCore) -> list[str]:
             faults.append(f"page {page} is shared and not whole, or not the same to all: {contents[page]}")
     if pool.free != sum(users[page] == 0 for page in range(layout.pages)):
         faults.append(f"{pool.free} pages count as free, and {sum(users[p] == 0 for p in range(layout.pages))} are")
+    return faults
+
+
+def _wrong_adapters(core: EngineCore) -> list[str]:
+    faults: list[str] = []
+    users = core.adapters.users
+    running = Counter(state.adapter for state in core.running if state.request.adapter is not None)
+    if len(users) > core.runner.limits.adapters:
+        faults.append(f"{len(users)} adapters are loaded where {core.runner.limits.adapters} may be")
+    if Counter(users) != running:  # counters that differ in zeros are equal
+        faults.append(f"adapters count {users} users and have {dict(running)}")
+    for state in core.waiting:
+        if state.adapter:
+            faults.append(f"{state.request.request_id} waits with adapter {state.adapter}")
+    for state in core.running:
+        if (state.adapter == 0) != (state.request.adapter is None):
+            faults.append(f"{state.request.request_id} runs with adapter {state.adapter}")
     return faults
 
 

@@ -27,7 +27,7 @@ class KeptPrefix:
         chunked: how many of them were computed as a prompt, in chunks; the rest came one by one.
         written: how far its window was ever written, guesses that did not stand included: that much of it is lost.
         slot, pages: where it lies.
-        salt: whose it is.
+        salt: of whom it is, and with which adapter: `GenerationRequest.cache_salt`.
         request_id: of the request that computed it.
         branch: whether several sequences are known to go on from here, in different ways.
     """

@@ -82,7 +82,7 @@ class Ledger:
             entry.tokens.append(event.token)
             entry.strikes = 0
             if entry.tried and event.end == "length" and not entry.complete:
-                report.events[index] = replace(event, end=None)
+                report.events[index] = event._replace(end=None)
                 passed.add(event.request_id)
         gone = []
         for ended in report.ended:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fulmen_core.backend import Backend, Dtype
-from fulmen_core.errors import UserError
+from fulmen_core.errors import CapabilityError, UserError
 from fulmen_core.model_directory import ModelDirectory, choose_backend
 from fulmen_core.registry import Discovery, Registry
 from fulmen_core.runner import EngineLimits, Runner
@@ -72,7 +72,7 @@ class ModelPlan:
                 where=str(draft),
                 remedy="give a model of the same tokenizer",
             )
-        limits = replace(self.limits, cached_sequences=0, kv_tokens=0)
+        limits = replace(self.limits, cached_sequences=0, kv_tokens=0, adapters=0)
         return DraftModelProposer(replace(self, model=draft, limits=limits, choices={}).load(registry)[1])
 
     def load(self, registry: Registry) -> tuple[Backend, Runner]:
@@ -82,4 +82,8 @@ class ModelPlan:
             UserError: there is no such model, or no backend that serves it so.
         """
         backend = choose_backend(registry, self.backend, ModelDirectory.inspect(self.model).format)
+        if self.limits.adapters and not backend.capabilities().adapters:
+            raise CapabilityError(
+                f"the backend {backend.name} serves no adapters", remedy="leave --adapters out, or use --backend cpu"
+            )
         return backend, backend.load_runner(self.model, self.limits, self.dtype, **self.choices)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fulmen_core.sampling import Sampler, SamplingParams
 from fulmen_core.token_constraint import TokenConstraint
+from fulmen_serving.engine.adapter_places import AdapterRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class GenerationRequest:
         salt: prefixes are shared among requests of the same salt only, such as those of one API key.
         embed: give the final hidden state of the prompt's last token instead of an answer.
         generated: tokens of the answer that an engine before this one chose; this one goes on after them.
+        adapter: what the model is changed by; None: the model alone.
     """
 
     request_id: str
@@ -42,6 +44,12 @@ class GenerationRequest:
     salt: str = ""
     embed: bool = False
     generated: tuple[int, ...] = ()
+    adapter: AdapterRef | None = None
+
+    @property
+    def cache_salt(self) -> str:
+        """What keys and values depend on beside tokens, and who may see them: only equal ones share prefixes."""
+        return self.salt if self.adapter is None else f"{self.salt}\n{self.adapter.fingerprint}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +73,7 @@ class SequenceState:
         written: how far they were ever written: with guesses that did not stand, beyond what is computed.
         slot: of its windows; None while it waits.
         pages: of its full caches.
+        adapter: the runner's number of its adapter while it runs; 0: it has none.
         read: prompt tokens that are or were computed.
         reused: prompt tokens that were found computed when it was first admitted.
         marks: numbers of tokens at which what is computed is to be kept for others that begin alike, rising.
@@ -82,6 +91,7 @@ class SequenceState:
     slot: int | None = None
     slot_since: float | None = None  # time.perf_counter()
     pages: list[int] = field(default_factory=list)
+    adapter: int = 0
     read: int = 0
     reused: int = 0
     marks: list[int] = field(default_factory=list)

@@ -34,18 +34,19 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class PriceTable:
-    """Prices by model; a model without one costs nothing."""
+    """Prices by model; one without a price costs what `base` does, which adapters change, or nothing."""
 
     prices: Mapping[str, Price] = field(default_factory=dict)
+    base: str = ""
 
     def cost(self, model: str, prompt_tokens: int, completion_tokens: int) -> int:
         """Return the cost in 1 / `UNIT` of the currency."""
-        price = self.prices.get(model, Price())
+        price = self.prices.get(model) or self.prices.get(self.base, Price())
         return prompt_tokens * price.prompt + completion_tokens * price.completion
 
 
-def load_prices(path: Path) -> PriceTable:
-    """Read a price table.
+def load_prices(path: Path, base: str = "") -> PriceTable:
+    """Read a price table; `base` is the model whose price holds for what has none of its own.
 
     Raises:
         UserError: it cannot be read, is no TOML, or a key or price does not fit.
@@ -68,7 +69,7 @@ def load_prices(path: Path) -> PriceTable:
                     f"unknown key {key!r}", where=where, remedy=f"did you mean {near}?" if near else " or ".join(_KEYS)
                 )
         prices[model] = Price(*(_per_token(table.get(key, 0), key, where) for key in _KEYS))
-    return PriceTable(prices)
+    return PriceTable(prices, base)
 
 
 def _per_token(value: object, key: str, where: str) -> int:

@@ -1,0 +1,110 @@
+"""Claims about the native runner's drawing of tokens: it is NumPy's, of which it differs by rounding alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fulmen_backend_cpu.native_runner import NativeRunner
+from fulmen_core.model.checkpoint import save_model
+from fulmen_core.model.presets import load_preset
+from fulmen_core.model.transformer import Transformer
+from fulmen_core.runner import EngineLimits
+from fulmen_core.softmax_draw import DrawsTokens, draw_of, draw_softmax, draw_tokens
+
+
+@pytest.fixture(scope="module", params=[1, 17, 64, 1000, 32_768])
+def runner(request, tmp_path_factory):
+    """One of a vocabulary that fills blocks and lanes, or does not."""
+    config = load_preset("nano").model_copy(update={"vocab_size": request.param})
+    directory = tmp_path_factory.mktemp("model")
+    save_model(Transformer(config), directory)
+    loaded = NativeRunner(directory, EngineLimits(4, 32, 32, threads=2))
+    yield loaded
+    loaded.close()
+
+
+def rows(runner, count, spread=3.0):
+    return (np.random.default_rng().standard_normal((count, runner.vocab_size)) * spread).astype(np.float32)
+
+
+def test_it_is_found(runner):
+    assert isinstance(runner, DrawsTokens)
+    assert draw_of(runner) == runner.draw
+    assert draw_of(object()) is draw_tokens
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.7, 1.0, 2.0, 1e-30])
+def test_numbers_lead_to_the_same_tokens_but_at_the_borders_of_their_shares(runner, temperature):
+    numbers = np.random.default_rng().random(512)
+    logits = np.repeat(rows(runner, 1), len(numbers), axis=0)
+    logits[:, :: max(2, runner.vocab_size // 7)] = -np.inf
+    if runner.vocab_size == 1:
+        logits[:] = 0
+    temperatures = np.full(len(numbers), temperature)
+    ours = runner.draw(logits, temperatures, numbers)
+    top = logits.max(axis=1)
+    around = [
+        draw_softmax(logits, top, temperatures, np.clip(numbers + step, 0, 1 - 1e-9)) for step in (-1e-5, 0, 1e-5)
+    ]
+    # a small step of the number may lead from one block's last token to the next one's first, and no farther
+    assert np.any([ours == near for near in around], axis=0).all()
+    assert (ours == around[1]).mean() > 0.98
+
+
+def test_each_row_is_drawn_by_its_own_temperature_and_number_whatever_is_beside_it(runner):
+    logits = rows(runner, 33)
+    temperatures = np.random.default_rng().choice([0, 0.5, 1, 3], 33)
+    numbers = np.random.default_rng().random(33)
+    together = runner.draw(logits, temperatures, numbers)
+    alone = [runner.draw(logits[i : i + 1], temperatures[i : i + 1], numbers[i : i + 1])[0] for i in range(33)]
+    assert together.tolist() == alone
+    greedy = temperatures == 0
+    assert (together[greedy] == logits[greedy].argmax(axis=1)).all()
+
+
+def test_draws_follow_the_probabilities(runner):
+    draws = 20_000 if runner.vocab_size <= 1000 else 1_000
+    logits = np.repeat(rows(runner, 1, spread=1.5)[:, :50], draws, axis=0)
+    padded = np.full((draws, runner.vocab_size), -np.inf, np.float32)
+    padded[:, : logits.shape[1]] = logits
+    tokens = runner.draw(padded, np.ones(draws), np.random.default_rng().random(draws))
+    weights = np.exp(logits[0].astype(np.float64))
+    expected = weights / weights.sum()
+    got = np.bincount(tokens, minlength=len(expected)) / draws
+    assert len(got) == len(expected)
+    assert np.abs(got - expected).max() < 6 * np.sqrt(expected.max() / draws)
+
+
+def test_the_lowest_of_equals_is_the_likeliest(runner):
+    logits = np.zeros((2, runner.vocab_size), np.float32)
+    logits[1, runner.vocab_size // 2 :] = 1
+    assert runner.draw(logits, np.zeros(2), np.zeros(2)).tolist() == [0, runner.vocab_size // 2]
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf])
+def test_a_row_that_is_not_finite_gives_no_token_and_the_others_theirs(runner, value):
+    logits = rows(runner, 3)
+    for place in {0, runner.vocab_size // 2, runner.vocab_size - 1}:
+        spoilt = logits.copy()
+        spoilt[1, place] = value
+        for temperature in (0.0, 1.0):
+            tokens = runner.draw(spoilt, np.full(3, temperature), np.full(3, 0.5))
+            assert (tokens == draw_tokens(spoilt, np.full(3, temperature), np.full(3, 0.5))).all()
+            assert (tokens < 0).tolist() == [False, True, False]
+    nothing = np.full((1, runner.vocab_size), -np.inf, np.float32)
+    assert runner.draw(nothing, np.ones(1), np.zeros(1)).tolist() == [-1]
+
+
+@pytest.mark.parametrize("number", [0.0, np.nextafter(1, 0)])
+def test_a_token_of_no_probability_is_never_drawn(runner, number):
+    logits = np.full((1, runner.vocab_size), -np.inf, np.float32)
+    logits[0, runner.vocab_size // 3] = -3
+    assert runner.draw(logits, np.ones(1), np.array([number])).tolist() == [runner.vocab_size // 3]
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_read(runner):
+    with pytest.raises(ValueError, match="do not fit"):
+        runner.draw(np.zeros((1, runner.vocab_size + 1), np.float32), np.zeros(1), np.zeros(1))
+    with pytest.raises(ValueError, match="do not fit"):
+        runner.draw(rows(runner, 2), np.zeros(1), np.zeros(2))
