@@ -28,6 +28,9 @@ from . import adapter_models as models
 from .test_cpu_runner import CONTEXT, AnyRunner, configs, needs_native, poison, reference_logits, saved
 from .test_cpu_runner import VOCABULARY as SMALL_VOCABULARY
 
+#: Of float32 against float64 in a random model that amplifies it: of every position, 1.2e-4 was the most in thousands.
+ROUNDING = 5e-4
+
 
 @pytest.fixture(params=[CpuRunner, NativeRunner], ids=["torch", "native"])
 def runner_class(request: pytest.FixtureRequest) -> type[AnyRunner]:
@@ -128,7 +131,7 @@ def test_mixed_steps_equal_peft(runner_class: type[AnyRunner], adapted: tuple[mo
         settled_T = ~np.isnan(reference_logits(ours, sequence.tokens)).any(1)  # no routing that is a coin toss
         for position, logits_V in sequence.logits.items():
             if settled_T[position]:
-                np.testing.assert_allclose(logits_V, expected_TV[position], atol=1e-4, rtol=0, err_msg=f"seed {seed}")
+                np.testing.assert_allclose(logits_V, expected_TV[position], atol=2e-4, rtol=0, err_msg=f"seed {seed}")
                 compared += 1
     assert compared > 100
 
@@ -156,7 +159,7 @@ def test_mixed_steps_equal_merged_weights(
                 expected_TV = reference_logits(reference, sequence.tokens)
                 for position, logits_V in sequence.logits.items():
                     if not np.isnan(expected_TV[position]).any():
-                        np.testing.assert_allclose(logits_V, expected_TV[position], atol=1e-4, rtol=0)
+                        np.testing.assert_allclose(logits_V, expected_TV[position], atol=ROUNDING, rtol=0)
 
 
 @pytest.fixture
