@@ -9,7 +9,7 @@ from fulmen_backend_cpu.native_runner import NativeRunner
 from fulmen_core.model.checkpoint import save_model
 from fulmen_core.model.presets import load_preset
 from fulmen_core.model.transformer import Transformer
-from fulmen_core.runner import EngineLimits
+from fulmen_core.runner import EngineLimits, SequenceStep
 from fulmen_core.softmax_draw import DrawsTokens, draw_of, draw_tokens
 
 
@@ -84,6 +84,23 @@ def test_draws_follow_the_probabilities(runner):
     got = np.bincount(tokens, minlength=len(expected)) / draws
     assert len(got) == len(expected)
     assert np.abs(got - expected).max() < 6 * np.sqrt(expected.max() / draws)
+
+
+def test_of_its_own_logits_it_draws_as_of_any_others(runner):
+    for spread in (1, 2, 4):
+        batch = [
+            SequenceStep(slot, 0, np.random.default_rng().integers(0, runner.vocab_size, spread).tolist())
+            for slot in range(4)
+        ]
+        batch = [step._replace(wanted=spread) for step in batch]
+        logits = runner.step(batch)
+        temperatures = np.random.default_rng().choice([0.0, 0.0, 1.0], len(logits))
+        numbers = np.random.default_rng().random(len(logits))
+        assert not logits.flags.writeable
+        own = runner.draw(logits, temperatures, numbers).tolist()
+        assert own == runner.draw(logits.copy(), temperatures, numbers).tolist()
+        greedy = temperatures == 0
+        assert (np.array(own)[greedy] == logits[greedy].argmax(axis=1)).all()
 
 
 def test_the_lowest_of_equals_is_the_likeliest(runner):

@@ -142,7 +142,7 @@ def open_library(path: Path) -> ctypes.CDLL:
         "fulmen_drop_adapter": (None, [c_void_p, c_int]),
         "fulmen_adapter_bytes": (c_int64, [c_void_p]),
         "fulmen_step": (c_int, [c_void_p, c_int, *[c_void_p] * 3, c_int, c_void_p]),
-        "fulmen_draw": (c_int, [c_void_p, c_int, *[c_void_p] * 4]),
+        "fulmen_draw": (c_int, [c_void_p, c_int, c_void_p, c_int, *[c_void_p] * 3]),
         "fulmen_copy_slot": (None, [c_void_p, c_int, c_int]),
         "fulmen_copy_page": (None, [c_void_p, c_int, c_int]),
         "fulmen_product": (c_int64, [*[c_int] * 5, *[c_void_p] * 3, c_int]),

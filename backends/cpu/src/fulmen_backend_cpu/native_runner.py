@@ -72,6 +72,7 @@ class NativeRunner:
             raise NativeUnavailable(reason)
         self._library = load_library()
         self._handle: int | None = None
+        self._latest: NDArray[np.float32] | None = None  # logits, of which the kernels know the tops
         self.cache = CacheSpec.of(config)
         self.limits = replace(limits, max_context=min(limits.max_context, config.max_position_embeddings))
         self.vocab_size = config.vocab_size
@@ -153,13 +154,15 @@ class NativeRunner:
             self.close()
 
     def step(self, batch: Sequence[SequenceStep]) -> NDArray[np.float32]:
-        """Compute a mixed step: float32 logits [R, V] after the wanted tokens, in the batch's order.
+        """Compute a mixed step: logits after the wanted tokens, float32 [R, V], in the batch's order and read-only.
 
         Raises:
             ValueError: a token, slot, page or position is not what `limits`, `layout` and the vocabulary allow, or an
                 adapter is not loaded; nothing was computed.
         """
-        return self._step(batch, self.vocab_size, hidden=False)
+        self._latest = self._step(batch, self.vocab_size, hidden=False)
+        self._latest.flags.writeable = False  # what is known of them stays true
+        return self._latest
 
     def hidden(self, batch: Sequence[SequenceStep]) -> NDArray[np.float32]:
         """As `step`, but the final normed hidden states, float32 [R, D]."""
@@ -184,8 +187,18 @@ class NativeRunner:
         inverse_S = inverse_temperatures(temperature_S)
         uniform_S = np.ascontiguousarray(uniform_S, np.float64)
         tokens_S = np.empty(rows, np.int32)
-        arrays = (logits_SV, inverse_S, uniform_S, tokens_S)
-        check(self._library, self._library.fulmen_draw(self._handle, rows, *(array.ctypes.data for array in arrays)))
+        check(
+            self._library,
+            self._library.fulmen_draw(
+                self._handle,
+                rows,
+                logits_SV.ctypes.data,
+                logits_SV is self._latest,
+                inverse_S.ctypes.data,
+                uniform_S.ctypes.data,
+                tokens_S.ctypes.data,
+            ),
+        )
         return tokens_S
 
     def _step(self, batch: Sequence[SequenceStep], columns: int, *, hidden: bool) -> NDArray[np.float32]:

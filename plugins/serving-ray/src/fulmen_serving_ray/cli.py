@@ -10,6 +10,7 @@ from dataclasses import replace
 from fulmen_core.cli.arguments import parser
 from fulmen_core.cli.output import note
 from fulmen_core.errors import UserError
+from fulmen_serving.cli.adapter_options import add_adapter_options, with_adapter_options
 from fulmen_serving.cli.edge_options import add_edge_options
 from fulmen_serving.cli.options import add_model_options, serving_options
 
@@ -28,6 +29,7 @@ def run(argv: Sequence[str]) -> int:
     arguments.add_argument("--max-queued-tokens", type=int, metavar="N", default=65_536, help="as `fulmen serve`")
     arguments.add_argument("--drain-seconds", type=int, metavar="N", default=30, help="as `fulmen serve`")
     add_edge_options(arguments)
+    add_adapter_options(arguments)
     arguments.add_argument("--replicas", type=int, metavar="N", default=2, help="copies of the model (%(default)s)")
     arguments.add_argument("--cpus", type=float, metavar="N", default=1, help="of each replica (%(default)s)")
     arguments.add_argument(
@@ -37,7 +39,7 @@ def run(argv: Sequence[str]) -> int:
         "--address", metavar="ADDRESS", help="of a running Ray cluster, e.g. auto; default: a cluster of this machine"
     )
     args = arguments.parse_args(argv)
-    options = serving_options(args, max_sequences=args.max_sequences)
+    options = with_adapter_options(serving_options(args, max_sequences=args.max_sequences), args)
     if args.replicas < 1 or args.cpus <= 0:
         raise UserError("there must be a replica, and it needs a CPU", remedy="raise --replicas or --cpus")
     try:
@@ -52,7 +54,10 @@ def run(argv: Sequence[str]) -> int:
     from fulmen_serving_ray.deployment import application
 
     options = replace(
-        options, model=options.model.resolve(), admission=AdmissionLimits(args.max_waiting, args.max_queued_tokens)
+        options,
+        model=options.model.resolve(),
+        adapters=None if options.adapters is None else options.adapters.resolve(),
+        admission=AdmissionLimits(args.max_waiting, args.max_queued_tokens),
     )
     stopped = threading.Event()
     cpus = {} if args.address else {"num_cpus": max(1, round(args.replicas * args.cpus)), "include_dashboard": False}

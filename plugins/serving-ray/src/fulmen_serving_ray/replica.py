@@ -35,7 +35,7 @@ class FulmenReplica:
     def __init__(self, options: ServingOptions, arguments: Namespace) -> None:
         self.name = str(serve.get_replica_context().replica_id.unique_id)
         with contextlib.ExitStack() as stack:
-            edge = stack.enter_context(open_edge(arguments))
+            edge = stack.enter_context(open_edge(arguments, options.served_name))
             self._service = load_service(options, context.registry())
             stack.callback(self._service.close)
             self._app: ASGIApp = make_app(

@@ -164,8 +164,10 @@ int fulmen_step(void* handle, int count, const int32_t* table, const int32_t* to
     });
 }
 
-int fulmen_draw(void* handle, int rows, const float* logits, const float* inverse_temperatures, const double* uniforms, int32_t* tokens) {
-    return guarded([&] { draw(*static_cast<Handle*>(handle)->model, rows, logits, inverse_temperatures, uniforms, tokens); });
+// `known`: they are what the latest step returned.
+int fulmen_draw(void* handle, int rows, const float* logits, int known, const float* inverse_temperatures, const double* uniforms,
+                int32_t* tokens) {
+    return guarded([&] { draw(*static_cast<Handle*>(handle)->model, rows, logits, known, inverse_temperatures, uniforms, tokens); });
 }
 
 void fulmen_copy_slot(void* handle, int from, int to) {

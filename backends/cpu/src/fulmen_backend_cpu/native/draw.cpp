@@ -2,64 +2,40 @@
 // has the tokens b, b + B, b + 2B, ..., the cumulative distribution of blocks is inverted, then that within one block.
 // Weights and a block's sum are float32, what is cumulated is float64, in the same order as there.
 //
+// The largest logit is found by that of each stretch of 64 tokens, which the product that makes logits notes on the way.
+//
 // Legend: V vocabulary, B blocks.
 #include "model.hpp"
 
 namespace fulmen {
 namespace {
 
-constexpr int BLOCK_TOKENS = 64;
+constexpr int BLOCK_TOKENS = 64, STRETCH = 64;
 constexpr uint32_t INFINITE = 0x7f800000u;  // the bits of infinity; beyond are those of NaN
 
-// The largest of some logits, as bits too: `widest` is the largest magnitude, NaN being more than infinity.
-struct Largest {
-    float top;
-    uint32_t widest;
-};
-
-Largest largest_of(const float* logits, int count) {
-    constexpr int CHAINS = 4;  // a maximum waits for the one before
-    f32x16 most[CHAINS];
-    u32x16 widest[CHAINS]{};
-    for (f32x16& chain : most) chain = splat(-INFINITY);
-    auto take = [&](int chain, f32x16 x) {
-        const u32x16 bits = (u32x16)x & 0x7fffffffu;
-        widest[chain] = bits > widest[chain] ? bits : widest[chain];
-        most[chain] = maximum(most[chain], x);
-    };
+// The largest of some logits; infinite if one is NaN.
+float largest_of(const float* logits, int count) {
+    f32x16 most = splat(-INFINITY);
+    auto take = [&](f32x16 x) { most = maximum(most, ((u32x16)x & 0x7fffffffu) > INFINITE ? splat(INFINITY) : x); };
     int i = 0;
-    for (; i + CHAINS * LANES <= count; i += CHAINS * LANES)
-        for (int chain = 0; chain < CHAINS; chain++) take(chain, load_f32(logits + i + chain * LANES));
-    for (; i < count; i += LANES) {
+    for (; i + LANES <= count; i += LANES) take(load_f32(logits + i));
+    if (i < count) {
         float lanes[LANES];
-        for (int lane = 0; lane < LANES; lane++) lanes[lane] = i + lane < count ? logits[i + lane] : logits[i];
-        take(0, load_f32(lanes));
+        for (int lane = 0; lane < LANES; lane++) lanes[lane] = logits[std::min(i + lane, count - 1)];
+        take(load_f32(lanes));
     }
-    Largest found{-INFINITY, 0};
-    for (int chain = 0; chain < CHAINS; chain++) {
-        found.top = std::fmax(found.top, largest(most[chain]));
-        uint32_t lanes[LANES];
-        store(lanes, widest[chain]);
-        for (uint32_t bits : lanes) found.widest = std::max(found.widest, bits);
-    }
-    return found;
+    return largest(most);
 }
 
-// The largest logit, and the lowest index of it; -1 if one is NaN or the largest is not finite.
-float top_of(const float* logits, int count, int& index) {
-    constexpr int STRETCH = 1024;
-    float top = -INFINITY;
-    int begin = 0;
-    index = -1;
-    for (int i = 0; i < count; i += STRETCH) {
-        const Largest found = largest_of(logits + i, std::min(STRETCH, count - i));
-        if (found.widest > INFINITE) return top;
-        if (found.top > top) top = found.top, begin = i;
-    }
-    if (!std::isfinite(top)) return top;
-    index = begin;
+// The lowest index of the largest logit, by the largest of each stretch; -1 if that is not finite.
+int likeliest_of(const float* logits, const float* tops, int stretches) {
+    const float top = largest_of(tops, stretches);
+    if (!std::isfinite(top)) return -1;
+    int stretch = 0;
+    while (tops[stretch] != top) stretch++;
+    int index = stretch * STRETCH;
     while (logits[index] != top) index++;
-    return top;
+    return index;
 }
 
 struct Softmax {
@@ -97,11 +73,10 @@ int invert(const float* weights, int count, double& number) {
     return place;
 }
 
-int draw_row(const float* logits, int count, float inverse_temperature, double uniform, float* sums) {
-    int likeliest = -1;
-    const float top = top_of(logits, count, likeliest);
+int draw_row(const float* logits, const float* tops, int count, float inverse_temperature, double uniform, float* sums) {
+    const int likeliest = likeliest_of(logits, tops, (count + STRETCH - 1) / STRETCH);
     if (likeliest < 0 || inverse_temperature == 0) return likeliest;
-    const Softmax softmax{logits, count, (count + BLOCK_TOKENS - 1) / BLOCK_TOKENS, top, inverse_temperature};
+    const Softmax softmax{logits, count, (count + BLOCK_TOKENS - 1) / BLOCK_TOKENS, logits[likeliest], inverse_temperature};
     sum_blocks(softmax, sums);
     const int block = invert(sums, softmax.blocks, uniform);
     float weights[BLOCK_TOKENS] = {};
@@ -111,11 +86,40 @@ int draw_row(const float* logits, int count, float inverse_temperature, double u
 
 }  // namespace
 
-void draw(Model& m, int rows, const float* logits, const float* inverse_temperatures, const double* uniforms, int32_t* tokens) {
+void logits_product(Model& m, const Rows& x, int rows, float* logits) {
+    const Matrix& w = m.head;
+    const Division division(w.panels, rows, m.pool->threads());
+    const int stretches = (w.outputs + STRETCH - 1) / STRETCH;
+    std::fill_n(m.tops.begin(), (size_t)rows * stretches, -INFINITY);
+    m.pool->run(division.tasks(), [&](int index, int) {
+        division.task(index, [&](int panel, int panels, int first_row, int count) {  // whole stretches
+            multiply(w, panel, panels, x, first_row, count, [&](int r, int n, int column, int columns, const float* block, int stride) {
+                const int valid = std::min(columns, w.outputs - column);
+                for (int i = 0; i < n && valid > 0; i++) {
+                    const float* from = block + (size_t)i * stride;
+                    const size_t row = first_row + r + i;
+                    std::memcpy(logits + row * w.outputs + column, from, sizeof(float) * valid);
+                    for (int c = 0; c < valid; c += STRETCH) {
+                        float& top = m.tops[row * stretches + (column + c) / STRETCH];
+                        top = std::fmax(top, largest_of(from + c, std::min(STRETCH, valid - c)));
+                    }
+                }
+            });
+        });
+    });
+}
+
+void draw(Model& m, int rows, const float* logits, bool known, const float* inverse_temperatures, const double* uniforms, int32_t* tokens) {
     const int count = m.shape.vocab, blocks = (count + BLOCK_TOKENS - 1) / BLOCK_TOKENS;
     auto one = [&](int row, int worker) {
         float* sums = m.block_sums.data() + (size_t)worker * blocks;
-        tokens[row] = draw_row(logits + (size_t)row * count, count, inverse_temperatures[row], uniforms[row], sums);
+        const float* of_row = logits + (size_t)row * count;
+        const float* tops = m.tops.data() + (size_t)row * blocks;
+        if (!known) {
+            for (int b = 0; b < blocks; b++) sums[b] = largest_of(of_row + (size_t)b * STRETCH, std::min(STRETCH, count - b * STRETCH));
+            tops = sums;
+        }
+        tokens[row] = draw_row(of_row, tops, count, inverse_temperatures[row], uniforms[row], sums);
     };
     if (rows == 1)
         one(0, 0);

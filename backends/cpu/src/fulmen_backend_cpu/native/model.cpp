@@ -106,6 +106,7 @@ Model::Model(const Shape& s, const LayerShape* layer_shapes, std::shared_ptr<Poo
         widened = memory.array<float>((size_t)pool->threads() * MAX_ROWS * widened_stride);
     }
     block_sums.resize((size_t)pool->threads() * ((s.vocab + 63) / 64));
+    tops.resize((size_t)n * ((s.vocab + 63) / 64));
     tokens.resize(n);
     sequence_order.reserve(s.max_sequences);
     sequence_of_row.resize(n);

@@ -89,6 +89,7 @@ struct Model {
     std::vector<int32_t> sequence_of_row, wanted_rows, chosen, row_of_pair, token_of_row, expert_begin;
     std::vector<float> chosen_weights, weight_of_row;
     std::vector<float> block_sums;  // of a draw, for each thread
+    std::vector<float> tops;        // of the latest logits: the largest of each 64 tokens of a row, infinite if one is NaN
     std::vector<int32_t> sequence_order, tokens;
     int max_splits;
 
@@ -112,9 +113,12 @@ struct StepTable {
 // Results of the wanted tokens, in order: logits [.., V], or final hidden states [.., D] if `hidden`.
 void step(Model& m, const StepTable& table, bool hidden, float* results);
 
+// logits [rows][V] = x head, and the tops of them.
+void logits_product(Model& m, const Rows& x, int rows, float* logits);
+
 // Draw a token from each of `rows` rows of logits [rows][V]: the likeliest where the inverse temperature is 0, else one from
-// the softmax by a number in [0, 1). -1 where a row has NaN, or nothing finite at its top.
-void draw(Model& m, int rows, const float* logits, const float* inverse_temperatures, const double* uniforms, int32_t* tokens);
+// the softmax by a number in [0, 1). -1 where a row has NaN, or nothing finite at its top. `known`: they are the latest.
+void draw(Model& m, int rows, const float* logits, bool known, const float* inverse_temperatures, const double* uniforms, int32_t* tokens);
 
 // The parts of a step, each over the step's rows (N) or sequences.
 void attention_phase(Model& m, const Layer& layer, int tokens);

@@ -91,7 +91,7 @@ void step(Model& m, const StepTable& table, bool hidden, float* results) {
         add(m, m.wanted_rows[i], before->ffn_post_norm);
         norm_into(m, normed, m.wanted_rows[i], m.norm, i);
     });
-    if (!hidden) return product_to_floats(*m.pool, m.head, normed, wanted, results, m.shape.vocab);
+    if (!hidden) return logits_product(m, normed, wanted, results);
     const int width = m.shape.width;
     for (int i = 0; i < wanted; i++)
         std::memcpy(results + (size_t)i * width, m.normed_floats + (size_t)i * normed.padded_inputs, sizeof(float) * width);
