@@ -106,12 +106,13 @@ def test_each_answers_like_the_model_with_the_adapter_in_its_weights_whatever_ru
 
 
 def test_an_adapter_is_served_from_when_it_is_there_until_it_is_gone_and_anew_when_it_changes(
-    served, folder, write_adapter
+    kit, served, folder, write_adapter
 ):
     _, url, _ = served
     before = {name: said(url, model=name) for name in ("nano", "red", "green")}
     write_adapter(folder / "blue", rank=5)
     assert said(url, model="blue") not in before.values()  # the third, where two are loaded at once
+    kit.wait_until(lambda: "fulmen_loaded_adapters 2.0" in httpx.get(f"{url}/metrics").text, "it is counted")
     write_adapter(folder / "red", rank=3)
     assert said(url, model="red") != before["red"]
     assert said(url, model="green") == before["green"]

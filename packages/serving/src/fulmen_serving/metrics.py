@@ -73,6 +73,7 @@ class ServingMetrics:
         self._show_cache("kv_used_pages", "Pages that hold what runs or what is kept.", lambda use: use.used_pages)
         self._show_cache("kept_prefixes", "Prefixes kept for requests to come.", lambda use: use.kept_prefixes)
         self._show_cache("kept_prefix_evictions", "Kept prefixes dropped for want of room.", lambda use: use.evictions)
+        self._show_cache("loaded_adapters", "LoRA adapters that are loaded.", lambda use: use.adapters)
         self.step_seconds = Histogram(
             "fulmen_step_seconds", "Time of the model in one step.", buckets=_STEP_SECONDS, registry=here
         )

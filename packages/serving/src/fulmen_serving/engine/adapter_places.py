@@ -39,6 +39,9 @@ class AdapterPlaces:
         self._runner = runner
         self._loaded: OrderedDict[AdapterRef, _Loaded] = OrderedDict()  # the least recently used first
 
+    def __len__(self) -> int:
+        return len(self._loaded)
+
     @property
     def users(self) -> dict[int, int]:
         """How many sequences run with each adapter that is loaded, by its number."""

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from fulmen_serving.engine.cache_manager import CacheManager
 from fulmen_serving.engine.core import EngineCore, StepOutcome, TokenEvent
 from fulmen_serving.engine.report import Abort, Admitted, CacheUse, Command, Ended, StepReport
 from fulmen_serving.engine.sequence import SequenceState
@@ -40,7 +39,7 @@ def run_model(core: EngineCore, mailbox: Mailbox, report: Callable[[StepReport],
         if applied.ended:
             report(applied)
         if core.has_work:
-            step = _report_of(core.step(), core.cache)
+            step = _report_of(core.step(), core)
             now = time.perf_counter()
             step.cycle_seconds, mark = now - mark, now
             report(step)
@@ -62,8 +61,8 @@ def _apply(core: EngineCore, commands: list[Command]) -> StepReport:
     return report
 
 
-def _report_of(outcome: StepOutcome, cache: CacheManager) -> StepReport:
-    now = time.perf_counter()
+def _report_of(outcome: StepOutcome, core: EngineCore) -> StepReport:
+    now, cache = time.perf_counter(), core.cache
     return StepReport(
         admitted=[
             Admitted(s.request.request_id, now - (s.slot_since or now), s.reused, tuple(s.decisions))
@@ -77,7 +76,9 @@ def _report_of(outcome: StepOutcome, cache: CacheManager) -> StepReport:
         reused_tokens=outcome.reused_tokens,
         guessed_tokens=outcome.guessed_tokens,
         confirmed_tokens=outcome.confirmed_tokens,
-        cache=CacheUse(cache.pages.size, cache.pages.size - cache.pages.free, len(cache.kept), cache.evicted),
+        cache=CacheUse(
+            cache.pages.size, cache.pages.size - cache.pages.free, len(cache.kept), cache.evicted, len(core.adapters)
+        ),
         model_seconds=outcome.model_seconds,
     )
 

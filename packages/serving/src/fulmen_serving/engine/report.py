@@ -67,12 +67,16 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class CacheUse:
-    """What the caches hold now, and how often something was dropped from them since the model was loaded."""
+    """What the caches hold now, and how often something was dropped from them since the model was loaded.
+
+    And how many adapters are loaded.
+    """
 
     pages: int = 0
     used_pages: int = 0  # by what runs and by what is kept
     kept_prefixes: int = 0
     evictions: int = 0
+    adapters: int = 0
 
 
 @dataclass(slots=True)
