@@ -235,11 +235,14 @@ def test_closing_ends_the_process_in_the_middle_of_an_answer(kit, model):
     assert events[-1] == AnswerFailure("the server is stopping")
 
 
-def test_a_model_that_cannot_be_loaded_is_said_as_in_this_process(model):
+def test_a_model_that_cannot_be_loaded_is_said_as_in_this_process_and_tried_once(kit, model, caplog):
     (model / "refuses").touch()
     host = ModelProcess(plan_of(model))
     with pytest.raises(UserError, match="the weights are gone in "):
         host.wait_ready()
+    kit.wait_until(lambda: host.condition.state == "stopped", "nothing is started again")
+    assert host.condition.restarts == 0
+    assert caplog.records == []
     host.close()
     assert host.pid is None
 

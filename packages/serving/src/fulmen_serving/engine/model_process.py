@@ -158,6 +158,7 @@ class ModelProcess:
             reason = said or how
             if not self._first.done():
                 self._first.set_exception(self._load_error(reason))
+            if self._first.exception() is not None:  # it was never ready, and whoever waited for it has been told why
                 return reason
             wait = self._policy.crashed()
             with self._lock:
