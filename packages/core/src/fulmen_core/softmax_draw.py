@@ -1,10 +1,10 @@
 """Drawing tokens from the softmax of logits: many rows at once from all tokens, or one row from its likeliest.
 
 Both invert the cumulative distribution, with weights in float32 and sums in float64. The whole vocabulary is summed in
-two steps, tokens in blocks and blocks in a row, because a cumulative sum over all of it costs more than its
+two steps, stretches of 32 tokens and then their sums, because a cumulative sum over all of it costs more than its
 exponentials.
 
-Legend: S rows, V vocabulary, L tokens of a block, B blocks, C tokens kept. Block b has the tokens b, b + B, b + 2B, ...
+Legend: S rows, V vocabulary, B stretches, L tokens of a stretch, C tokens kept.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ class DrawsTokens(Protocol):
         ...
 
 
+_STRETCH = 32
+#: Blocks whose largest logits say which tokens may be among the likeliest; strided, as NumPy is fastest then.
 _BLOCK = 64
 #: Below it the weight of every logit but the largest is zero in float32 all the same.
 _LEAST_TEMPERATURE = 1e-30
@@ -92,14 +94,13 @@ def draw_softmax(
         uniform_S: a number in [0, 1) for each row.
     """
     rows, vocab_size = logits_SV.shape
-    weight_SV = np.empty((rows, -(-vocab_size // _BLOCK) * _BLOCK), np.float32)
+    weight_SV = np.empty((rows, -(-vocab_size // _STRETCH) * _STRETCH), np.float32)
     weight_SV[:, vocab_size:] = 0
     _weigh(logits_SV, top_S[:, None], temperature_S[:, None], weight_SV[:, :vocab_size])
-    weight_SLB = weight_SV.reshape(rows, _BLOCK, -1)
-    each = np.arange(rows)
-    block_S, rest_S = _invert(weight_SLB.sum(axis=1), uniform_S)
-    place_S, _ = _invert(weight_SLB[each, :, block_S], rest_S)
-    token_S: NDArray[np.intp] = place_S * weight_SLB.shape[2] + block_S
+    weight_SBL = weight_SV.reshape(rows, -1, _STRETCH)
+    stretch_S, rest_S = _invert(weight_SBL @ np.ones(_STRETCH, np.float32), uniform_S)
+    place_S, _ = _invert(weight_SBL[np.arange(rows), stretch_S], rest_S)
+    token_S: NDArray[np.intp] = stretch_S * _STRETCH + place_S
     return token_S
 
 

@@ -105,8 +105,11 @@ Model::Model(const Shape& s, const LayerShape* layer_shapes, std::shared_ptr<Poo
         widened_stride = round_up(dense_width, INPUT_MULTIPLE);
         widened = memory.array<float>((size_t)pool->threads() * MAX_ROWS * widened_stride);
     }
-    block_sums.resize((size_t)pool->threads() * ((s.vocab + 63) / 64));
-    tops.resize((size_t)n * ((s.vocab + 63) / 64));
+    row_stretches = round_up((s.vocab + STRETCH - 1) / STRETCH, LANES);
+    stretch_tops = memory.array<float>((size_t)n * row_stretches);
+    stretch_weights = memory.array<float>((size_t)n * row_stretches);
+    draw_tops = memory.array<float>((size_t)pool->threads() * row_stretches);
+    draw_weights = memory.array<float>((size_t)pool->threads() * row_stretches);
     tokens.resize(n);
     sequence_order.reserve(s.max_sequences);
     sequence_of_row.resize(n);

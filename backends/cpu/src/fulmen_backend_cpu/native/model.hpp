@@ -53,6 +53,13 @@ struct Sequence {
     const int32_t* tokens;        // that are new
 };
 
+// Of each stretch of neighbouring tokens of a row of logits: the largest, infinite if one is NaN, and the sum of
+// exp((x - largest) / T).
+struct Stretches {
+    float *tops, *weights;
+};
+constexpr int STRETCH = 32;  // tokens: what every kernel's block is a multiple of
+
 struct AttentionTask {
     const Sequence* sequence;
     int kv_head, first, tokens;  // of the sequence's new tokens
@@ -88,8 +95,11 @@ struct Model {
     std::vector<AttentionTask> attention_tasks;
     std::vector<int32_t> sequence_of_row, wanted_rows, chosen, row_of_pair, token_of_row, expert_begin;
     std::vector<float> chosen_weights, weight_of_row;
-    std::vector<float> block_sums;  // of a draw, for each thread
-    std::vector<float> tops;        // of the latest logits: the largest of each 64 tokens of a row, infinite if one is NaN
+    int row_stretches;
+    float *stretch_tops, *stretch_weights;  // of the latest logits, row by row
+    float *draw_tops, *draw_weights;        // of a draw, for each thread
+    bool weighed = false;                   // whether there are weights of the latest logits
+    bool draws = false;                     // at temperature 1, when last asked: then they will be wanted
     std::vector<int32_t> sequence_order, tokens;
     int max_splits;
 
@@ -113,7 +123,7 @@ struct StepTable {
 // Results of the wanted tokens, in order: logits [.., V], or final hidden states [.., D] if `hidden`.
 void step(Model& m, const StepTable& table, bool hidden, float* results);
 
-// logits [rows][V] = x head, and the tops of them.
+// logits [rows][V] = x head, and the tops of their stretches, with weights at temperature 1 if the last draw wanted such.
 void logits_product(Model& m, const Rows& x, int rows, float* logits);
 
 // Draw a token from each of `rows` rows of logits [rows][V]: the likeliest where the inverse temperature is 0, else one from
