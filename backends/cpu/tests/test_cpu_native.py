@@ -142,7 +142,7 @@ def test_kernels_for_older_processors_compute_the_same(tmp_path: Path, level: st
         "sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', *sys.argv[2:]]))"
     )
     here = Path(__file__).parent
-    tests = [str(here / f"test_cpu_{name}.py") for name in ("runner", "cache_sharing", "adapters_native")]
+    tests = [str(here / f"test_cpu_{name}.py") for name in ("runner", "cache_sharing", "adapters_native", "draw")]
     done = subprocess.run(
         [sys.executable, "-c", program, f"-march={level}", *tests, "-k", "not torch"],
         capture_output=True,
