@@ -183,8 +183,9 @@ def test_chat_log_probabilities_spell_the_answer_streamed_and_not(client, top):
     assert entries == done.logprobs.content
 
 
-def test_text_log_probabilities_have_offsets_into_the_text(client):
-    done = client.completions.create(model="parrot", prompt="a", max_tokens=40, logprobs=2, seed=1, temperature=1.5)
+@pytest.mark.parametrize("seed", range(8))
+def test_text_log_probabilities_have_offsets_into_the_text(client, seed):
+    done = client.completions.create(model="parrot", prompt="a", max_tokens=40, logprobs=2, seed=seed, temperature=1.5)
     text, told = done.choices[0].text, done.choices[0].logprobs
     assert len(told.tokens) == len(told.token_logprobs) == len(told.top_logprobs) == len(told.text_offset)
     assert told.text_offset == sorted(told.text_offset)

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 class StreamDecoder:
     """Decodes one sequence id by id. What `push` and `finish` return, joined, equals `Tokenizer.decode` of the ids.
 
+    Attributes:
+        given_up: characters at the start of what `push` returned last that stand for earlier ids, whose character this
+            one does not go on with.
+
     Args:
         tokenizer: whose ids arrive.
         skip_special: leave special tokens out of the text, as `decode` does.
@@ -21,6 +25,7 @@ class StreamDecoder:
         self._tokenizer = tokenizer
         self._skip_special = skip_special
         self._strips = tokenizer.strips_first_space
+        self.given_up = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token_id: int) -> str:
@@ -32,7 +37,10 @@ class StreamDecoder:
         data = self._tokenizer.token_bytes(token_id, skip_special=self._skip_special)
         if self._strips and data:
             data, self._strips = data.removeprefix(b" "), False
-        return self._decoder.decode(data)
+        begins = bool(data) and not 0x80 <= data[0] < 0xC0  # a character, rather than going on with one
+        before = self._decoder.decode(b"", final=True) if begins else ""
+        self.given_up = len(before)
+        return before + self._decoder.decode(data)
 
     @property
     def incomplete(self) -> bool:

@@ -29,9 +29,12 @@ class LogprobsLedger:
         self._undelivered = ""
         self._true = True  # what was delivered is what the model wrote
 
-    def token(self, logprobs: TokenLogProbabilities, text: str, *, incomplete: bool) -> None:
-        """The model took a token, which completed `text`; `incomplete`: it ends within a character."""
-        entry = AnswerToken(self._written, logprobs)
+    def token(self, logprobs: TokenLogProbabilities, text: str, *, given_up: int, incomplete: bool) -> None:
+        """The model took a token, which completed `text`: `given_up` characters of it stand for tokens before.
+
+        `incomplete` says that the token ends within a character.
+        """
+        entry = AnswerToken(self._written + given_up, logprobs)
         self.write(text)
         self._waiting.append((self._written + incomplete, entry))
 

@@ -54,7 +54,8 @@ class AnswerText:
         written = self._decoder.push(token)
         if logprobs is not None:
             self._ledger = self._ledger or LogprobsLedger()
-            self._ledger.token(logprobs, written, incomplete=self._decoder.incomplete)
+            decoder = self._decoder
+            self._ledger.token(logprobs, written, given_up=decoder.given_up, incomplete=decoder.incomplete)
         text, stopped = self._stops.push(written)
         return self._delivered(self._finish(text, "stop") if stopped else self._guarded(text, None))
 
