@@ -150,6 +150,22 @@ def test_every_projection_of_the_model_is_read_to_its_place(tmp_path: Path) -> N
         np.testing.assert_array_equal(low_rank.a_RI, tensors[name(module, "A")])
 
 
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is told by /proc")
+def test_adapters_that_come_and_go_leave_no_memory_behind(tmp_path: Path) -> None:
+    tensors: Tensors = {}
+    for module, place in projection_places(MODEL).items():
+        tensors |= pair(module, 2, place.inputs, place.outputs)
+    write(tmp_path, tensors)
+
+    def resident_mib(loads: int) -> float:
+        for _ in range(loads):
+            load_adapter(tmp_path, MODEL, 2)
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    before = resident_mib(100)
+    assert resident_mib(500) - before < 1  # 500 files that are not forgotten cost three
+
+
 @pytest.mark.parametrize(
     ("config", "words"),
     [
