@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -154,7 +156,15 @@ def _make_file(path: Path) -> None:
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # the driver would begin late and commit before DDL; see _begin_sqlite
     cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")  # readers and the writer do not wait for one another
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:  # SQLite does not wait by itself for another who changes the mode
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")  # readers and the writer do not wait for one another
+            break
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
 
