@@ -6,7 +6,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
-from fulmen_core.adapters.description import AdapterDescription
+from fulmen_core.adapters.description import fingerprint_of
 from fulmen_core.errors import UserError
 from fulmen_core.runner import Runner
 
@@ -18,7 +18,7 @@ class AdapterRef:
     Attributes:
         name: what clients call it.
         directory: PEFT's folder.
-        fingerprint: of its files, see `AdapterDescription`.
+        fingerprint: of its files, see `fingerprint_of`.
     """
 
     name: str
@@ -64,7 +64,7 @@ class AdapterPlaces:
             number = self._runner.load_adapter(ref.directory)
             self._loaded[ref] = _Loaded(number)
             try:
-                changed = AdapterDescription.inspect(ref.directory).fingerprint != ref.fingerprint
+                changed = fingerprint_of(ref.directory) != ref.fingerprint
             except UserError:
                 changed = True
             if changed:
