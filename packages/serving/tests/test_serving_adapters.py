@@ -214,9 +214,12 @@ def test_what_does_not_fit_the_model_is_listed_nowhere_and_said_in_the_log_alone
         assert [adapter.name for adapter in adapters.all()] == ["green", "red"]
     told = [record.getMessage() for record in caplog.records]
     assert [message.split(" is not served: ")[0] for message in told] == [
-        f"the adapter {n}" for n in ("dora", "high", "wide")
+        f"the adapter {n}" for n in ("dora", "empty", "high", "wide")
     ]
     assert adapters.find("notes.txt") is None
+    shutil.rmtree(folder)
+    assert adapters.all() == []
+    assert adapters.find("red") is None
 
 
 @pytest.mark.parametrize("name", ["..", ".", "../outside", "sub/dir", "/etc", "", ".hidden", "red/", "r\0d", "a" * 300])

@@ -19,7 +19,7 @@ class AdapterFolder:
 
     Args:
         folder: holds one folder in PEFT's form for each adapter.
-        model: the directory of the model that they change.
+        model: the name of the model that they change, which none of them can take.
         config: of that model.
         max_rank: of an adapter.
 
@@ -48,14 +48,16 @@ class AdapterFolder:
                 return None
         except OSError:  # such as a name that is too long
             return None
-        fingerprint = fingerprint_of(directory)
         with self._lock:
-            looked_into, fault = self._known.get(name, ("", ""))
-            if looked_into != fingerprint:
-                fault = self._fault_of(directory)
-                self._known[name] = fingerprint, fault
-                if fault:
-                    logger.warning("the adapter %s is not served: %s", name, fault)
+            before = self._known.get(name, ("", ""))
+            try:
+                fingerprint = fingerprint_of(directory)
+                fault = before[1] if before[0] == fingerprint else self._fault_of(directory)
+            except UserError as error:  # a file is not there
+                fingerprint, fault = "", str(error)
+            self._known[name] = fingerprint, fault
+            if fault and fault != before[1]:
+                logger.warning("the adapter %s is not served: %s", name, fault)
         if fault:
             raise UserError(fault)
         return AdapterRef(name, directory, fingerprint)
@@ -63,9 +65,14 @@ class AdapterFolder:
     def all(self) -> list[AdapterRef]:
         """Return every adapter that can be served now, by name."""
         found = []
-        for directory in sorted(path for path in self._folder.iterdir() if path.is_dir()):
+        try:
+            names = sorted(path.name for path in self._folder.iterdir())
+        except OSError as error:  # it was there when the server began
+            logger.warning("the adapters in %s cannot be listed: %s", self._folder, error.strerror or error)
+            return []
+        for name in names:
             try:
-                adapter = self.find(directory.name)
+                adapter = self.find(name)
             except UserError:
                 continue
             if adapter is not None:

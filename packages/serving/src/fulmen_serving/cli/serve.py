@@ -67,9 +67,8 @@ def run(argv: Sequence[str]) -> int:
 
         listener = bind(args.host, args.port)  # before the model is waited for: a busy port should cost no time
         stack.callback(listener.close)
-        edge = stack.enter_context(
-            open_edge(args, options.served_name)
-        )  # closed last: it writes what the service metered
+        # closed last: it writes what the service metered
+        edge = stack.enter_context(open_edge(args, options.served_name))
         warn_if_open(listener, edge)
         toolbox = toolbox_of(args, context.registry())  # before the model, too: a wrong option should cost no time
         admission = AdmissionLimits(args.max_waiting, args.max_queued_tokens)
