@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
@@ -260,7 +259,9 @@ def test_a_config_that_is_wrong_or_contradicts_the_tensors_is_refused(
     ],
 )
 def test_targets_mean_what_they_mean_to_peft(tmp_path: Path, config: dict[str, Any]) -> None:
-    AdapterDescription.inspect(write(tmp_path, **config))
+    description = AdapterDescription.inspect(write(tmp_path, **config))
+    assert description.modules.keys() == {Q1}
+    assert description.modules[Q1].scaling == 2
 
 
 @pytest.mark.parametrize(
@@ -412,5 +413,14 @@ def test_any_config_is_read_or_refused_in_a_sentence(tmp_path: Path, data: st.Da
     keys = st.sampled_from([*settings_, *names, "peft_type"])
     config = data.draw(st.dictionaries(keys, plain, max_size=3))
     write(tmp_path, **config)
-    with contextlib.suppress(UserError):
-        load_adapter(tmp_path, MODEL, 8)
+    refused = ""
+    try:
+        adapter = load_adapter(tmp_path, MODEL, 8)
+    except UserError as error:
+        refused = str(error)
+    if refused:
+        assert "\n" not in refused
+        assert str(tmp_path) in refused
+    else:
+        assert adapter.deltas.keys() == {(1, "q")}
+        assert np.isfinite(adapter.deltas[1, "q"].b_OR).all()
