@@ -1,4 +1,4 @@
-"""What the tests of the CPU backend share: one thread, as many small products are slower and less steady on two."""
+"""What the tests of the CPU backend share: both runners, and one thread, as small products are less steady on two."""
 
 from __future__ import annotations
 
@@ -6,6 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+
+from fulmen_backend_cpu.compiler import NativeUnavailable
+from fulmen_backend_cpu.native_library import load_library
+from fulmen_backend_cpu.native_runner import NativeRunner
+from fulmen_backend_cpu.runner import CpuRunner
+
+from .mixed_steps import AnyRunner
 
 
 @pytest.fixture(autouse=True)
@@ -15,3 +22,21 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(params=[CpuRunner, NativeRunner], ids=["torch", "native"])
+def runner_class(request: pytest.FixtureRequest) -> type[AnyRunner]:
+    """Each runner in turn."""
+    if request.param is NativeRunner:
+        request.getfixturevalue("native")
+    chosen: type[AnyRunner] = request.param
+    return chosen
+
+
+@pytest.fixture
+def native() -> None:
+    """The compiled kernels, without which the test is skipped."""
+    try:
+        load_library()
+    except NativeUnavailable as error:
+        pytest.skip(str(error))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import secrets
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +11,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fulmen_backend_cpu.native_runner import NativeRunner
-from fulmen_backend_cpu.runner import CpuRunner
 from fulmen_core.adapters.description import AdapterDescription
 from fulmen_core.adapters.projections import projection_places
 from fulmen_core.errors import UserError
@@ -25,78 +21,12 @@ from fulmen_core.model.config_file import load_config
 from fulmen_core.runner import EngineLimits, SequenceStep
 
 from . import adapter_models as models
-from .test_cpu_runner import CONTEXT, AnyRunner, configs, needs_native, poison, reference_logits, saved
+from .mixed_steps import AnyRunner, drive
+from .test_cpu_runner import CONTEXT, configs, reference_logits, saved
 from .test_cpu_runner import VOCABULARY as SMALL_VOCABULARY
 
 #: Of float32 against float64 in a random model that amplifies it: of every position, 1.2e-4 was the most in thousands.
 ROUNDING = 5e-4
-
-
-@pytest.fixture(params=[CpuRunner, NativeRunner], ids=["torch", "native"])
-def runner_class(request: pytest.FixtureRequest) -> type[AnyRunner]:
-    if request.param is NativeRunner:
-        needs_native()
-    chosen: type[AnyRunner] = request.param
-    return chosen
-
-
-@dataclass
-class Played:
-    """A sequence that was run: its adapter, its tokens, and the logits it got after some of them."""
-
-    adapter: str | None
-    tokens: list[int] = field(default_factory=list)
-    logits: dict[int, np.ndarray] = field(default_factory=dict)
-
-
-def drive(
-    runner: AnyRunner, folders: Mapping[str, Path], random: np.random.Generator, steps: int, vocabulary: int
-) -> list[Played]:
-    """Run random mixed steps: chunks and single tokens of sequences with adapters and without.
-
-    Slots are used again, and adapters that no sequence has are unloaded and loaded again.
-    """
-    limits = runner.limits
-    numbers: dict[str, int] = {}
-    played: list[Played] = []
-    current: dict[int, Played] = {}
-    for _ in range(steps):
-        budget = limits.max_step_tokens
-        batch = []
-        for slot in random.permutation(limits.max_sequences).tolist():
-            if slot in current and (len(current[slot].tokens) == limits.max_context or random.random() < 0.1):
-                runner.release(slot)
-                poison(runner, slot)
-                del current[slot]
-            if slot not in current:
-                current[slot] = Played([None, *folders][len(played) % (len(folders) + 1)])
-                played.append(current[slot])
-            sequence = current[slot]
-            room = min(budget, limits.max_context - len(sequence.tokens))
-            if room == 0 or random.random() < 0.2:
-                continue
-            if sequence.adapter is not None and sequence.adapter not in numbers:
-                unused = [name for name in numbers if name not in {other.adapter for other in current.values()}]
-                if len(numbers) == limits.adapters and not unused:
-                    continue
-                if unused:
-                    runner.unload_adapter(numbers.pop(unused[0]))
-                numbers[sequence.adapter] = runner.load_adapter(folders[sequence.adapter])
-            count = 1 if sequence.tokens and random.random() < 0.5 else int(random.integers(1, room + 1))
-            new = random.integers(0, vocabulary, count).tolist()
-            adapter = 0 if sequence.adapter is None else numbers[sequence.adapter]
-            batch.append(SequenceStep(slot, len(sequence.tokens), new, wanted=count, adapter=adapter))
-            sequence.tokens.extend(new)
-            budget -= count
-        if not batch:
-            continue
-        logits_RV = runner.step(batch)
-        row = 0
-        for step in batch:
-            for i in range(len(step.token_ids)):
-                current[step.slot].logits[step.start + i] = logits_RV[row]
-                row += 1
-    return [sequence for sequence in played if sequence.tokens]
 
 
 @pytest.fixture(scope="module", params=models.FAMILIES)
@@ -120,7 +50,9 @@ def test_mixed_steps_equal_peft(runner_class: type[AnyRunner], adapted: tuple[mo
     made, directory = adapted
     limits = EngineLimits(max_sequences=5, max_context=60, max_step_tokens=40, adapters=3)
     seed = secrets.randbelow(2**31)
-    played = drive(runner_class(directory, limits), made.folders, np.random.default_rng(seed), 12, models.VOCABULARY)
+    played = drive(
+        runner_class(directory, limits), np.random.default_rng(seed), 12, models.VOCABULARY, made.folders, every=True
+    )
     assert {sequence.adapter for sequence in played} == {None, *made.folders}
     reference = models.merged(directory, None)
     references = {name: models.merged(directory, folder) for name, folder in made.folders.items()}
@@ -150,7 +82,7 @@ def test_mixed_steps_equal_merged_weights(
             for name, rank, share in (("a", 3, 1.0), ("b", 16, 0.5), ("c", 33, 0.3))
         }
         limits = EngineLimits(shape[0], CONTEXT, shape[1], adapters=2)
-        played = drive(runner_class(directory, limits), folders, random, 10, SMALL_VOCABULARY)
+        played = drive(runner_class(directory, limits), random, 10, SMALL_VOCABULARY, folders, every=True)
         for name in (None, *folders):
             reference = models.merged(directory, folders.get(name or ""))
             for sequence in played:

@@ -19,32 +19,21 @@ from hypothesis import strategies as st
 
 from fulmen_backend_cpu import native_runner
 from fulmen_backend_cpu.native_runner import NativeRunner
-from fulmen_backend_cpu.runner import CpuRunner
 from fulmen_core.model.checkpoint import load_model, save_model
 from fulmen_core.model.config import ModelConfig
 from fulmen_core.model.transformer import Transformer
 from fulmen_core.runner import EngineLimits, SequenceStep
 
+from .mixed_steps import AnyRunner
+
 CONTEXT = 150
 VOCABULARY = 61
 
-AnyRunner = CpuRunner | NativeRunner
 
-
-@pytest.fixture(params=[CpuRunner, NativeRunner], ids=["torch", "native"])
-def runner_class(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type[AnyRunner]:
-    if request.param is NativeRunner:
-        needs_native()
-        monkeypatch.setattr(native_runner, "_PAGE_TOKENS", 32)  # several pages in a short context
-    chosen: type[AnyRunner] = request.param
-    return chosen
-
-
-def needs_native() -> None:
-    try:
-        native_runner.load_library()
-    except native_runner.NativeUnavailable as error:
-        pytest.skip(str(error))
+@pytest.fixture(autouse=True)
+def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several pages in a short context."""
+    monkeypatch.setattr(native_runner, "_PAGE_TOKENS", 32)
 
 
 def config(pattern: str, window: int, kv_share: int) -> ModelConfig:
@@ -188,8 +177,8 @@ def test_tokens_that_are_taken_back_leave_no_trace(
         assert_right(directory, sequence)
 
 
+@pytest.mark.usefixtures("native")
 def test_a_runner_with_windows_keeps_as_many_tokens_beyond_them_as_were_asked_for(tmp_path: Path) -> None:
-    needs_native()
     directory = saved(config("SF", 32, 1), tmp_path, 0)
     rewinds = [
         NativeRunner(directory, EngineLimits(1, CONTEXT, 8, draft_tokens=n)).layout.rewind for n in (0, 1, 32, 33)
@@ -206,11 +195,11 @@ def test_hidden_states_are_those_that_the_head_sees(runner_class: type[AnyRunner
     np.testing.assert_allclose(hidden_RD @ head_VD.T, runner.step(batch), atol=1e-4)
 
 
+@pytest.mark.usefixtures("native")
 @pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8"])
 def test_a_sequence_gets_the_same_bits_alone_and_among_others(
     weights: Literal["float32", "bfloat16", "int8"], tmp_path: Path
 ) -> None:
-    needs_native()
     directory = saved(config("SSSF", 40, 2), tmp_path, 2)
     options = {"dtype": "float32"} if weights == "float32" else {"dtype": "bfloat16"}
     quantize = "int8" if weights == "int8" else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import tempfile
 import weakref
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +13,6 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fulmen_backend_cpu.compiler import NativeUnavailable
-from fulmen_backend_cpu.native_library import load_library
-from fulmen_backend_cpu.native_runner import NativeRunner
 from fulmen_backend_cpu.runner import CpuRunner
 from fulmen_core.generation import generate
 from fulmen_core.model.checkpoint import load_model, save_model
@@ -24,30 +20,14 @@ from fulmen_core.model.config import BalanceConfig, ModelConfig, RopeScaling
 from fulmen_core.model.kv import CacheSpec
 from fulmen_core.model.router import Router
 from fulmen_core.model.transformer import Transformer
-from fulmen_core.runner import EngineLimits, SequenceStep
+from fulmen_core.runner import EngineLimits
 from fulmen_core.sampling import SamplingParams
+
+from .mixed_steps import AnyRunner, Played, drive
 
 CONTEXT = 40
 VOCABULARY = 61
 YARN = RopeScaling(rope_type="yarn", factor=4.0, original_max_position_embeddings=16)
-
-
-AnyRunner = CpuRunner | NativeRunner
-
-
-@pytest.fixture(params=[CpuRunner, NativeRunner], ids=["torch", "native"])
-def runner_class(request: pytest.FixtureRequest) -> type[AnyRunner]:
-    if request.param is NativeRunner:
-        needs_native()
-    chosen: type[AnyRunner] = request.param
-    return chosen
-
-
-def needs_native() -> None:
-    try:
-        load_library()
-    except NativeUnavailable as error:
-        pytest.skip(str(error))
 
 
 @st.composite
@@ -121,62 +101,6 @@ def biases(model: Transformer) -> list[torch.Tensor | float]:
     return [0.0 if router.bias is None else router.bias for router in routers]
 
 
-def poison(runner: AnyRunner, slot: int) -> None:
-    if isinstance(runner, NativeRunner):
-        each = runner.layout.pages_for(runner.limits.max_context)
-        for page in range(slot * each, (slot + 1) * each):
-            runner._library.fulmen_poison(runner._handle, slot, page)
-        return
-    for cache in runner._kv._caches:
-        cache.k[slot] = torch.nan
-        cache.v[slot] = torch.nan
-
-
-@dataclass
-class Played:
-    """A sequence that was run: its tokens, and the logits it got after some of them."""
-
-    tokens: list[int] = field(default_factory=list)
-    logits: dict[int, np.ndarray] = field(default_factory=dict)
-
-
-def drive(runner: AnyRunner, random: np.random.Generator, steps: int) -> list[Played]:
-    """Run random mixed steps with slot reuse, poisoning what is released."""
-    limits = runner.limits
-    played: list[Played] = []
-    current: dict[int, Played] = {}
-    for slot in range(limits.max_sequences):
-        poison(runner, slot)
-    for _ in range(steps):
-        budget = limits.max_step_tokens
-        batch = []
-        for slot in random.permutation(limits.max_sequences).tolist():
-            if slot in current and (len(current[slot].tokens) == limits.max_context or random.random() < 0.1):
-                runner.release(slot)
-                poison(runner, slot)
-                del current[slot]
-            if slot not in current:
-                current[slot] = Played()
-                played.append(current[slot])
-            tokens = current[slot].tokens
-            room = min(budget, limits.max_context - len(tokens))
-            if room == 0 or random.random() < 0.25:
-                continue
-            count = 1 if tokens and random.random() < 0.5 else int(random.integers(1, room + 1))
-            new = random.integers(0, VOCABULARY, count).tolist()
-            batch.append(SequenceStep(slot, len(tokens), new))
-            tokens.extend(new)
-            budget -= count
-        if not batch:
-            continue
-        logits_SV = runner.step(batch)
-        assert logits_SV.dtype == np.float32
-        assert logits_SV.shape == (len(batch), VOCABULARY)
-        for step, logits_V in zip(batch, logits_SV, strict=True):
-            current[step.slot].logits[step.start + len(step.token_ids) - 1] = logits_V
-    return [sequence for sequence in played if sequence.tokens]
-
-
 def assert_equal_to_the_model(directory: Path, played: list[Played]) -> None:
     reference = load_model(directory, torch.float64)
     reference.set_experts_implementation("dense")  # grouped products know no float64
@@ -196,7 +120,7 @@ def test_mixed_steps_equal_the_whole_forward_pass(
     with tempfile.TemporaryDirectory() as folder:
         directory = saved(config, Path(folder), seed)
         runner = runner_class(directory, limits)
-        assert_equal_to_the_model(directory, drive(runner, np.random.default_rng(seed), steps=10))
+        assert_equal_to_the_model(directory, drive(runner, np.random.default_rng(seed), 10, VOCABULARY))
 
 
 def test_long_sequences_attend_one_by_one_with_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +128,7 @@ def test_long_sequences_attend_one_by_one_with_the_same_result(tmp_path: Path, m
     directory = saved(config, tmp_path, 5)
     monkeypatch.setattr("fulmen_backend_cpu.runner._TOGETHER_TOKENS", 4)
     runner = CpuRunner(directory, EngineLimits(max_sequences=4, max_context=CONTEXT, max_step_tokens=32))
-    assert_equal_to_the_model(directory, drive(runner, np.random.default_rng(5), steps=25))
+    assert_equal_to_the_model(directory, drive(runner, np.random.default_rng(5), 25, VOCABULARY))
 
 
 def test_bfloat16_stays_as_close_to_float64_as_the_model_itself(runner_class: type[AnyRunner], tmp_path: Path) -> None:
@@ -214,7 +138,7 @@ def test_bfloat16_stays_as_close_to_float64_as_the_model_itself(runner_class: ty
     runner = runner_class(directory, limits, "bfloat16")
     exact, own = load_model(directory, torch.float64), load_model(directory, torch.bfloat16)
     errors, own_errors = [], []
-    for sequence in drive(runner, np.random.default_rng(3), steps=20):
+    for sequence in drive(runner, np.random.default_rng(3), 20, VOCABULARY):
         expected_TV, own_TV = reference_logits(exact, sequence.tokens), reference_logits(own, sequence.tokens)
         for position, logits_V in sequence.logits.items():
             errors.append(np.abs(logits_V - expected_TV[position]).mean())
