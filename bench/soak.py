@@ -49,6 +49,7 @@ _WARM_UP = 0.1  # of the time
 _KILLS_UNTIL = 0.5  # of the time; then a model process lives to the end
 _SETTLING = 20.0  # seconds: of memory, after the first looks at a process
 _MANY = 48  # requests at once that fill every pool of threads
+_SETTLED_ROUNDS = 8  # of so many requests that start no thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,7 @@ async def _soak(args: argparse.Namespace) -> dict[str, Any]:
         load = Load(server.url, server.pid, questions, args.clients, source)
         seconds = 60 * args.minutes
         await load.run(_WARM_UP * seconds)
-        await _fill_pools(server.url)
+        await _fill_pools(server)
         before = await _quiet(server, args, source, int(config["vocab_size"]), load)
         load.looks.clear()
         begin, tokens = time.monotonic(), load.tokens
@@ -137,17 +138,21 @@ async def _answers_alone(url: str, made: Questions, count: int) -> list[Question
     return questions
 
 
-async def _fill_pools(url: str) -> None:
-    """Threads are started when they are first needed: have that behind us before they are counted."""
+async def _fill_pools(server: ServerProcess) -> None:
+    """Threads are started when they are first needed: ask until no more come, before they are counted."""
     limits = httpx.Limits(max_connections=_MANY)
-    async with httpx.AsyncClient(base_url=url, timeout=120.0, trust_env=False, limits=limits) as client:
-        asked: list[tuple[str, dict[str, Any]]] = [
-            ("v1/completions", {"model": "soak", "prompt": "all at once", "max_tokens": 1}),
-            ("tokenize", {"model": "soak", "prompt": "all at once " * 1_500}),  # long, so that all threads are needed
-        ]
-        for path, body in asked:
-            for response in await asyncio.gather(*(client.post(path, json=body) for _ in range(_MANY))):
-                response.raise_for_status()
+    asked: list[tuple[str, dict[str, Any]]] = [
+        ("v1/completions", {"model": "soak", "prompt": "all at once", "max_tokens": 1}),
+        ("tokenize", {"model": "soak", "prompt": "all at once " * 1_500}),  # long, so that all threads are needed
+    ]
+    threads: list[int] = []
+    async with httpx.AsyncClient(base_url=server.url, timeout=120.0, trust_env=False, limits=limits) as client:
+        while len(set(threads[-_SETTLED_ROUNDS:])) != 1 or len(threads) < _SETTLED_ROUNDS:
+            for path, body in asked:
+                for response in await asyncio.gather(*(client.post(path, json=body) for _ in range(_MANY))):
+                    response.raise_for_status()
+            state = process_state(server.pid)
+            threads.append(state.threads if state else 0)
 
 
 async def _quiet(

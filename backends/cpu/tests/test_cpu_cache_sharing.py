@@ -36,7 +36,7 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native_runner, "_PAGE_TOKENS", 32)
 
 
-def config(pattern: str, window: int, kv_share: int) -> ModelConfig:
+def config(pattern: str, window: int, kv_share: int, context: int = CONTEXT) -> ModelConfig:
     return ModelConfig(
         vocab_size=VOCABULARY,
         hidden_size=24,
@@ -44,7 +44,7 @@ def config(pattern: str, window: int, kv_share: int) -> ModelConfig:
         num_attention_heads=4,
         num_key_value_heads=2,
         head_dim=8,
-        max_position_embeddings=CONTEXT,
+        max_position_embeddings=context,
         layer_pattern=pattern,
         sliding_window=window,
         kv_share=kv_share,
@@ -200,15 +200,17 @@ def test_hidden_states_are_those_that_the_head_sees(runner_class: type[AnyRunner
 def test_a_sequence_gets_the_same_bits_alone_and_among_others(
     weights: Literal["float32", "bfloat16", "int8"], tmp_path: Path
 ) -> None:
-    directory = saved(config("SSSF", 40, 2), tmp_path, 2)
+    """Chunks are longer than the window at times, and cross the borders of the keys that are scored together."""
+    context = 400
+    directory = saved(config("SSSF", 40, 2, context), tmp_path, 2)
     options = {"dtype": "float32"} if weights == "float32" else {"dtype": "bfloat16"}
     quantize = "int8" if weights == "int8" else None
     random = np.random.default_rng(2)
-    tokens = random.integers(0, VOCABULARY, 120).tolist()
-    cuts = [0, 32, 64, 96, 110, *range(111, 120)]
+    cuts = [0, 32, 64, 110, 200, 300, 310, *range(311, 320)]
+    tokens = random.integers(0, VOCABULARY, cuts[-1]).tolist()
 
     def results(crowd: int) -> list[np.ndarray]:
-        limits = EngineLimits(crowd + 1, CONTEXT, 400)
+        limits = EngineLimits(crowd + 1, context, 100 + 60 * crowd)
         runner = NativeRunner(directory, limits, quantize=quantize, **options)  # type: ignore[arg-type]
         if not runner.layout.batch_invariant:
             pytest.skip("matrix units choose their way by the number of rows")
@@ -217,7 +219,7 @@ def test_a_sequence_gets_the_same_bits_alone_and_among_others(
         for begin, end in pairwise(cuts):
             batch = [SequenceStep(crowd, begin, tokens[begin:end])]
             for slot in range(crowd):
-                count = int(random.integers(1, min(20, CONTEXT - lengths[slot]) + 1)) if lengths[slot] < CONTEXT else 0
+                count = min(int(random.integers(1, 61)), context - lengths[slot])
                 if count:
                     batch.insert(0, SequenceStep(slot, lengths[slot], random.integers(0, VOCABULARY, count).tolist()))
                     lengths[slot] += count

@@ -34,13 +34,13 @@ void prepare_caches(Model& m, const Cache& cache) {
         s.chunk_base = -1;
         const int end = s.start + s.count;
         if (overtakes(cache, s)) {
-            s.chunk_base = base + s.start % BLOCK;
+            s.chunk_base = base + s.start % KEYS;  // scored with the same keys at once whatever lies before
             const int last = s.chunk_base + s.count - 1;
             for (int head = 0; head < m.shape.kv_heads; head++) {
                 m.chunk.clear_values(m.chunk.head(0, head), s.chunk_base);
                 m.chunk.clear_values(m.chunk.head(0, head), last);
             }
-            base = (last / BLOCK + 1) * BLOCK;
+            base = (last / KEYS + 1) * KEYS;
         }
         // Of a chunk that fills the ring, the last block's end is never written but read.
         const int block = ((cache.window ? std::min(end, cache.capacity) : end) - 1) / BLOCK * BLOCK;

@@ -56,7 +56,7 @@ Model::Model(const Shape& s, const LayerShape* layer_shapes, std::shared_ptr<Poo
     const int n = s.max_step_tokens;
     if (rings) {
         chunk.format = s.kv;
-        chunk.padded = round_up(n, BLOCK) + 2 * BLOCK * std::min(s.max_sequences, n);
+        chunk.padded = round_up(n, KEYS) + 2 * KEYS * std::min(s.max_sequences, n);
         chunk.kv_heads = s.kv_heads;
         chunk.width = hp;
         chunk.k = memory.take(s.kv_heads * chunk.head_bytes());
