@@ -121,6 +121,16 @@ class TrackerInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class BenchmarkInfo:
+    """A benchmark. `load` resolves to ``make(settings: Mapping[str, object]) -> fulmen_core.benchmark.Benchmark``."""
+
+    name: str
+    summary: str
+    languages: tuple[str, ...]  # of its questions, e.g. ("en", "zh")
+    load: Loader
+
+
+@dataclass(frozen=True, slots=True)
 class CommandInfo:
     """A verb of the command line. `load` resolves to ``run(argv: Sequence[str]) -> int``."""
 

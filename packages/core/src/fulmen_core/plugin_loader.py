@@ -35,6 +35,7 @@ DESCRIPTORS: dict[str, type[Any]] = {
     "fulmen_data_sources": descriptors.SourceInfo,
     "fulmen_verifiers": descriptors.VerifierInfo,
     "fulmen_trackers": descriptors.TrackerInfo,
+    "fulmen_benchmarks": descriptors.BenchmarkInfo,
     "fulmen_tools": descriptors.ToolInfo,
     "fulmen_commands": descriptors.CommandInfo,
 }

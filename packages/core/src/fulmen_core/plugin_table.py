@@ -26,6 +26,7 @@ NOUNS = {
     "fulmen_data_sources": "data source",
     "fulmen_verifiers": "verifier",
     "fulmen_trackers": "tracker",
+    "fulmen_benchmarks": "benchmark",
     "fulmen_tools": "tool",
     "fulmen_commands": "verb",
 }

@@ -30,6 +30,7 @@ from fulmen_core.plugin_table import FIRST_OF_ITS_KIND, Found, Plugin, PluginTab
 
 if TYPE_CHECKING:
     from fulmen_core.backend import Backend, Exporter
+    from fulmen_core.benchmark import Benchmark
     from fulmen_core.formats.foreign import ForeignCheckpoint
     from fulmen_core.guard import Guard
     from fulmen_core.tool import Tool
@@ -294,6 +295,17 @@ class Registry:
         opener: Callable[..., Any] = self._resolved("fulmen_trackers", name)
         return opener
 
+    def benchmark(self, name: str, settings: Mapping[str, object]) -> Benchmark:
+        """Make a benchmark with its table of settings.
+
+        Raises:
+            PluginError: it is unknown, broken, blocked or in conflict.
+            UserError: whatever the benchmark finds wrong with its settings.
+        """
+        found = self._table.find("fulmen_benchmarks", name)
+        benchmark: Benchmark = self._run(found, partial(_make, found.info.load, settings))
+        return benchmark
+
     def command(self, name: str) -> Callable[[Sequence[str]], int]:
         """Return ``run(argv) -> int`` of a verb, importing only the plugin whose entry point has that name.
 
@@ -377,6 +389,14 @@ class Registry:
         return sorted(
             (plugin.record() for plugin in self._table.plugins), key=lambda record: (record.kind, record.name)
         )
+
+    def origin(self, hook: str, name: str) -> Entry:
+        """Return the entry point behind what is called `name` under a registration hook, e.g. ``"fulmen_backends"``.
+
+        Raises:
+            PluginError: it is unknown, broken, blocked or in conflict.
+        """
+        return self._table.find(hook, name).plugin.entry
 
     def active_versions(self) -> dict[str, str]:
         """Return distribution -> version of every plugin that was loaded, for the manifest of what they helped make."""

@@ -26,6 +26,7 @@ GROUPS: dict[str, str] = {
     f"fulmen.raise.{HOOK_GENERATION}": "fulmen_core.hooks.guards",
     f"fulmen.data.{HOOK_GENERATION}": "fulmen_core.hooks.data",
     f"fulmen.training.{HOOK_GENERATION}": "fulmen_core.hooks.training",
+    f"fulmen.evals.{HOOK_GENERATION}": "fulmen_core.hooks.evals",
     f"fulmen.tools.{HOOK_GENERATION}": "fulmen_core.hooks.tools",
     f"fulmen.commands.{HOOK_GENERATION}": "fulmen_core.hooks.commands",
     f"fulmen.events.{HOOK_GENERATION}": "fulmen_core.hooks.events",

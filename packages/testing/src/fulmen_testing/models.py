@@ -1,0 +1,119 @@
+"""Small random models: what backends are held against. All are seeded, wide enough in their weights that attention and
+routing are far from uniform, and so narrow that a claim takes milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fulmen_core.model.checkpoint import save_model
+from fulmen_core.model.config import BalanceConfig, ModelConfig, RopeScaling
+from fulmen_core.model.transformer import Transformer
+
+VOCABULARY = 61
+#: Tokens: beyond two pages of any usual size.
+CONTEXT = 288
+
+#: Yi-Lightning's plan at toy size: windows and fulls in turn, the second full reading the first one's keys and values,
+#: one dense layer, then experts.
+LIGHTNING = ModelConfig(
+    vocab_size=VOCABULARY,
+    hidden_size=32,
+    num_hidden_layers=4,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=16,
+    max_position_embeddings=CONTEXT,
+    layer_pattern="SF",
+    sliding_window=8,
+    kv_share=2,
+    intermediate_size=48,
+    num_dense_layers=1,
+    num_experts=8,
+    num_experts_per_tok=2,
+    moe_intermediate_size=16,
+    initializer_range=0.3,
+    balance=BalanceConfig(expert_groups=2, partitions=2),
+)
+
+#: The same without experts: nothing but rounding may move its results.
+DENSE = LIGHTNING.model_copy(update={"num_experts": 0, "num_experts_per_tok": 0, "moe_intermediate_size": 0})
+
+#: Experts in the last layer alone: where rounding makes its router choose others, no other token's results are touched.
+EXPERTS_LAST = LIGHTNING.model_copy(update={"num_dense_layers": 3})
+
+#: What open checkpoints add to the plan; a backend serves each right, or refuses it by name.
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "gates, norms after, sigmoid routing with bias, no positions in full layers": {
+        "attention_gate": True,
+        "post_norms": True,
+        "router_score": "sigmoid",
+        "router_bias": True,
+        "router_scale": 2.5,
+        "num_shared_experts": 1,
+        "rope_layers": "window",
+        "embedding_scale": 32**0.5,
+    },
+    "clipped projections, norms over all heads, stretched positions": {
+        "clip_qkv": 0.5,
+        "qk_norm_span": "projection",
+        "norm_topk_prob": False,
+        "rope_scaling": RopeScaling(rope_type="yarn", factor=4.0, original_max_position_embeddings=64),
+        "tie_word_embeddings": False,
+    },
+}
+
+
+def random_config(random: np.random.Generator) -> ModelConfig:
+    """Draw a plan nobody thought of, among everything that shapes the layers of a Yi-Lightning model."""
+
+    def choose(*values: Any) -> Any:
+        return values[random.integers(len(values))]
+
+    kv_heads = int(random.integers(1, 3))
+    changes = {
+        "num_hidden_layers": int(random.integers(2, 6)),
+        "num_attention_heads": kv_heads * int(random.integers(1, 4)),
+        "num_key_value_heads": kv_heads,
+        "head_dim": choose(8, 16, 32),
+        "layer_pattern": choose("SSSF", "SF", "F", "S", "FFS"),
+        "sliding_window": choose(1, 2, 5, 8, 13, 64),
+        "kv_share": int(random.integers(1, 4)),
+        "num_dense_layers": int(random.integers(0, 2)),
+        "num_experts_per_tok": choose(1, 3),
+        "num_shared_experts": int(random.integers(0, 2)),
+        "norm_topk_prob": choose(True, False),
+        "qk_norm": choose(True, False),
+        "tie_word_embeddings": choose(True, False),
+    }
+    if random.random() < 0.25:
+        changes |= {"num_experts": 0, "num_experts_per_tok": 0, "num_shared_experts": 0, "moe_intermediate_size": 0}
+    return ModelConfig.model_validate(LIGHTNING.model_dump() | changes)
+
+
+def with_changes(config: ModelConfig, changes: Mapping[str, Any]) -> ModelConfig:
+    """Return the config with some keys changed, checked anew."""
+    return ModelConfig.model_validate(config.model_dump() | dict(changes))
+
+
+def random_model(config: ModelConfig, seed: int) -> Transformer:
+    """Make a model in float32 with weights of `seed`."""
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        model = Transformer(config)
+        with torch.no_grad():
+            for tensor in (*model.parameters(), *model.buffers()):
+                if tensor.ndim == 1:  # norms begin as ones and biases as zeros, which would hide one that is left out
+                    tensor += 0.2 * torch.randn_like(tensor)
+    return model.eval()
+
+
+def save_random_model(config: ModelConfig, seed: int, folder: Path) -> Path:
+    """Save `random_model` into a new folder, as a checkpoint."""
+    folder.mkdir(parents=True)
+    save_model(random_model(config, seed), folder)
+    return folder
