@@ -5,6 +5,7 @@ A plugin never shares a manager with another, so one that is broken can neither 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import importlib.util
@@ -120,8 +121,9 @@ class LoadedPlugin:
     def _checked(self, hook: str) -> tuple[Any, ...]:
         expected = DESCRIPTORS[hook]
         try:
-            result = self.call(hook)
-            infos = tuple(result) if isinstance(result, Iterable) else None
+            with _off_stdout():
+                result = self.call(hook)
+                infos = tuple(result) if isinstance(result, Iterable) else None
         except (Exception, SystemExit) as error:
             raise LoadFault(
                 Standing("failed", f"{hook} raised {describe_exception(error)}", self._remedy, error)
@@ -169,7 +171,8 @@ def load_entry(entry: Entry) -> LoadedPlugin:
     point = EntryPoint(entry.name, entry.value, entry.group)
     upgrade = f"pip install --upgrade {entry.distribution}"
     try:
-        plugin = point.load()
+        with _off_stdout():
+            plugin = point.load()
     except ModuleNotFoundError as error:
         own = error.name is not None and (point.module == error.name or point.module.startswith(f"{error.name}."))
         if own:
@@ -215,7 +218,8 @@ def load_file(path: Path) -> LoadedPlugin:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        with _off_stdout():
+            spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise LoadFault(Standing("failed", f"its import raised {describe_exception(error)}", remedy, error)) from error
@@ -241,7 +245,8 @@ def probe(info: Any, remedy: str) -> Standing:
     if not hasattr(info, "probe"):
         return ACTIVE
     try:
-        answer = descriptors.resolve(info.probe)()
+        with _off_stdout():
+            answer = descriptors.resolve(info.probe)()
     except (Exception, SystemExit) as error:
         return Standing("failed", f"its probe raised {describe_exception(error)}", remedy, error)
     if not isinstance(answer, descriptors.Availability):
@@ -256,6 +261,11 @@ def describe_exception(error: BaseException) -> str:
     """An exception in one line, e.g. ``"ValueError: no such device"``."""
     message = " ".join(str(error).split())
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def _off_stdout() -> contextlib.AbstractContextManager[Any]:
+    """Send what a plugin prints to stderr: on stdout it would stand among a command's result."""
+    return contextlib.redirect_stdout(sys.stderr)
 
 
 def _all_hooks() -> Sequence[str]:

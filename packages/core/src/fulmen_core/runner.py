@@ -49,8 +49,8 @@ class CacheLayout:
         slots: numbered from 0; each holds the window caches of one sequence, and its full caches if there are no pages.
         page_tokens: positions in a page of the full caches; 0: there are no pages.
         pages: numbered from 0, shared by all sequences.
-        rewind: tokens that may be taken back from the end of a sequence, however long; any number while it is no longer
-            than the smallest window and `rewind` together.
+        rewind: tokens that may be taken back from the end of a sequence, however long, counted from the longest that it
+            was; any number while it was no longer than the smallest window and `rewind` together.
         batch_invariant: whether a sequence's results are the same bits whatever else is in the step.
     """
 

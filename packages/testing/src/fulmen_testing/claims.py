@@ -76,7 +76,7 @@ class PluginClaims:
         fixed one to repeat a run."""
         given: int | None = getattr(request.config, "fulmen_seed", None)
         chosen = once(request, "seed", lambda: secrets.randbelow(1 << 32)) if given is None else given
-        print(f"seed {chosen}")
+        request.node.add_report_section("setup", "seed", f"seed {chosen}")
         return chosen
 
     def test_the_plugin_loads_and_all_it_promises_is_there(self, subject: Subject) -> None:

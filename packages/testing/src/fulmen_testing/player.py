@@ -27,6 +27,7 @@ class Sequence:
     pages: list[int] = field(default_factory=list)
     adapter: int = 0
     tokens: list[int] = field(default_factory=list)
+    longest: int = 0  # that it ever was
     logits: dict[int, Logits] = field(default_factory=dict)
 
 
@@ -107,7 +108,7 @@ class Player:
             if tokens % size:
                 target.pages.append(self._free_pages.pop())
                 self.runner.copy_page(source.pages[tokens // size], target.pages[-1])
-        target.tokens = source.tokens[:tokens]
+        target.tokens, target.longest = source.tokens[:tokens], source.longest
         return target
 
     def take_back(self, sequence: Sequence, tokens: int) -> None:
@@ -118,8 +119,10 @@ class Player:
     def rewindable(self, sequence: Sequence) -> int:
         """How many tokens the layout lets one take back from the end of a sequence, at least one being left."""
         windows = [group.window for group in self.runner.cache.groups if group.window is not None]
-        free = not windows or len(sequence.tokens) <= min(windows) + self.runner.layout.rewind
-        return len(sequence.tokens) - 1 if free else min(self.runner.layout.rewind, len(sequence.tokens) - 1)
+        rewind, length = self.runner.layout.rewind, len(sequence.tokens)
+        if not windows or sequence.longest <= min(windows) + rewind:
+            return length - 1
+        return max(0, min(rewind - (sequence.longest - length), length - 1))
 
     def mix(self, steps: int) -> None:
         """Run random mixed steps: chunks and single tokens, sequences that end in the middle and slots used again."""
@@ -151,6 +154,7 @@ class Player:
         assert logits_RV.shape == (sum(step.wanted for step in batch), self.runner.vocab_size)
         rows = iter(logits_RV.copy())
         for sequence, step in zip(sequences, batch, strict=True):
+            sequence.longest = max(sequence.longest, len(sequence.tokens))
             end = step.start + len(step.token_ids)
             for position in range(end - step.wanted, end):
                 sequence.logits[position] = next(rows)

@@ -36,6 +36,7 @@ class Task:
     settings: dict[str, Any] = field(default_factory=dict)
     examples: Sequence[str] = ()
     seed: int | None = None
+    only: Sequence[str] = ()  # claims whose names contain one of these; none: all
     done: Sequence[str] = ()  # claims that are not to be tried again
 
     def as_json(self) -> str:
@@ -67,7 +68,10 @@ class Reporter:
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Leave out what was tried before, and say what is there."""
-        items[:] = [item for item in items if item.name not in set(self._task.done)]
+        only, done = self._task.only, set(self._task.done)
+        items[:] = [
+            one for one in items if one.name not in done and (not only or any(part in one.name for part in only))
+        ]
         for item in items:
             self._title[item.name] = _title(item)
         self.tell(collected=[item.name for item in items])
@@ -132,7 +136,9 @@ def _reason(report: pytest.TestReport) -> str:
 def main() -> int:
     """Run the task that stands on stdin."""
     task = Task(**json.load(sys.stdin))
-    out = os.fdopen(os.dup(1), "w", encoding="utf-8")  # before pytest captures; what claims and plugins print is not ours
+    out = os.fdopen(
+        os.dup(1), "w", encoding="utf-8"
+    )  # before pytest captures; what claims and plugins print is not ours
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     with contextlib.suppress(BrokenPipeError):
         run(task, out)

@@ -81,7 +81,20 @@ def texts(seed: int, count: int, *, longest: int = 8) -> list[str]:
 def long_text(seed: int, characters: int) -> str:
     """Draw one text of about so many characters: mostly words of several scripts, some pieces among them."""
     source = random.Random(seed)
-    words = ("the ", "of ", "数据 ", "model ", "и ", "для ", "and ", "一个", "training ", "العربية ", "2024 ", "x = 1\n")
+    words = (
+        "the ",
+        "of ",
+        "数据 ",
+        "model ",
+        "и ",
+        "для ",
+        "and ",
+        "一个",
+        "training ",
+        "العربية ",
+        "2024 ",
+        "x = 1\n",
+    )
     parts: list[str] = []
     length = 0
     while length < characters:

@@ -20,6 +20,7 @@ from fulmen_core.cli.plugins import COLUMNS
 from fulmen_core.cli.thread_choice import describe, explain_threads
 from fulmen_core.plugin_records import Entry, PluginRecord, Standing
 
+_SLOW = 1.0  # seconds of an import that are worth a word
 _PATIENCE = 120  # seconds for one plugin; a cold import of torch on a busy machine takes tens
 
 
@@ -93,9 +94,11 @@ def _hopeless(entries: Sequence[Entry], reason: str, stderr: str = "") -> Report
 
 
 def _finding(entry: Entry, record: PluginRecord, standing: Mapping[str, Any], report: Report) -> Finding:
-    notes = (
-        (f"its import pulls in {', '.join(report.heavy)} ({report.cpu_seconds:.2f} s of CPU)",) if report.heavy else ()
-    )
+    notes: tuple[str, ...] = ()
+    if report.heavy:
+        notes = (f"its import pulls in {', '.join(report.heavy)} ({report.cpu_seconds:.2f} s of CPU)",)
+    elif report.seconds > _SLOW:
+        notes = (f"its import takes {report.seconds:.1f} s, for which every command that looks at it waits",)
     if record.state == "declared":  # else the metadata told already what is wrong
         record = Standing(**standing).record(record.name, record.kind, entry)
     return Finding(record, notes)

@@ -24,10 +24,15 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty:
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(_printable(cell)) for cell in row))
     # A pipe has no width to fold to: it gets every cell whole, so that grep finds what it looks for.
     console = Console() if sys.stdout.isatty() else Console(width=10_000)
     console.print(table if table.row_count else Text(empty))
+
+
+def _printable(cell: str) -> str:
+    """The cell with control characters spelled out: metadata of a stranger must not steer a terminal."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in cell)
 
 
 def note(message: str) -> None:

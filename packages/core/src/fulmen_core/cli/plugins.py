@@ -1,4 +1,7 @@
-"""`fulmen plugins`: every installed plugin, its origin, version, state and reason. Imports none of them."""
+"""`fulmen plugins`: every installed plugin, its origin, version, state and reason. Imports none of them.
+
+`fulmen plugins new KIND NAME` writes a new one: see `plugins_new`.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,12 @@ COLUMNS = ("name", "kind", "distribution", "version", "state", "reason")
 
 def run(argv: Sequence[str]) -> int:
     """List the plugins; ``--json`` prints a list of objects."""
+    if argv and argv[0] == "new":
+        from fulmen_core.cli import plugins_new
+
+        return plugins_new.run(argv[1:])
     parser = arguments.parser("fulmen plugins", "list the installed plugins, importing none", recipe=False)
+    parser.epilog = "`fulmen plugins new backend|detector|source|benchmark NAME --out DIR` writes a new one, tested."
     args = parser.parse_args(argv)
     show(
         context.registry().records(),

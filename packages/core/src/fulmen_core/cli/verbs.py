@@ -38,6 +38,7 @@ FIRST_PARTY: dict[str, tuple[str, str]] = {
     "chat": ("talk to a model in the terminal", "fulmen-serving"),
     "bench": ("measure a server under load", "fulmen-serving"),
     "retrieval": ("index documents, search an index, show it", "fulmen-tool-retrieval"),
+    "conform": ("hold a backend or a detector against its contract", "fulmen-testing"),
     "raise": ("check text against the RAISE policy", "fulmen-safety"),
 }
 

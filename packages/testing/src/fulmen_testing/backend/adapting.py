@@ -74,7 +74,7 @@ class AdapterClaims(BackendTrial):
             np.testing.assert_array_equal(runner.step([SequenceStep(2, 0, [1, 2, 3])]), before)
 
     def test_what_is_no_adapter_of_the_model_is_refused(self, adapting: Bench, model: Model, tmp_path: Path) -> None:
-        """A folder that is no adapter, one of another model, or of too high a rank is one sentence; nothing is loaded"""
+        """A folder that is no adapter, one of another model, or of too high a rank is refused; nothing is loaded"""
         random = adapting.generator(10)
         (fits,) = _adapters(model, random, tmp_path / "good", ranks=(2,))
         (too_high,) = _adapters(model, random, tmp_path / "high", ranks=(LIMITS.adapter_rank + 1,))

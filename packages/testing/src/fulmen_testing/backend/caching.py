@@ -35,7 +35,7 @@ class CacheClaims(BackendTrial):
         with serving.player(model) as player:
             sequence = player.begin()
             player.grow(sequence, 30)
-            player.take_back(sequence, 30)
+            player.take_back(sequence, 30)  # to its beginning: a new sequence
             player.grow(sequence, 4, 1, 1)
             assert_right(serving, model, player)
             player.runner.release(sequence.slot)
@@ -55,7 +55,9 @@ class CacheClaims(BackendTrial):
                 back = int(random.integers(0, player.rewindable(source) + 1))
                 fork = player.fork(source, len(source.tokens) - back)
                 for _ in range(3):
-                    player.together((fork, int(random.integers(1, 9))), (source, 1), (other, int(random.integers(1, 9))))
+                    player.together(
+                        (fork, int(random.integers(1, 9))), (source, 1), (other, int(random.integers(1, 9)))
+                    )
                 player.end(source)
                 last = player.begin()
                 player.together((fork, 1), (last, 20))
@@ -79,7 +81,9 @@ class CacheClaims(BackendTrial):
             player.grow(short, 3)
             assert_right(serving, model, player)
             if not taken:
-                pytest.skip("the layout lets no token of a long sequence be taken back; those of a short one leave no trace")
+                pytest.skip(
+                    "the layout lets no token of a long sequence be taken back; those of a short one leave no trace"
+                )
 
     def test_the_layout_adds_up(self, serving: Bench, model: Model) -> None:
         """There are slots for all that runs and is kept, pages for whole contexts, and drafts can be taken back"""

@@ -13,8 +13,7 @@ from fulmen_core.runner import EngineLimits, SequenceStep
 from fulmen_testing.backend.bench import DTYPES, LIMITS, QUANTIZATIONS, Bench, Model
 from fulmen_testing.backend.trial import BackendTrial
 from fulmen_testing.backend.verdicts import assert_right
-from fulmen_testing.models import VARIANTS, random_model, save_random_model, with_changes
-from fulmen_testing.models import LIGHTNING
+from fulmen_testing.models import LIGHTNING, VARIANTS, random_model, save_random_model, with_changes
 from fulmen_testing.plugin_process import probe_bare
 from fulmen_testing.subject import GROUPS, Subject
 
@@ -143,5 +142,3 @@ class HonestyClaims(BackendTrial):
             assert runner.layout.slots >= limits.slots
         with serving.runner(model, LIMITS) as runner:
             assert runner.limits.max_context <= LIMITS.max_context
-
-

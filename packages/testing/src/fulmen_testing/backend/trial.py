@@ -52,5 +52,3 @@ class BackendTrial(PluginClaims):
         torch.set_num_threads(1)
         yield
         torch.set_num_threads(before)
-
-

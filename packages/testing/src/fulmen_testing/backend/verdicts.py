@@ -9,7 +9,9 @@ from fulmen_testing.player import Judgement, Player, Sequence, judge
 from fulmen_testing.reference import ROUTING_TIE
 
 
-def assert_right(bench: Bench, model: Model, player: Player, what: str = "", sequences: list[Sequence] | None = None) -> Judgement:
+def assert_right(
+    bench: Bench, model: Model, player: Player, what: str = "", sequences: list[Sequence] | None = None
+) -> Judgement:
     """Hold what was played against the whole forward pass in float64, within what the dtype allows."""
     precision = what or bench.dtype
     tie = ROUTING_TIE if precision == "float32" else COARSE_TIE

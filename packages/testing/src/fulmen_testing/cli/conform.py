@@ -19,11 +19,16 @@ def run(argv: Sequence[str]) -> int:
     """Try every claim. Returns 1 if any failed, 0 otherwise."""
     parser = arguments.parser("fulmen conform", "hold a backend or a detector against its contract", recipe=False)
     parser.add_argument("kind", choices=list(GROUPS), help="what NAME is")
-    parser.add_argument("name", metavar="NAME", help="of the backend, as `fulmen backends` lists it, or of the detector")
+    parser.add_argument(
+        "name", metavar="NAME", help="of the backend, as `fulmen backends` lists it, or of the detector"
+    )
     parser.add_argument("--seed", type=int, metavar="N", help="repeat the run of a seed; default: drawn afresh")
     parser.add_argument("--settings", metavar="JSON", default="{}", help="of a detector: its table in a policy")
     parser.add_argument(
         "--example", action="append", default=[], metavar="TEXT", help="of a detector: it must find something in this"
+    )
+    parser.add_argument(
+        "--claim", action="append", default=[], metavar="TEXT", help="try only claims whose names contain this"
     )
     parser.add_argument("--patience", type=float, default=300.0, metavar="SECONDS", help="of one claim; default: 300")
     parser.add_argument("--traceback", action="store_true", help="print the tracebacks of claims that failed")
@@ -48,9 +53,12 @@ def run(argv: Sequence[str]) -> int:
         settings,
         args.example,
         seed,
+        args.claim,
     )
     card = Scorecard(args.kind, args.name, entry.distribution, entry.version, seed)
     card.verdicts = run_suite(task, _quietly if args.json else _aloud, args.patience)
+    if not card.verdicts:
+        raise UserError(f"no claim about a {args.kind} is called {' or '.join(args.claim)}", where="--claim")
     if args.json:
         print_json(card.as_json())
     else:

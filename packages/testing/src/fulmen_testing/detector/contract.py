@@ -44,7 +44,9 @@ print(json.dumps(rows))
 class ContractClaims(DetectorTrial):
     """A detector says what it judges, and finds it where it says."""
 
-    def test_what_it_declares_is_in_the_taxonomy(self, info: DetectorInfo, detector: Detector, subject: Subject) -> None:
+    def test_what_it_declares_is_in_the_taxonomy(
+        self, info: DetectorInfo, detector: Detector, subject: Subject
+    ) -> None:
         """Phases, categories, languages and cost are declared, and are ones that there are"""
         assert detector.name == info.name == subject.name
         assert info.phases, "it declares no phase: no policy can use it"
@@ -67,7 +69,9 @@ class ContractClaims(DetectorTrial):
         if not any(detector.scan(text) for text in seen):
             pytest.skip("it finds nothing in the kit's texts: give examples in which it must")
 
-    def test_spans_scores_and_categories_are_valid(self, info: DetectorInfo, detector: Detector, seen: list[str]) -> None:
+    def test_spans_scores_and_categories_are_valid(
+        self, info: DetectorInfo, detector: Detector, seen: list[str]
+    ) -> None:
         """Spans lie in the text, scores in 0 to 1, categories among those declared: in empty, mixed, astral and broken
         text"""
         for text in seen:
@@ -77,7 +81,7 @@ class ContractClaims(DetectorTrial):
     def test_a_very_long_text_is_scanned_in_time(
         self, info: DetectorInfo, detector: Detector, seed: int, record_property: pytest.RecordProperty
     ) -> None:
-        """20,000 characters are scanned within the default deadline, and ten times as many take about ten times as long"""
+        """20,000 characters are scanned within the default deadline, and ten times as many in about ten times that"""
         timings = []
         for characters in (LONG, 10 * LONG):
             text = long_text(seed, characters)
@@ -87,7 +91,10 @@ class ContractClaims(DetectorTrial):
             timings.append(time.perf_counter() - started)
             for finding in found:
                 _assert_valid(finding, text, info)
-        record_property("measured", f"{timings[0] * 1000:.1f} ms for {LONG} characters, {timings[1] * 1000:.0f} ms for ten times as many")
+        record_property(
+            "measured",
+            f"{timings[0] * 1000:.1f} ms for {LONG} characters, {timings[1] * 1000:.0f} ms for ten times as many",
+        )
         assert timings[0] < SECONDS
         assert timings[1] < 40 * max(timings[0], 0.005)
 
@@ -129,7 +136,12 @@ class ContractClaims(DetectorTrial):
         assert found == {shift: expected[shift:] + expected[:shift] for shift in (0, 30, 60, 90)}
 
     def test_data_workers_can_have_it(
-        self, subject: Subject, info: DetectorInfo, detector: Detector, seen: list[str]
+        self,
+        subject: Subject,
+        info: DetectorInfo,
+        detector: Detector,
+        seen: list[str],
+        record_property: pytest.RecordProperty,
     ) -> None:
         """For RAISE-1: a worker process can make it again, and where it pickles, the copy finds the same"""
         if "corpus" not in info.phases:
@@ -149,8 +161,10 @@ class ContractClaims(DetectorTrial):
         try:
             copied = pickle.dumps(detector)
         except Exception as error:
-            pytest.skip(f"a worker makes it again; it does not pickle: {type(error).__name__}")
-        assert [_rows(pickle.loads(copied), text) for text in clean] == expected
+            record_property("measured", f"it does not pickle ({type(error).__name__}): a worker makes it again")
+            return
+        copy = pickle.loads(copied)  # noqa: S301 - our own
+        assert [_rows(copy, text) for text in clean] == expected
 
     def test_the_two_laws_of_streaming_hold(self, info: DetectorInfo, detector: Detector, seen: list[str]) -> None:
         """Whatever it settles stays settled, and does not hang on what lies further back than it says"""

@@ -48,7 +48,7 @@ class GuardClaims(DetectorTrial):
     def test_the_corpus_and_the_input_are_judged(
         self, info: DetectorInfo, detector: Detector, guard_of: GuardOf, seen: list[str]
     ) -> None:
-        """In the phases that it declares, what it finds changes the verdict, and what it does not find leaves the text"""
+        """In the phases that it declares, what it finds changes the verdict, and nothing else does"""
         guard = guard_of()
         for text in seen:
             found = bool(detector.scan(text))

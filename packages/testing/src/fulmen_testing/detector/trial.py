@@ -57,9 +57,7 @@ class DetectorTrial(PluginClaims):
     @pytest.fixture
     def detector(self, request: pytest.FixtureRequest, subject: Subject) -> Detector:
         """The detector, under the settings of the subject; one for all claims."""
-        made: Detector = once(
-            request, "detector", lambda: subject.registry.detector(subject.name, subject.settings)
-        )
+        made: Detector = once(request, "detector", lambda: subject.registry.detector(subject.name, subject.settings))
         assert isinstance(made, Detector), "what its loader makes has no `name` and `scan`: see fulmen_safety.detector"
         return made
 

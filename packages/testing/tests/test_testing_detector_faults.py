@@ -1,0 +1,164 @@
+"""The claims about a detector fail when they must: one fault is put into a sound detector, and its claim finds it."""
+
+from __future__ import annotations
+
+import textwrap
+
+import pytest
+
+from .conftest import MakeSubject
+
+pytest_plugins = ["pytester"]
+
+MAKE = """return PatternDetector("acme", "ip_secrets", [ticket])"""
+
+#: What is wrong: the file, the passage, what stands there instead, and the claim that must find it.
+FAULTS = {
+    "a span beyond the text": (
+        "detector.py",
+        MAKE,
+        """
+        class Beyond(PatternDetector):
+            def scan(self, text):
+                return [Finding("acme", "ip_secrets", 1.0, len(text) - 1, len(text) + 1)] if "1" in text else []
+        return Beyond("acme", "ip_secrets", [ticket])
+        """,
+        "test_spans_scores_and_categories_are_valid",
+    ),
+    "a category that is not declared": (
+        "detector.py",
+        MAKE,
+        'return PatternDetector("acme", "hate_discrimination", [ticket])',
+        "test_spans_scores_and_categories_are_valid",
+    ),
+    "a memory": (
+        "detector.py",
+        MAKE,
+        """
+        class Remembers(PatternDetector):
+            calls = 0
+            def scan(self, text):
+                Remembers.calls += 1
+                return super().scan(text) if Remembers.calls % 3 else []
+        return Remembers("acme", "ip_secrets", [ticket])
+        """,
+        "test_it_is_a_pure_function_of_the_text",
+    ),
+    "shared state between threads": (
+        "detector.py",
+        MAKE,
+        """
+        class Shared(PatternDetector):
+            def scan(self, text):
+                self.text = text
+                for _ in range(200):
+                    pass
+                return super().scan(self.text)
+        return Shared("acme", "ip_secrets", [ticket])
+        """,
+        "test_several_threads_may_scan_at_once",
+    ),
+    "a stream that is released too early": (
+        "detector.py",
+        MAKE,
+        """
+        class Early(PatternDetector):
+            def hold_from(self, text):
+                return len(text)
+        return Early("acme", "ip_secrets", [ticket])
+        """,
+        "test_a_stream_delivers_what_the_whole_answer_would[redact]",
+    ),
+    "a law that is broken": (
+        "detector.py",
+        MAKE,
+        """
+        class Early(PatternDetector):
+            def hold_from(self, text):
+                return max(0, len(text) - 3)
+        return Early("acme", "ip_secrets", [ticket])
+        """,
+        "test_the_two_laws_of_streaming_hold",
+    ),
+    "a time that grows with the square": (
+        "detector.py",
+        MAKE,
+        """
+        class Slow(PatternDetector):
+            def scan(self, text):
+                for place in range(0, len(text), 40):
+                    text[place:].count("q")
+                    sorted(text[place:])
+                return super().scan(text)
+        return Slow("acme", "ip_secrets", [ticket])
+        """,
+        "test_a_very_long_text_is_scanned_in_time",
+    ),
+    "a crash on half a character": (
+        "detector.py",
+        MAKE,
+        """
+        class Encodes(PatternDetector):
+            def scan(self, text):
+                return super().scan(text) if text.encode() else []
+        return Encodes("acme", "ip_secrets", [ticket])
+        """,
+        "test_strange_characters_do_not_break_it",
+    ),
+    "a redaction that reveals": (
+        "detector.py",
+        MAKE,
+        """
+        class Reveals(PatternDetector):
+            def replacement(self, found, finding):
+                return f"<{found}>"
+        return Reveals("acme", "ip_secrets", [ticket])
+        """,
+        "test_what_stands_in_for_a_finding_does_not_reveal_it",
+    ),
+    "settings that are not read": (
+        "detector.py",
+        """prefix = read_settings(AcmeSettings, settings, "the settings of the detector 'acme'").prefix""",
+        """prefix = str(settings.get("prefix", "TICK"))""",
+        "test_a_setting_it_does_not_know_is_refused",
+    ),
+    "a phase that there is not": (
+        "plugin.py",
+        'phases=("corpus", "reward", "input", "output")',
+        'phases=("corpus", "answer")',
+        "test_what_it_declares_is_in_the_taxonomy",
+    ),
+    "an example that is not found": (
+        "detector.py",
+        "anchor=prefix,",
+        'anchor="TOCK",',
+        "test_it_finds_what_it_is_for",
+    ),
+    "a heavy plugin module": (
+        "plugin.py",
+        "from fulmen_safety import DetectorInfo, hookimpl\n",
+        "import pydantic\nfrom fulmen_safety import DetectorInfo, hookimpl\n",
+        "test_the_plugin_module_is_light",
+    ),
+}
+
+SUITE = """
+import pytest
+from fulmen_testing.detector import DetectorConformance, Subject
+
+class TestAcme(DetectorConformance):
+    @pytest.fixture
+    def subject(self):
+        return Subject.of_module("acme", "acme_fulmen_detector.plugin", examples=("see TICK-0042",))
+"""
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_found_by_its_claim(pytester: pytest.Pytester, skeleton: MakeSubject, fault: str) -> None:
+    file, old, new, name = FAULTS[fault]
+    new = textwrap.indent(textwrap.dedent(new).strip("\n"), "    ").lstrip() if "\n" in new.strip() else new
+    skeleton("detector", file, old, new.replace("Finding(", "__import__('fulmen_safety').Finding("))
+    pytester.makepyfile(SUITE)
+    result = pytester.inline_run("-p", "no:cacheprovider", "-k", name.partition("[")[0])
+    passed, skipped, failed = result.countoutcomes()
+    assert failed >= 1, f"{passed} passed, {skipped} skipped"
