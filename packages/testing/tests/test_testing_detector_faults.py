@@ -86,9 +86,8 @@ FAULTS = {
         """
         class Slow(PatternDetector):
             def scan(self, text):
-                for place in range(0, len(text), 40):
+                for place in range(0, len(text), 10):
                     text[place:].count("q")
-                    sorted(text[place:])
                 return super().scan(text)
         return Slow("acme", "ip_secrets", [ticket])
         """,

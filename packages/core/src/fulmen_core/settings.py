@@ -19,6 +19,9 @@ class Settings(BaseSettings):
         (), description="plugins never to import, by name or distribution, separated by commas"
     )
     plugins_strict: bool = Field(False, description="stop at the first fault of any plugin")
+    require: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="what `fulmen conform` must find available, separated by commas: no claim of it is skipped"
+    )
     threads: int | None = Field(None, ge=1, description="threads of the numeric libraries; default: theirs")
     cache_dir: Path = Field(
         default_factory=lambda: Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fulmen",
@@ -31,7 +34,7 @@ class Settings(BaseSettings):
     api_key: SecretStr = Field(SecretStr(""), description="sent to a server that `fulmen chat` or `bench` talks to")
     debug: bool = Field(False, description="show tracebacks and debug logs")
 
-    @field_validator("plugins_disabled", mode="before")
+    @field_validator("plugins_disabled", "require", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
