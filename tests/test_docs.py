@@ -6,8 +6,6 @@ import asyncio
 import inspect
 import json
 import re
-import subprocess
-import sys
 from importlib import import_module
 from pathlib import Path
 

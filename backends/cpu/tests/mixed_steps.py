@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from fulmen_backend_cpu.native_runner import NativeRunner
 from fulmen_backend_cpu.runner import CpuRunner
@@ -90,11 +89,5 @@ def drive(
 
 def poison(runner: AnyRunner, slot: int) -> None:
     """Fill all that `slot` holds with NaN, as an earlier user might have left it."""
-    if isinstance(runner, NativeRunner):
-        each = runner.layout.pages_for(runner.limits.max_context)
-        for page in range(slot * each, (slot + 1) * each):
-            runner._library.fulmen_poison(runner._handle, slot, page)
-        return
-    for cache in runner._kv._caches:
-        cache.k[slot] = torch.nan
-        cache.v[slot] = torch.nan
+    each = runner.layout.pages_for(runner.limits.max_context)
+    runner.poison(slot, range(slot * each, (slot + 1) * each))

@@ -77,10 +77,8 @@ class Player:
         self.runner, self.random = runner, random
         self.free_slots = random.permutation(runner.layout.slots).tolist()
         self.free_pages = random.permutation(runner.layout.pages).tolist()
-        if isinstance(runner, NativeRunner):
-            for slot in range(runner.layout.slots):
-                for page in range(runner.layout.pages):
-                    runner._library.fulmen_poison(runner._handle, slot, page)
+        for slot in range(runner.layout.slots):
+            runner.poison(slot, range(runner.layout.pages))
 
     def begin(self) -> Sequence:
         return Sequence(self.free_slots.pop(), [])

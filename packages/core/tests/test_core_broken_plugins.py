@@ -71,7 +71,11 @@ PLUGINS = {
     ),
     "gone": Broken(None, "its module acme_gone is not there", remedy="pip install --force-reinstall --no-deps"),
     "attribute": Broken("", "its import raised AttributeError", value="acme_attribute:plugin"),
-    "no-package": Broken("", "its import raised", value="os:system:run", known=False),
+    "no-module": Broken(
+        "", "its entry point names 'os:system:run', which is no module", value="os:system:run", known=True
+    ),
+    "shell": Broken("", "it implements no hook", value="os:system"),
+    "package": Broken("", "it implements no hook", value="json"),
     "old": Broken("", "it is made for hook generation v0, this is v1", group="fulmen.training.v0", known=True),
     "new": Broken(
         "",

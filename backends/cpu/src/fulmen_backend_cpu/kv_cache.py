@@ -59,6 +59,12 @@ class KVCache:
         """Take whatever `slot` holds for garbage."""
         self._cleaned[slot] = 0
 
+    def fill(self, slot: int, value: float) -> None:
+        """Set every element of a slot."""
+        for cache in self._caches:
+            cache.k[slot] = value
+            cache.v[slot] = value
+
     def copy(self, source: int, target: int, tokens: int) -> None:
         """Make `target` hold the first `tokens` tokens of `source`, or of a window its last."""
         for cache in self._caches:

@@ -143,6 +143,12 @@ class NativeRunner:
     def release(self, slot: int) -> None:
         """Forget the sequence in `slot`: nothing to do, as nothing that lies there is read by the next."""
 
+    def poison(self, slot: int, pages: Sequence[int] = ()) -> None:
+        """Fill all that a free slot and free pages hold with NaN, so that a test sees whether they are read."""
+        self._refuse_closed()
+        for page in pages if self.layout.pages else (0,):
+            self._library.fulmen_poison(self._handle, slot, page)
+
     def close(self) -> None:
         """Give back all memory. Idempotent."""
         if self._handle is not None:

@@ -118,6 +118,10 @@ class CpuRunner:
         """Forget the sequence in `slot`. Idempotent."""
         self._kv.forget(slot)
 
+    def poison(self, slot: int, pages: Sequence[int] = ()) -> None:  # noqa: ARG002 - there are none
+        """Fill all that a free slot holds with NaN, so that a test sees whether it is read."""
+        self._kv.fill(slot, torch.nan)
+
     def close(self) -> None:
         """Give back all memory. Idempotent."""
         for name in ("_model", "_kv", "_adapted", "_adapters"):

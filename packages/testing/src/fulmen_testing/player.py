@@ -48,14 +48,15 @@ class Player:
 
     def soil(self) -> None:
         """Fill every free slot and page with an earlier user's tokens; with NaN where the runner has a `poison`."""
-        poison: Callable[[int], None] | None = getattr(self.runner, "poison", None)
+        poison: Callable[[int, list[int]], None] | None = getattr(self.runner, "poison", None)
         for _ in range(len(self._free_slots)):
             sequence = self.begin()
             while room := self._room(sequence):
                 self.grow(sequence, min(room, self.runner.limits.max_step_tokens))
+            pages = list(sequence.pages)
             self.end(sequence)
             if poison is not None:
-                poison(sequence.slot)
+                poison(sequence.slot, pages)
         self.played.clear()
 
     def begin(self, adapter: int = 0) -> Sequence:

@@ -62,6 +62,7 @@ class Bench:
     folder: Path
     seed: int
     backend: Backend
+    chosen: str = ""  # of its formats; "": a checkpoint, else the first
     _models: dict[str, Model | CapabilityError] = field(default_factory=dict)
 
     @cached_property
@@ -71,9 +72,9 @@ class Bench:
 
     @property
     def format(self) -> str:
-        """The format it is tried with: a checkpoint if it loads one."""
+        """The format it is tried with."""
         formats = self.capabilities.formats
-        return "checkpoint" if "checkpoint" in formats else formats[0]
+        return self.chosen or ("checkpoint" if "checkpoint" in formats else formats[0])
 
     @property
     def dtype(self) -> Dtype:

@@ -61,6 +61,17 @@ class HonestyClaims(BackendTrial):
                 player.mix(3)
                 assert_right(serving, model, player, serving.dtype if kv_dtype == "float32" else kv_dtype)
 
+    def test_every_format_it_lists_is_served(self, serving: Bench) -> None:
+        """Every format that it lists is one it serves, as far as something writes it"""
+        others = [one for one in serving.capabilities.formats if one != serving.format]
+        if not others:
+            pytest.skip("it lists one, in which all claims are tried")
+        for chosen in others:
+            bench = Bench(serving.subject, serving.folder / chosen, serving.seed, serving.backend, chosen)
+            with bench.player(bench.lightning()) as player:
+                player.mix(3)
+                assert_right(bench, bench.lightning(), player)
+
     @pytest.mark.parametrize("dtype", DTYPES)
     def test_a_dtype_it_does_not_list_is_refused(self, serving: Bench, model: Model, dtype: Dtype) -> None:
         """Serving in a dtype that is not listed is refused by name"""
