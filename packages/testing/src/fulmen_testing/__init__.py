@@ -12,10 +12,3 @@ class TestAcme(BackendConformance):
         return Subject.of_module("acme", "acme_fulmen_backend.plugin")
 ```
 """
-
-from __future__ import annotations
-
-import pytest
-
-# The claims' asserts are to explain themselves, though they are no test files.
-pytest.register_assert_rewrite("fulmen_testing.backend", "fulmen_testing.detector", "fulmen_testing.claims")

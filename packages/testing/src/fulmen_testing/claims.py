@@ -18,6 +18,8 @@ from fulmen_testing.plugin_process import IMPORT_CPU_SECONDS, examine
 from fulmen_testing.subject import Kind, Subject
 
 Made = TypeVar("Made")
+#: pytest's fixture `record_property`: a figure under the name ``measured`` stands on the scorecard.
+Record = Callable[[str, object], None]
 _SHARED = pytest.StashKey[dict[str, Any]]()
 
 

@@ -6,6 +6,7 @@ Nothing here is anybody's: numbers and addresses are made up or reserved for exa
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 #: What some detector or other is after, and neighbours that must not confuse it.
 PIECES = (
@@ -68,12 +69,17 @@ STRANGE = (
 )
 
 
-def texts(seed: int, count: int, *, longest: int = 8) -> list[str]:
-    """Draw short texts of pieces, glued together, some with strange characters; the empty one is among them."""
+def texts(seed: int, count: int, examples: Sequence[str] = (), *, longest: int = 8) -> list[str]:
+    """Draw short texts of pieces, glued together; the empty one is among them.
+
+    A third has strange characters, a third whole and broken examples of what is looked for.
+    """
     source = random.Random(seed)
+    parts = [*examples, *(example[:-1] for example in examples), *(example[1:] for example in examples)]
+    pools = (PIECES + STRANGE, PIECES, [*parts, *source.sample(PIECES, 4)] if parts else PIECES)
     drawn = [""]
     for number in range(count - 1):
-        pool = PIECES if number % 3 else PIECES + STRANGE
+        pool = pools[number % 3]
         drawn.append("".join(source.choice(pool) for _ in range(source.randint(1, longest))))
     return drawn
 

@@ -14,6 +14,7 @@ from fulmen_core.errors import UserError
 from fulmen_core.runner import EngineLimits, SequenceStep
 from fulmen_testing.backend.bench import Bench, Model
 from fulmen_testing.backend.trial import BackendTrial
+from fulmen_testing.claims import Record
 
 #: Loads of a runner, of which the first few warm allocators and caches of libraries.
 WARM, LOADS = 6, 14
@@ -72,9 +73,7 @@ class FaultClaims(BackendTrial):
             alone.step(steps[:1])
             np.testing.assert_allclose(beside, alone.step(steps[1:]), atol=1e-5)
 
-    def test_loading_and_closing_leaks_nothing(
-        self, serving: Bench, model: Model, record_property: pytest.RecordProperty
-    ) -> None:
+    def test_loading_and_closing_leaks_nothing(self, serving: Bench, model: Model, record_property: Record) -> None:
         """Memory after many runners that were loaded, stepped and closed is what it was after a few"""
         if not Path("/proc/self/statm").exists():
             pytest.skip("the system does not say how much memory the process has")

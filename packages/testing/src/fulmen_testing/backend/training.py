@@ -125,4 +125,5 @@ def _descend(model: Transformer) -> None:
     moved = [parameter for parameter in model.parameters() if parameter.grad is not None]
     norm = torch.stack([parameter.grad.norm() for parameter in moved if parameter.grad is not None]).norm()
     for parameter in moved:
-        parameter -= (0.1 / norm) * parameter.grad
+        assert parameter.grad is not None
+        parameter.add_(parameter.grad, alpha=-0.1 / float(norm))

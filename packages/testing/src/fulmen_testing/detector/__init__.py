@@ -5,7 +5,12 @@ In: a `Subject`. Out: pytest tests. May import: fulmen_core, fulmen_safety, and 
 
 from __future__ import annotations
 
-from fulmen_testing.detector.conformance import DetectorConformance
-from fulmen_testing.subject import Subject
+import pytest
+
+# The asserts of claims explain themselves, though they stand in no test file; so it is said before they are imported.
+pytest.register_assert_rewrite("fulmen_testing.detector", "fulmen_testing.claims")
+
+from fulmen_testing.detector.conformance import DetectorConformance  # noqa: E402
+from fulmen_testing.subject import Subject  # noqa: E402
 
 __all__ = ["DetectorConformance", "Subject"]

@@ -21,6 +21,7 @@ from fulmen_core.guard import Finding
 from fulmen_safety.conformance import faults
 from fulmen_safety.detector import PHASES, Detector, Redactor, StreamingDetector
 from fulmen_safety.taxonomy import taxonomy
+from fulmen_testing.claims import Record
 from fulmen_testing.detector.trial import DetectorTrial
 from fulmen_testing.subject import Subject
 from fulmen_testing.texts import STRANGE, long_text
@@ -79,7 +80,7 @@ class ContractClaims(DetectorTrial):
                 _assert_valid(finding, text, info)
 
     def test_a_very_long_text_is_scanned_in_time(
-        self, info: DetectorInfo, detector: Detector, seed: int, record_property: pytest.RecordProperty
+        self, info: DetectorInfo, detector: Detector, seed: int, record_property: Record
     ) -> None:
         """20,000 characters are scanned within the default deadline, and ten times as many in about ten times that"""
         timings = []
@@ -141,7 +142,7 @@ class ContractClaims(DetectorTrial):
         info: DetectorInfo,
         detector: Detector,
         seen: list[str],
-        record_property: pytest.RecordProperty,
+        record_property: Record,
     ) -> None:
         """For RAISE-1: a worker process can make it again, and where it pickles, the copy finds the same"""
         if "corpus" not in info.phases:

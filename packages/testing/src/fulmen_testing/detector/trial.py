@@ -64,7 +64,7 @@ class DetectorTrial(PluginClaims):
     @pytest.fixture
     def seen(self, subject: Subject, seed: int) -> list[str]:
         """Texts of every kind, and the examples in which something must be found."""
-        return [*texts(seed, TEXTS), *PIECES, *subject.examples]
+        return [*texts(seed, TEXTS, subject.examples), *PIECES, *subject.examples]
 
     @pytest.fixture
     def guard_of(self, info: DetectorInfo, subject: Subject) -> GuardOf:
