@@ -10,8 +10,12 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from fastapi.testclient import TestClient
 
+from fulmen_core.registry import Registry
 from fulmen_core.skeletons.writing import KINDS, Kind, Skeleton
+from fulmen_serving.api.app import make_app
+from fulmen_serving.loading import ServingOptions, load_service
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES: dict[Kind, tuple[str, Path]] = {
@@ -71,6 +75,24 @@ def test_installed_it_is_listed_loads_and_conforms(kind: Kind, tmp_path: Path) -
     assert card["failed"] == []
     assert len(card["passed"]) >= 3
     assert (card["distribution"], card["version"]) == (Skeleton(kind, name).distribution, "0.1.0")
+
+
+def test_the_example_backend_answers_as_the_cpu_does(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES["backend"][1] / "src")
+    answers = []
+    for backend, plugin in (("cpu", "fulmen_backend_cpu.plugin"), ("acme", "acme_fulmen_backend.plugin")):
+        service = load_service(ServingOptions(models / "cpu", backend=backend, guarded=False), Registry.of(plugin))
+        try:
+            with TestClient(make_app(service)) as client:
+                name = client.get("/v1/models").json()["data"][0]["id"]
+                asked = [{"role": "user", "content": "How many layers?"}]
+                request = {"model": name, "messages": asked, "max_tokens": 24, "temperature": 0}
+                answer = client.post("/v1/chat/completions", json=request)
+                assert answer.status_code == 200, answer.text
+                answers.append(answer.json()["choices"][0])
+        finally:
+            service.close()
+    assert answers[1] == answers[0]
 
 
 def test_there_is_a_skeleton_of_every_kind() -> None:
