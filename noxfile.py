@@ -206,9 +206,10 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Mypy, strict, over every member's source."""
+    """Mypy, strict, over the source of every member and of the example plugins."""
     install_workspace(session, "lint.txt")
-    session.run("mypy", *(str(folder / "src") for folder in MEMBERS.values() if (folder / "src").is_dir()))
+    folders = [*MEMBERS.values(), *(path.relative_to(ROOT) for path in sorted(ROOT.glob("examples/*-*")))]
+    session.run("mypy", *(str(folder / "src") for folder in folders if (folder / "src").is_dir()))
 
 
 @nox.session
