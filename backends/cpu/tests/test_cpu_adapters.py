@@ -19,6 +19,7 @@ from fulmen_core.formats.writing import write_model
 from fulmen_core.model.config import ModelConfig
 from fulmen_core.model.config_file import load_config
 from fulmen_core.runner import EngineLimits, SequenceStep
+from fulmen_testing.adapters import merged, write_adapter
 
 from . import adapter_models as models
 from .mixed_steps import AnyRunner, drive
@@ -54,8 +55,8 @@ def test_mixed_steps_equal_peft(runner_class: type[AnyRunner], adapted: tuple[mo
         runner_class(directory, limits), np.random.default_rng(seed), 12, models.VOCABULARY, made.folders, every=True
     )
     assert {sequence.adapter for sequence in played} == {None, *made.folders}
-    reference = models.merged(directory, None)
-    references = {name: models.merged(directory, folder) for name, folder in made.folders.items()}
+    reference = merged(directory, None)
+    references = {name: merged(directory, folder) for name, folder in made.folders.items()}
     compared = 0
     for sequence in played:
         expected_TV = made.logits(sequence.tokens, sequence.adapter)
@@ -78,13 +79,13 @@ def test_mixed_steps_equal_merged_weights(
         root = Path(folder)
         directory = saved(config, root, seed)
         folders = {
-            name: models.write_adapter(config, root / name, random, rank, share=share)
+            name: write_adapter(config, root / name, random, rank, share=share)
             for name, rank, share in (("a", 3, 1.0), ("b", 16, 0.5), ("c", 33, 0.3))
         }
         limits = EngineLimits(shape[0], CONTEXT, shape[1], adapters=2)
         played = drive(runner_class(directory, limits), random, 10, SMALL_VOCABULARY, folders, every=True)
         for name in (None, *folders):
-            reference = models.merged(directory, folders.get(name or ""))
+            reference = merged(directory, folders.get(name or ""))
             for sequence in played:
                 if sequence.adapter != name:
                     continue
@@ -116,7 +117,7 @@ def test_numbers_are_the_lowest_free_ones_and_only_as_many_as_the_limits_say(
     runner_class: type[AnyRunner], small: tuple[Path, ModelConfig], tmp_path: Path
 ) -> None:
     directory, config = small
-    adapter = models.write_adapter(config, tmp_path / "a", np.random.default_rng(), 2)
+    adapter = write_adapter(config, tmp_path / "a", np.random.default_rng(), 2)
     runner = runner_class(directory, EngineLimits(2, CONTEXT, 16, adapters=3))
     assert [runner.load_adapter(adapter) for _ in range(3)] == [1, 2, 3]
     with pytest.raises(ValueError, match="all 3 adapters"):
@@ -136,7 +137,7 @@ def test_a_step_with_an_adapter_that_is_not_loaded_is_refused_before_anything_is
     random = np.random.default_rng()
     tokens = random.integers(0, SMALL_VOCABULARY, 12).tolist()
     runner = runner_class(directory, EngineLimits(2, CONTEXT, 16, adapters=2))
-    runner.unload_adapter(runner.load_adapter(models.write_adapter(config, tmp_path / "a", random, 2)))
+    runner.unload_adapter(runner.load_adapter(write_adapter(config, tmp_path / "a", random, 2)))
     runner.step([SequenceStep(0, 0, tokens[:6])])
     with pytest.raises(ValueError, match=f"adapter {number} is not loaded"):
         runner.step([SequenceStep(0, 0, tokens[6:]), SequenceStep(1, 0, [1], adapter=number)])
@@ -151,8 +152,8 @@ def test_a_number_that_is_used_again_means_the_new_adapter_alone(
 ) -> None:
     directory, config = small
     random = np.random.default_rng()
-    whole = models.write_adapter(config, tmp_path / "whole", random, 4)
-    part = models.write_adapter(config, tmp_path / "part", random, 2, share=0.2)
+    whole = write_adapter(config, tmp_path / "whole", random, 4)
+    part = write_adapter(config, tmp_path / "part", random, 2, share=0.2)
     tokens = random.integers(0, SMALL_VOCABULARY, 12).tolist()
     runner = runner_class(directory, EngineLimits(2, CONTEXT, 16, adapters=1))
     runner.unload_adapter(runner.load_adapter(whole))
@@ -166,11 +167,11 @@ def test_an_adapter_that_does_not_fit_leaves_its_number_free(
 ) -> None:
     directory, config = small
     random = np.random.default_rng()
-    wide = models.write_adapter(config.model_copy(update={"hidden_size": 32}), tmp_path / "wide", random, 2)
-    fits = models.write_adapter(config, tmp_path / "fits", random, 2)
+    wide = write_adapter(config.model_copy(update={"hidden_size": 32}), tmp_path / "wide", random, 2)
+    fits = write_adapter(config, tmp_path / "fits", random, 2)
     runner = runner_class(directory, EngineLimits(2, CONTEXT, 16, adapters=1, adapter_rank=2))
     with pytest.raises(UserError, match="use the model that it was trained on"):
         runner.load_adapter(wide)
     with pytest.raises(UserError, match="rank 3, more than 2"):
-        runner.load_adapter(models.write_adapter(config, tmp_path / "deep", random, 3))
+        runner.load_adapter(write_adapter(config, tmp_path / "deep", random, 3))
     assert runner.load_adapter(fits) == 1

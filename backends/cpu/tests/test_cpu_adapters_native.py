@@ -20,8 +20,7 @@ from fulmen_core.model.checkpoint import save_model
 from fulmen_core.model.config import BalanceConfig, ModelConfig
 from fulmen_core.model.transformer import Transformer
 from fulmen_core.runner import EngineLimits, SequenceStep
-
-from . import adapter_models as models
+from fulmen_testing.adapters import merged, write_adapter
 
 VOCABULARY = 67
 RANKS = (16, 5, 40)
@@ -66,7 +65,7 @@ def make(folder: Path, **changes: object) -> tuple[Path, list[Path]]:
     random = np.random.default_rng(12)
     shares = (1.0, 0.6, 1.0)
     return folder / "model", [
-        models.write_adapter(config, folder / f"adapter-{rank}", random, rank, share=share)
+        write_adapter(config, folder / f"adapter-{rank}", random, rank, share=share)
         for rank, share in zip(RANKS, shares, strict=True)
     ]
 
@@ -174,10 +173,10 @@ def test_the_change_is_that_of_merged_weights_in_any_precision(
         return runner.step([SequenceStep(0, 0, tokens, wanted=len(tokens), adapter=number)]).astype(np.float64)
 
     runner = load(model, adapters, **options)
-    base_TV = change(0, models.merged(model, None))
+    base_TV = change(0, merged(model, None))
     served_TV = change(0, runner=runner)
     for number, adapter in enumerate(adapters, start=1):
-        exact_TV = change(0, models.merged(model, adapter)) - base_TV
+        exact_TV = change(0, merged(model, adapter)) - base_TV
         ours_TV = change(number, runner=runner) - served_TV
         assert np.linalg.norm(ours_TV - exact_TV) < bound * np.linalg.norm(exact_TV)
 

@@ -160,3 +160,12 @@ def test_what_lies_in_the_current_folder_changes_nothing(
     (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --nonesuch")
     done = conform(digits, "detector", "digits", "--claim", "taxonomy", PYTEST_ADDOPTS="--nonesuch")
     assert done.returncode == 0, done.stderr
+
+
+def test_a_process_that_dies_between_claims_or_at_its_end_is_told(tmp_path: Path) -> None:
+    at_exit = "import atexit, os; '\\x00' in text and atexit.register(os._exit, 3)"
+    card = json.loads(conform(written(tmp_path, at_exit), "detector", "digits", "--claim", "strange", "--json").stdout)
+    assert claims(card["passed"]) == {"test_strange_characters_do_not_break_it"}
+    assert [(row["claim"], row["reason"]) for row in card["failed"]] == [
+        ("the_end", "it ended its process with exit code 3")
+    ]

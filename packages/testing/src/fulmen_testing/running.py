@@ -42,7 +42,7 @@ def run_suite(task: Task, tell: Callable[[Verdict], None], patience: float) -> l
 
 
 def _run_process(task: Task, tell: Callable[[Verdict], None], patience: float) -> bool:
-    """Run one process. Returns: whether it got to the end; else a claim killed it, and is told as failed."""
+    """Run one process. Returns: whether all claims were tried; else one killed it, which is told as failed."""
     # -P: the current folder is no more importable than it is for the installed command.
     environment = {name: value for name, value in os.environ.items() if name not in _NOT_OURS}
     process = subprocess.Popen(
@@ -60,11 +60,11 @@ def _run_process(task: Task, tell: Callable[[Verdict], None], patience: float) -
         process.stdin.close()
         errors = _Reader(process.stderr)
         begun: dict[str, Any] = {}
-        collected = False
+        collected: list[str] | None = None
         ended: set[str] = set()
         for event in _events(process, patience):
             if "collected" in event:
-                collected = True
+                collected = event["collected"]
             elif "begin" in event:
                 begun = event
             elif "end" in event and event["end"] not in ended:  # one whose tear-down failed too has been told
@@ -77,12 +77,15 @@ def _run_process(task: Task, tell: Callable[[Verdict], None], patience: float) -
     finally:
         process.kill()
         process.wait()
-    if begun:
-        tell(_death(begun, code, patience, errors.text()))
-        return False
-    if not collected:
+    if collected is None:
         raise PluginError(f"the claims about the {task.kind} {task.name} cannot be run: {errors.text() or code}")
-    return True
+    left = [claim for claim in collected if claim not in ended]
+    if begun or (left and not ended):
+        tell(_death(begun or {"begin": left[0]}, code, patience, errors.text()))
+    elif code and not left:
+        after = {"begin": "the_end", "title": "The process ends well when all claims were tried"}
+        tell(_death(after, code, patience, errors.text()))
+    return not left
 
 
 def _events(process: subprocess.Popen[str], patience: float) -> Iterator[dict[str, Any]]:
