@@ -17,9 +17,9 @@ from fulmen_testing.backend.trial import BackendTrial
 from fulmen_testing.claims import Record
 
 #: Loads of a runner, of which the first few warm allocators and caches of libraries.
-WARM, LOADS = 6, 14
+WARM, LOADS = 5, 12
 #: What memory may grow by with each load: less is noise of the allocator. The weights alone are more.
-LEAK_BYTES = 48 * 1024
+LEAK_BYTES = 96 * 1024
 
 
 class FaultClaims(BackendTrial):

@@ -13,7 +13,7 @@ from fulmen_core.backend import Dtype, Quantization
 from fulmen_core.errors import CapabilityError
 from fulmen_testing.backend.bench import DTYPES, QUANTIZATIONS, Bench, Model
 from fulmen_testing.backend.trial import BackendTrial
-from fulmen_testing.backend.verdicts import assert_right
+from fulmen_testing.backend.verdicts import assert_as_close_as_rounding, assert_right
 from fulmen_testing.player import Player
 
 
@@ -29,7 +29,10 @@ class PrecisionClaims(BackendTrial):
         model = serving.experts(dtype) if experts else serving.dense(dtype)
         with serving.player(model, dtype=dtype) as player:
             _short_sequences(player)
-            assert_right(serving, model, player, dtype)
+            if dtype == "float32":
+                assert_right(serving, model, player, dtype)
+            else:
+                assert_as_close_as_rounding(model, player, dtype)
 
     @pytest.mark.parametrize("experts", [False, True], ids=["dense", "experts"])
     @pytest.mark.parametrize("quantization", QUANTIZATIONS)
@@ -45,7 +48,7 @@ class PrecisionClaims(BackendTrial):
         model = serving.experts(dtype) if experts else serving.dense(dtype)
         with serving.player(model, dtype=dtype, quantize=quantization) as player:
             _short_sequences(player)
-            assert_right(serving, model, player, quantization)
+            assert_as_close_as_rounding(model, player, quantization)
 
     @pytest.mark.parametrize("quantization", QUANTIZATIONS)
     def test_an_artefact_with_quantised_weights_keeps_its_tolerance(
@@ -60,7 +63,7 @@ class PrecisionClaims(BackendTrial):
             pytest.skip(f"the exporter refuses: {error}")
         with serving.player(model) as player:
             _short_sequences(player)
-            assert_right(serving, model, player, quantization)
+            assert_as_close_as_rounding(model, player, quantization)
 
     def test_the_same_steps_give_the_same_bits(self, serving: Bench, model: Model) -> None:
         """Two runners that are given the same steps, and one that is given them twice, give the same bits"""
