@@ -119,8 +119,6 @@ class Bench:
             CapabilityError: the exporter cannot express it.
         """
         exported = self.format != "checkpoint"
-        if exported and name in _PLAIN and (dtype or self.dtype) == "float32" and quantize is None:
-            return self.lightning()  # nothing but rounding could tell them apart, and an export takes seconds
         key = f"{name}-{dtype or self.dtype}-{quantize}" if exported else name
         if key not in self._models:
             self._models[key] = self._make(key, name, config, dtype or self.dtype, quantize)
@@ -172,9 +170,6 @@ class Bench:
         with self.runner(model, limits, **options) as runner:
             yield Player(runner, self.generator(salt))
 
-
-#: Models that differ from the first in what rounding does to them.
-_PLAIN = ("dense", "experts")
 
 #: What the engine asks for at most in most claims.
 LIMITS = EngineLimits(max_sequences=4, max_context=CONTEXT, max_step_tokens=96)
