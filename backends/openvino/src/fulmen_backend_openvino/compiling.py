@@ -22,6 +22,12 @@ _TYPES = {
     "int8": openvino.Type.u8,
 }
 _CAPABILITY: dict[Dtype, str] = {"float32": "FP32", "bfloat16": "BF16", "float16": "FP16"}
+#: What the attention kernels read and write beside arithmetic in the dtype itself.
+_CACHES: dict[Dtype, tuple[KVDtype, ...]] = {
+    "float32": ("float32", "float16", "int8"),
+    "bfloat16": ("bfloat16", "int8"),
+    "float16": ("float16", "int8"),
+}
 DEVICE = "CPU"
 
 
@@ -49,10 +55,15 @@ def compile_for_cpu(
         threads: 0 leaves the number to OpenVINO.
 
     Raises:
-        CapabilityError: this CPU has no arithmetic in `dtype`.
+        CapabilityError: this CPU has no arithmetic in `dtype`, or the kernels no such cache beside it.
     """
     if not computes_in(core, dtype):
         raise CapabilityError(f"OpenVINO does not compute in {dtype} on this CPU", remedy="use float32")
+    if kv_dtype not in _CACHES[dtype]:
+        raise CapabilityError(
+            f"OpenVINO does not keep keys and values in {kv_dtype} beside arithmetic in {dtype}",
+            remedy=f"use {' or '.join(_CACHES[dtype])}",
+        )
     config: dict[Any, Any] = {
         hint.inference_precision: _TYPES[dtype],
         hint.kv_cache_precision: _TYPES[kv_dtype],

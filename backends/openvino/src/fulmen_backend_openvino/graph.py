@@ -100,7 +100,7 @@ class _Builder:
         """Which keys each new token sees, bool [B, 1, T, S]; with a window S is its state and the step."""
         start, end = opset15.squeeze(past, integers(0)), opset15.squeeze(self.total, integers(0))
         query_T1 = opset15.unsqueeze(opset15.range(start, end, integer(1), "i64"), integers(1))
-        padding_B11S = opset15.unsqueeze(opset15.convert(self.inputs[names.ATTENTION_MASK], "boolean"), integers(1, 2))
+        token_B11S = opset15.unsqueeze(opset15.convert(self.inputs[names.ATTENTION_MASK], "boolean"), integers(1, 2))
         if window is None:
             key_1S = opset15.unsqueeze(opset15.range(integer(0), end, integer(1), "i64"), integers(0))
             seen_TS = opset15.less_equal(key_1S, query_T1)
@@ -110,10 +110,11 @@ class _Builder:
             key_1S = opset15.unsqueeze(opset15.range(first, end, integer(1), "i64"), integers(0))
             near_TS = opset15.less(opset15.subtract(query_T1, key_1S), integer(window))
             seen_TS = opset15.logical_and(opset15.less_equal(key_1S, query_T1), near_TS)
-            padding_B11S = opset15.slice(
-                padding_B11S, opset15.subtract(past, kept), self.total, integers(1), integers(3)
-            )
-        return opset15.logical_and(opset15.unsqueeze(seen_TS, integers(0, 1)), padding_B11S)
+            token_B11S = opset15.slice(token_B11S, opset15.subtract(past, kept), self.total, integers(1), integers(3))
+        # padding sees itself: a row of scores without any would be NaN, and what sees its values, too
+        itself_11TS = opset15.unsqueeze(opset15.equal(key_1S, query_T1), integers(0, 1))
+        seen_11TS = opset15.unsqueeze(seen_TS, integers(0, 1))
+        return opset15.logical_and(seen_11TS, opset15.logical_or(token_B11S, itself_11TS))
 
     def _layer(
         self, block: Block, x_BTD: Value, angles: _Angles, mask: Value, caches: dict[int, tuple[Value, Value]]

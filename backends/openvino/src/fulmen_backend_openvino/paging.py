@@ -3,8 +3,7 @@
 Each layer's attention over states becomes OpenVINO's paged attention over blocks of `BLOCK_TOKENS` positions, the
 operator that its own GenAI pipelines run. All tokens of a step lie one below another, so nothing is padded. Window
 caches get tables of their own, which begin at the block that the oldest visible key lies in: what they read does not
-grow with the sequence, and their blocks are used in turn. A layer that borrows reads the owner's blocks, and puts there
-what is there already.
+grow with the sequence, and their blocks are used in turn. A layer that borrows reads the owner's blocks.
 
 Legend: N tokens of the step, S sequences, R tokens whose results are wanted, H heads, K kv heads, h head width.
 """
@@ -94,6 +93,8 @@ def paged_graph(model: openvino.Model, config: ModelConfig) -> openvino.Model:
             _whole(layer.window or 0),
         ]
         mixed = _paged_attention(operands, longest, config)
+        if not layer.owns_kv:
+            mixed.set_attribute("write_kv_cache", False)  # the owner has written them
         _replace(nodes[names.heads(layer.index)], opset15.unsqueeze(mixed.output(0), integers(1)))
     _replace(nodes[names.STREAM], opset15.gather(nodes[names.STREAM], rows, integer(0)))
     logits = model.get_results()[0]
