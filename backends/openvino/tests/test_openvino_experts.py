@@ -1,8 +1,7 @@
-"""Both forms of the experts are the model's, and neither computes experts that no token chose."""
+"""Routed experts are the model's, and those that no token chose cost nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 from openvino import opset15
 from openvino.properties import hint
 
-from fulmen_backend_openvino.experts import _gathered, _sorted, mix, route
+from fulmen_backend_openvino.experts import mix, route
 from fulmen_backend_openvino.weights import Weights
 from fulmen_core.model.feed_forward import MixtureFeedForward
 from fulmen_core.model.initialisation import initialise
@@ -29,45 +28,38 @@ def network() -> MixtureFeedForward:
     return network.eval()
 
 
-def compiled(network: MixtureFeedForward, form: Callable[..., Any] | None, quantize: str | None = None) -> Any:
+def compiled(network: MixtureFeedForward, quantize: str | None = None) -> Any:
     x_ND = opset15.parameter([-1, CONFIG.hidden_size], np.float32)
-    weights, routing = Weights("float32", quantize), route(x_ND, network.router)
-    if form is None:
-        y_ND = mix(x_ND, routing, network.experts, weights)
-    else:
-        gate_EFD, up_EFD = network.experts.gate_up_EGD.chunk(2, dim=1)
-        tensors = (gate_EFD, up_EFD, network.experts.down_EFD.transpose(1, 2))
-        y_ND = form(x_ND, routing, *(weights.matrix(tensor) for tensor in tensors))
+    y_ND = mix(x_ND, route(x_ND, network.router), network.experts, Weights("float32", quantize))
     graph = openvino.Model([opset15.result(y_ND)], [x_ND])
     return openvino.Core().compile_model(graph, "CPU", {hint.inference_precision: openvino.Type.f32})
 
 
-def kinds(model: Any) -> Sequence[str]:
-    return [node.get_rt_info()["layerType"].value for node in model.get_runtime_model().get_ops()]
-
-
-@pytest.mark.parametrize("form", [_gathered, _sorted, None])
-@pytest.mark.parametrize("tokens", [1, 2, 5, 6, 40])
-def test_each_form_mixes_what_the_model_mixes(
-    network: MixtureFeedForward, form: Callable[..., Any] | None, tokens: int
-) -> None:
-    x_ND = torch.randn(tokens, CONFIG.hidden_size)
+def expected(network: MixtureFeedForward, x_ND: torch.Tensor) -> np.ndarray:
     with torch.inference_mode():
-        expected_ND = network(x_ND)[0].numpy()
-    np.testing.assert_allclose(compiled(network, form)(x_ND.numpy())[0], expected_ND, atol=2e-5)
+        y_ND: np.ndarray = network(x_ND)[0].numpy()
+    return y_ND
 
 
-@pytest.mark.parametrize("quantize", [None, "int8", "int4"])
-def test_a_few_rows_are_products_with_gathered_weights(network: MixtureFeedForward, quantize: str | None) -> None:
-    # spelled otherwise, the pattern is not found and all experts are computed
-    assert kinds(compiled(network, _gathered, quantize)).count("GatherMatmul") == 3
+@pytest.mark.parametrize("tokens", [1, 2, 5, 40])
+def test_experts_mix_what_the_models_do(network: MixtureFeedForward, tokens: int) -> None:
+    x_ND = torch.randn(tokens, CONFIG.hidden_size)
+    np.testing.assert_allclose(compiled(network)(x_ND.numpy())[0], expected(network, x_ND), atol=2e-5)
 
 
-def test_all_rows_to_one_expert_are_still_right(network: MixtureFeedForward) -> None:
+def test_all_rows_to_the_same_experts_are_still_right(network: MixtureFeedForward) -> None:
     with torch.no_grad():
         network.router.weight.zero_()
         network.router.weight[[2, 7, 9]] = 1
     x_ND = torch.rand(30, CONFIG.hidden_size)
-    with torch.inference_mode():
-        expected_ND = network(x_ND)[0].numpy()
-    np.testing.assert_allclose(compiled(network, None)(x_ND.numpy())[0], expected_ND, atol=2e-5)
+    np.testing.assert_allclose(compiled(network)(x_ND.numpy())[0], expected(network, x_ND), atol=2e-5)
+
+
+@pytest.mark.parametrize("quantize", [None, "int8", "int4"])
+def test_experts_become_products_with_gathered_weights(network: MixtureFeedForward, quantize: str | None) -> None:
+    # spelled otherwise, the pattern is not found, all experts are computed, and quantised weights are expanded
+    nodes = compiled(network, quantize).get_runtime_model().get_ops()
+    kinds = [node.get_rt_info()["layerType"].value for node in nodes]
+    assert kinds.count("GatherMatmul") == 3
+    assert kinds.count("FullyConnected") == 1  # the router
+    assert "MatMul" not in kinds

@@ -77,14 +77,16 @@ def test_as_many_tokens_as_the_layout_says_can_be_taken_back(exported: Exported)
     assert runner.layout.rewind >= 5
     tokens = random.integers(0, VOCABULARY, 48).tolist()
     runner.step([SequenceStep(0, 0, tokens)])
+    written = len(tokens)  # what was taken back has taken its room
     for _ in range(12):
-        back = int(random.integers(0, min(runner.layout.rewind, len(tokens)) + 1))
-        tokens = tokens[: len(tokens) - back]
+        kept = int(random.integers(max(0, written - runner.layout.rewind), len(tokens) + 1))
+        tokens = tokens[:kept]
         new = random.integers(0, VOCABULARY, min(CONTEXT - len(tokens), int(random.integers(1, 49)))).tolist()
         if not new:
             continue
         start = len(tokens)
         tokens += new
+        written = max(written, len(tokens))
         sequence = Played(tokens)
         run(runner, [SequenceStep(0, start, new)], {0: sequence})
         assert_equal_to_the_model(exported.model, [sequence], exported.label)

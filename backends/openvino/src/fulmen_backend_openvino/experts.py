@@ -1,34 +1,19 @@
-"""Routed experts in two forms: a few rows read the weights of their experts alone, many are sorted by expert.
+"""Routed experts, spelled as OpenVINO's plugins look for them: `ConvertTiledMoeBlockToGatherMatmuls` in its sources.
 
-The first form is the one that OpenVINO's plugins rewrite into products with gathered weights: to the letter all experts
-for all tokens, in what is run the chosen ones alone. It reads a weight again for each row, which is right until rows
-outnumber experts. The second pads the rows of each expert to those of the busiest, so that batched products compute
-them. It is left out where weights are quantised, as the plugin would keep them expanded to float32 for it.
+To the letter all experts compute all tokens, and the chosen ones are mixed. What is run are products with gathered
+weights, of the chosen experts alone, and quantised weights stay as they are. Another spelling of the same is run to the
+letter.
 
-Legend: N tokens, D model width, E experts, K experts per token, F expert width, M = N*K (token, selection) pairs,
-C rows of the busiest expert.
+Legend: N tokens, D model width, E experts, K experts per token, F expert width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
-import openvino
-from openvino import op, opset15
+from openvino import opset15
 
-from fulmen_backend_openvino.operators import (
-    Value,
-    integer,
-    integers,
-    linear,
-    real,
-    reshape,
-    size,
-    swiglu,
-    transpose,
-)
+from fulmen_backend_openvino.operators import Value, integer, integers, linear, real, reshape, size, swiglu, transpose
 from fulmen_backend_openvino.weights import Weights
 from fulmen_core.model.experts import Experts
 from fulmen_core.model.router import Router
@@ -67,72 +52,13 @@ def route(x_ND: Value, router: Router) -> Routing:
 def mix(x_ND: Value, routing: Routing, experts: Experts, weights: Weights) -> Value:
     """The selected experts' mixed outputs [N, D]."""
     count, _, width = experts.down_EFD.shape
-    gate_EFD, up_EFD = experts.gate_up_EGD.chunk(2, dim=1)
-    down_EDF = experts.down_EFD.transpose(1, 2)
-    if weights.quantize is not None:
-        return _gathered(x_ND, routing, weights.matrix(gate_EFD), weights.matrix(up_EFD), weights.matrix(down_EDF))
-
-    def form(
-        combine: Callable[[Value, Routing, Value, Value, Value], Value],
-    ) -> tuple[openvino.Model, list[Value], Value]:
-        top_k = routing.selected_NK.get_partial_shape()[1].get_length()
-        inputs = [
-            opset15.parameter([-1, width], np.float32),
-            opset15.parameter([-1, top_k], np.int64),
-            opset15.parameter([-1, top_k], np.float32),
-        ]
-        operands = (weights.matrix(tensor) for tensor in (gate_EFD, up_EFD, down_EDF))
-        result = opset15.result(combine(inputs[0], Routing(inputs[1], inputs[2]), *operands))
-        return openvino.Model([result], inputs), inputs, result
-
-    rows = opset15.reduce_prod(opset15.shape_of(routing.selected_NK), integers(0), keep_dims=False)
-    branch = op.if_op(opset15.less_equal(rows, integer(count)).output(0))
-    few, few_inputs, few_result = form(_gathered)
-    many, many_inputs, many_result = form(_sorted)
-    branch.set_then_body(few)
-    branch.set_else_body(many)
-    values = (x_ND, routing.selected_NK, routing.weights_NK)
-    for value, few_input, many_input in zip(values, few_inputs, many_inputs, strict=True):
-        branch.set_input(value.output(0) if hasattr(value, "output") else value, few_input, many_input)
-    return branch.set_output(few_result, many_result)
-
-
-def _gathered(x_ND: Value, routing: Routing, gate_EFD: Value, up_EFD: Value, down_EDF: Value) -> Value:
-    """Node for node what `ConvertTiledMoeBlockToGatherMatmuls` looks for; another spelling computes all experts."""
-    experts, width, _ = (part.get_length() for part in down_EDF.get_output_partial_shape(0))
-    tokens = size(x_ND, 0)
+    gate_EFD, up_EFD = (weights.matrix(part) for part in experts.gate_up_EGD.chunk(2, dim=1))
+    down_EDF = weights.matrix(experts.down_EFD.transpose(1, 2))
     rows_ND = reshape(x_ND, -1, width)  # the pattern begins with a Reshape
-    tiled_END = reshape(opset15.tile(rows_ND, integers(experts, 1)), experts, -1, width)
+    tiled_END = reshape(opset15.tile(rows_ND, integers(count, 1)), count, -1, width)
     out_END = linear(swiglu(tiled_END, gate_EFD, up_EFD), down_EDF)
-    out_E1ND = reshape(out_END, experts, 1, -1, width)
-    none_NE = opset15.broadcast(real(0), opset15.concat([tokens, integers(experts)], 0))
+    none_NE = opset15.broadcast(real(0), opset15.concat([size(x_ND, 0), integers(count)], 0))
     weights_NE = opset15.scatter_elements_update(none_NE, routing.selected_NK, routing.weights_NK, integer(1))
-    weights_E1N = reshape(transpose(weights_NE, 1, 0), experts, 1, -1)
-    mixed_1ND = opset15.reduce_sum(
-        opset15.multiply(out_E1ND, opset15.unsqueeze(weights_E1N, integer(-1))), integers(0), keep_dims=False
-    )
-    return reshape(mixed_1ND, -1, width)
-
-
-def _sorted(x_ND: Value, routing: Routing, gate_EFD: Value, up_EFD: Value, down_EDF: Value) -> Value:
-    experts, width, _ = (part.get_length() for part in down_EDF.get_output_partial_shape(0))
-    top_k = routing.selected_NK.get_partial_shape()[1].get_length()
-    selected_M = reshape(routing.selected_NK, -1)
-    one, none = opset15.constant(np.int64(1)), opset15.constant(np.int64(0))
-    chosen_ME = opset15.one_hot(selected_M, integer(experts), one, none, -1)
-    nth_ME = opset15.cum_sum(chosen_ME, integer(0))
-    nth_M = opset15.squeeze(opset15.gather_elements(nth_ME, opset15.unsqueeze(selected_M, integer(1)), 1), integers(1))
-    busiest = opset15.reduce_max(
-        opset15.reduce_sum(chosen_ME, integers(0), keep_dims=False), integers(0), keep_dims=True
-    )
-    place_M = opset15.add(opset15.multiply(selected_M, busiest), opset15.subtract(nth_M, one))
-    pairs = opset15.squeeze(size(selected_M, 0), integers(0))
-    token_M = opset15.divide(opset15.range(integer(0), pairs, integer(1), "i64"), integer(top_k))
-    # filler rows compute the first token again, and nobody reads them
-    filler = opset15.broadcast(none, opset15.multiply(busiest, integers(experts)))
-    token_R = opset15.scatter_elements_update(filler, place_M, token_M, integer(0))
-    x_ECD = reshape(opset15.gather(x_ND, token_R, integer(0)), experts, busiest, width)
-    out_RD = reshape(linear(swiglu(x_ECD, gate_EFD, up_EFD), down_EDF), -1, width)
-    out_NKD = reshape(opset15.gather(out_RD, place_M, integer(0)), -1, top_k, width)
-    weighted_NKD = opset15.multiply(out_NKD, opset15.unsqueeze(routing.weights_NK, integer(2)))
-    return opset15.reduce_sum(weighted_NKD, integers(1), keep_dims=False)
+    weights_E1N = reshape(transpose(weights_NE, 1, 0), count, 1, -1)
+    weighted_E1ND = opset15.multiply(reshape(out_END, count, 1, -1, width), opset15.unsqueeze(weights_E1N, integer(-1)))
+    return reshape(opset15.reduce_sum(weighted_E1ND, integers(0), keep_dims=False), -1, width)

@@ -58,8 +58,8 @@ def linear(x: Value, weight_OI: Value) -> Value:
 
 
 def swish(x: Value) -> Value:
-    """``x * sigmoid(x)``, without the operand that opset functions add: the plugin's pattern for experts has none."""
-    return _factory.create("Swish", [x.output(0) if hasattr(x, "output") else x])
+    """``x * sigmoid(x)`` without an operand for the slope: the plugins look for experts that have none."""
+    return _factory.create("Swish", [x.output(0)])
 
 
 def swiglu(x: Value, gate_FD: Value, up_FD: Value) -> Value:
