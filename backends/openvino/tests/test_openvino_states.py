@@ -9,9 +9,12 @@ import numpy as np
 import openvino
 import pytest
 from numpy.typing import NDArray
+from openvino import opset15
+from openvino._offline_transformations import paged_attention_transformation
 from openvino.properties import hint
 
 from fulmen_core.model.kv import CacheSpec
+from fulmen_core.model.layer_plan import LayerPlan
 
 from .conftest import VOCABULARY, Exported
 from .driving import expected_logits
@@ -100,3 +103,13 @@ def test_states_are_the_caches_of_the_plan_and_windows_stay_bounded(exported: Ex
             for kind in ("key", "value"):
                 expected[f"past_key_values.{cache}.{kind}present.{cache}.{kind}"] = kept
     assert lengths == expected
+
+
+def test_openvinos_own_paging_finds_each_window(exported: Exported) -> None:
+    # GenAI's pipelines page like this; a window that it does not recognise is left out without a word
+    graph = openvino.Core().read_model(exported.artefact / "openvino_model.xml")
+    paged_attention_transformation(graph)
+    operands = [node.input_value(10) for node in graph.get_ops() if node.get_type_name() == "PagedAttentionExtension"]
+    constants = openvino.Model([opset15.result(operand) for operand in operands], [])
+    found = [int(value) for value in openvino.Core().compile_model(constants, "CPU")([]).values()]
+    assert sorted(found) == sorted(layer.window or 0 for layer in LayerPlan.of(exported.config)), exported.label

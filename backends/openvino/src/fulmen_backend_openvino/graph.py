@@ -83,7 +83,10 @@ class _Builder:
             x_BTD = opset15.multiply(x_BTD, real(config.embedding_scale))
         angles = _angles(config, self.inputs[names.POSITION_IDS])
         past = opset15.subtract(self.total, self.tokens)
-        masks = {window: self._mask(window, past) for window in dict.fromkeys(layer.window for layer in network.plan)}
+        masks = {
+            window: self._full_mask(past) if window is None else self._window_mask(past, window)
+            for window in dict.fromkeys(layer.window for layer in network.plan)
+        }
         caches: dict[int, tuple[Value, Value]] = {}
         for layer in network.plan:
             x_BTD = self._layer(network.block(layer.index), x_BTD, angles, masks[layer.window], caches)
@@ -96,25 +99,44 @@ class _Builder:
         model.output(0).get_tensor().set_names({names.LOGITS})
         return model
 
-    def _mask(self, window: int | None, past: Value) -> Value:
-        """Which keys each new token sees, bool [B, 1, T, S]; with a window S is its state and the step."""
-        start, end = opset15.squeeze(past, integers(0)), opset15.squeeze(self.total, integers(0))
-        query_T1 = opset15.unsqueeze(opset15.range(start, end, integer(1), "i64"), integers(1))
-        token_B11S = opset15.unsqueeze(opset15.convert(self.inputs[names.ATTENTION_MASK], "boolean"), integers(1, 2))
-        if window is None:
-            key_1S = opset15.unsqueeze(opset15.range(integer(0), end, integer(1), "i64"), integers(0))
-            seen_TS = opset15.less_equal(key_1S, query_T1)
-        else:
-            kept = opset15.minimum(past, integers(window - 1))
-            first = opset15.squeeze(opset15.subtract(past, kept), integers(0))
-            key_1S = opset15.unsqueeze(opset15.range(first, end, integer(1), "i64"), integers(0))
-            near_TS = opset15.less(opset15.subtract(query_T1, key_1S), integer(window))
-            seen_TS = opset15.logical_and(opset15.less_equal(key_1S, query_T1), near_TS)
-            token_B11S = opset15.slice(token_B11S, opset15.subtract(past, kept), self.total, integers(1), integers(3))
-        # padding sees itself: a row of scores without any would be NaN, and what sees its values, too
-        itself_11TS = opset15.unsqueeze(opset15.equal(key_1S, query_T1), integers(0, 1))
-        seen_11TS = opset15.unsqueeze(seen_TS, integers(0, 1))
-        return opset15.logical_and(seen_11TS, opset15.logical_or(token_B11S, itself_11TS))
+    def _full_mask(self, past: Value) -> Value:
+        """Which keys each new token sees, bool [B, 1, T, S]."""
+        query_T1, key_1S = self._positions(past, integers(0))
+        seen_TS = opset15.less_equal(key_1S, query_T1)
+        return opset15.logical_and(seen_TS, self._tokens(query_T1, key_1S, integers(0)))
+
+    def _window_mask(self, past: Value, window: int) -> Value:
+        """What is added to scores, float32 [B, 1, T, P + T]: zero where a new token sees the key, else minus infinity.
+
+        The chain is spelled as OpenVINO's own paging looks for a window (`gpt_oss_sliding_window_pattern` in its
+        sources); of another it sees no window, and says nothing.
+        """
+        first = opset15.subtract(past, opset15.minimum(past, integers(window - 1)))
+        query_T1, key_1S = self._positions(past, first)
+        tokens_B1TS = self._tokens(query_T1, key_1S, first)
+        always = opset15.constant(np.array(True))
+        near_TS = opset15.greater(key_1S, opset15.add(query_T1, integer(-window)))
+        seen_TS = opset15.bitwise_and(opset15.less_equal(key_1S, query_T1), near_TS)
+        seen_TS = opset15.bitwise_and(always, opset15.bitwise_and(seen_TS, always))
+        seen_B1TS = opset15.broadcast(opset15.bitwise_and(seen_TS, tokens_B1TS), opset15.shape_of(tokens_B1TS))
+        mask_B1TS = opset15.select(seen_B1TS, real(0), real(-np.inf))
+        return opset15.slice(mask_B1TS, integers(0), size(mask_B1TS, 3), integers(1), integers(3))
+
+    def _positions(self, past: Value, first: Value) -> tuple[Value, Value]:
+        """Indices of the new tokens [T, 1] and of the keys from `first` on [1, S]; padding counts."""
+        start, begin, end = (opset15.squeeze(value, integers(0)) for value in (past, first, self.total))
+        query_T, key_S = (opset15.range(value, end, integer(1), "i64") for value in (start, begin))
+        return opset15.unsqueeze(query_T, integers(1)), opset15.unsqueeze(key_S, integers(0))
+
+    def _tokens(self, query_T1: Value, key_1S: Value, first: Value) -> Value:
+        """Which keys from `first` on are no padding, bool [B, 1, T, S].
+
+        Padding sees itself: a row of scores without any would be NaN, and so would all that sees its values.
+        """
+        token_BS = opset15.convert(self.inputs[names.ATTENTION_MASK], "boolean")
+        token_BS = opset15.slice(token_BS, first, self.total, integers(1), integers(1))
+        itself_TS = opset15.equal(key_1S, query_T1)
+        return opset15.logical_or(opset15.unsqueeze(token_BS, integers(1, 2)), itself_TS)
 
     def _layer(
         self, block: Block, x_BTD: Value, angles: _Angles, mask: Value, caches: dict[int, tuple[Value, Value]]

@@ -82,7 +82,7 @@ def rotate(x_BHTh: Value, cos: Value, sin: Value, width: int) -> Value:
 
 
 def attend(q_BHTh: Value, k_BKSh: Value, v_BKSh: Value, mask: Value, heads: tuple[int, int, int]) -> Value:
-    """Softmax attention over the keys where the bool `mask` [B, 1, T, S] is true; `heads` are H, K and h."""
+    """Softmax attention; `mask` [B, 1, T, S] says what is seen (bool) or is added to scores; `heads` are H, K and h."""
     count, kv_count, width = heads
     k_BHSh, v_BHSh = (_repeat(x, kv_count, count // kv_count, width) for x in (k_BKSh, v_BKSh))
     return opset13.scaled_dot_product_attention(q_BHTh, k_BHSh, v_BHSh, mask, causal=False)
