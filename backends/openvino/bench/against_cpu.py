@@ -1,10 +1,10 @@
 """Decode and prefill of the openvino backend as ratios to the cpu backend, in one run, in CPU time of one thread.
 
-    python backends/openvino/bench/against_cpu.py [PRESET] [FORM ...]     # default: small float32 bfloat16 int8
+    python backends/openvino/bench/against_cpu.py [MODEL] [FORM ...]     # default: small float32 bfloat16 int8
 
-A FORM is "float32", "bfloat16", "int8" or "int4". The first two are compared with the cpu backend in that dtype, the
-others with its int8 weights. The model has random weights. Rounds of the two backends alternate, and the median of
-their ratios is taken, so that a busy machine disturbs both alike.
+MODEL is a folder, or a preset, which gets random weights. A FORM is "float32", "bfloat16", "int8" or "int4". The first
+two are compared with the cpu backend in that dtype, the others with its int8 weights. Rounds of the two backends
+alternate, and the median of their ratios is taken, so that a busy machine disturbs both alike.
 """
 
 from __future__ import annotations
@@ -79,14 +79,16 @@ def report(form: str, runners: Mapping[str, Runner]) -> None:
         sys.stdout.flush()
 
 
-def main(preset: str, forms: list[str]) -> None:
-    """Make the model, export it in each form, and measure."""
+def main(model: Path, forms: list[str]) -> None:
+    """Export the model in each form, and measure."""
     torch.set_num_threads(1)
     registry = Registry.discover()
     with tempfile.TemporaryDirectory() as folder:
-        model = Path(folder, "model")
-        model.mkdir()
-        save_model(Transformer(load_preset(preset)), model)
+        if not model.is_dir():
+            network = Transformer(load_preset(model.name))
+            model = Path(folder, "model")
+            model.mkdir()
+            save_model(network, model)
         for form in forms:
             export, openvino, cpu = FORMS[form]
             artefact = Path(folder, form)
@@ -101,4 +103,4 @@ def main(preset: str, forms: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "small", sys.argv[2:] or ["float32", "bfloat16", "int8"])
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "small"), sys.argv[2:] or ["float32", "bfloat16", "int8"])
