@@ -1,0 +1,1 @@
+"""Exports models to OpenVINO IR and serves the artefact with OpenVINO."""

@@ -1,0 +1,77 @@
+"""Compiles a graph for the CPU as it was asked for, every choice that changes numbers explicit. Imports no torch.
+
+Left to itself OpenVINO computes in bfloat16 where the CPU can, keeps caches in 8 bits, and rounds what is multiplied by
+quantised weights to 8 bits.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import openvino
+from openvino import properties
+from openvino.properties import hint
+
+from fulmen_core.backend import Dtype, KVDtype
+from fulmen_core.errors import CapabilityError
+
+_TYPES = {
+    "float32": openvino.Type.f32,
+    "bfloat16": openvino.Type.bf16,
+    "float16": openvino.Type.f16,
+    "int8": openvino.Type.u8,
+}
+_CAPABILITY: dict[Dtype, str] = {"float32": "FP32", "bfloat16": "BF16", "float16": "FP16"}
+#: What the attention kernels read and write beside arithmetic in the dtype itself.
+_CACHES: dict[Dtype, tuple[KVDtype, ...]] = {
+    "float32": ("float32", "float16", "int8"),
+    "bfloat16": ("bfloat16", "int8"),
+    "float16": ("float16", "int8"),
+}
+DEVICE = "CPU"
+
+
+def computes_in(core: openvino.Core, dtype: Dtype) -> bool:
+    """Whether OpenVINO computes in `dtype` on this CPU."""
+    return _CAPABILITY[dtype] in core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
+
+
+def dtypes_here() -> tuple[Dtype, ...]:
+    """The dtypes that OpenVINO computes in on this CPU."""
+    core = openvino.Core()
+    return tuple(dtype for dtype in _CAPABILITY if computes_in(core, dtype))
+
+
+def compile_for_cpu(
+    core: openvino.Core, graph: openvino.Model, dtype: Dtype, kv_dtype: KVDtype, threads: int
+) -> openvino.CompiledModel:
+    """Compile for one stream of requests.
+
+    Args:
+        core: where it is compiled.
+        graph: what is compiled.
+        dtype: of arithmetic.
+        kv_dtype: of keys and values.
+        threads: 0 leaves the number to OpenVINO.
+
+    Raises:
+        CapabilityError: this CPU has no arithmetic in `dtype`, or the kernels no such cache beside it.
+    """
+    if not computes_in(core, dtype):
+        raise CapabilityError(f"OpenVINO does not compute in {dtype} on this CPU", remedy="use float32")
+    if kv_dtype not in _CACHES[dtype]:
+        raise CapabilityError(
+            f"OpenVINO does not keep keys and values in {kv_dtype} beside arithmetic in {dtype}",
+            remedy=f"use {' or '.join(_CACHES[dtype])}",
+        )
+    config: dict[Any, Any] = {
+        hint.inference_precision: _TYPES[dtype],
+        hint.kv_cache_precision: _TYPES[kv_dtype],
+        hint.dynamic_quantization_group_size: 0,
+        hint.performance_mode: hint.PerformanceMode.LATENCY,
+        hint.enable_cpu_pinning: False,  # cores are shared with the engine's other processes
+        properties.num_streams: 1,
+    }
+    if threads:
+        config[properties.inference_num_threads] = threads
+    return core.compile_model(graph, DEVICE, config)
