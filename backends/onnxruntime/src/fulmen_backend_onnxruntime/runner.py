@@ -15,10 +15,11 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from fulmen_backend_onnxruntime.artefact import FORMAT, GRAPH_FILE
 from fulmen_backend_onnxruntime.kv_buffers import KVBuffers
-from fulmen_backend_onnxruntime.manifest import GRAPH_FILE, cache_names, read_manifest, same_plan
 from fulmen_backend_onnxruntime.rows import Block, Rows
 from fulmen_core.errors import CapabilityError, CorruptArtefact
+from fulmen_core.export.manifest import Manifest, cache_names, read_manifest
 from fulmen_core.model.config_file import load_config
 from fulmen_core.model.kv import CacheSpec
 from fulmen_core.model.layer_plan import LayerPlan
@@ -42,9 +43,9 @@ class OnnxRunner:
     """
 
     def __init__(self, artefact: Path, limits: EngineLimits) -> None:
-        manifest = read_manifest(artefact)
+        manifest = read_manifest(artefact, FORMAT, Manifest, (GRAPH_FILE,))
         config = load_config(artefact)
-        if not same_plan(manifest, LayerPlan.of(config)):
+        if not manifest.is_of(LayerPlan.of(config)):
             raise CorruptArtefact("the manifest and the config describe different layers", where=str(artefact))
         self.cache = CacheSpec.of(config)
         self.limits = replace(limits, max_context=min(limits.max_context, config.max_position_embeddings))
