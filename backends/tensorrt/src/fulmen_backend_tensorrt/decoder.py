@@ -17,7 +17,7 @@ Legend: B batch, T time, C capacity of a cache, D model width, H heads, K kv hea
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -25,6 +25,7 @@ import torch
 from onnx import TensorProto
 from torch import Tensor
 
+from fulmen_backend_tensorrt.capacities import Capacities
 from fulmen_backend_tensorrt.graph_writer import ELEMENT, GraphWriter, WeightFile
 from fulmen_backend_tensorrt.mixture import Mixture, write_mixture, write_swiglu
 from fulmen_core.backend import Dtype
@@ -33,27 +34,6 @@ from fulmen_core.model.layer_plan import LayerPlan, LayerSpec
 from fulmen_core.model.rope import rotary
 
 Load = Callable[[str], Tensor]
-
-
-class Capacities(NamedTuple):
-    """Tokens that one cache has room for.
-
-    Attributes:
-        full: of a cache of the whole context; one more than the context, so that an idle row has where to write.
-        window: of a window cache: the window and a whole chunk, so that writing a chunk evicts nothing that it needs.
-    """
-
-    full: int
-    window: int
-
-    @classmethod
-    def of(cls, config: ModelConfig, context: int, chunk: int) -> Capacities:
-        """Capacities for sequences of `context` tokens that are computed in chunks of at most `chunk`."""
-        return cls(context + 1, min(config.sliding_window + chunk, context + 1))
-
-    def tokens(self, window: int | None) -> int:
-        """The capacity of a cache with this window."""
-        return self.full if window is None else self.window
 
 
 def write_decoder(
@@ -91,10 +71,7 @@ class _Decoder:
         self.ids_BT = graph.input("input_ids", TensorProto.INT64, ("batch", "length"))
         self.positions_BT = graph.input("position_ids", TensorProto.INT64, ("batch", "length"))
         cos, sin = rotary(
-            torch.arange(config.max_position_embeddings),
-            config.head_dim,
-            config.rope_theta,
-            scaling=config.rope_scaling,
+            torch.arange(capacities.full), config.head_dim, config.rope_theta, scaling=config.rope_scaling
         )
         self.angles = [
             graph.weight(f"rotary.{name}", lambda table=table: table.flatten(1))  # type: ignore[misc]
@@ -107,7 +84,10 @@ class _Decoder:
         windows = {layer.window for layer in self.plan}
         masks = {window: self._mask(window) for window in windows}
         # the ring of a window cache begins again where it is full
-        writes = {window: start_B if window is None else self._modulo(start_B, self.capacities.window) for window in windows}
+        writes = {
+            window: start_B if window is None else self._modulo(start_B, self.capacities.tokens(window))
+            for window in windows
+        }
 
         x_BTD = graph.op("Gather", graph.weight("embed.weight", lambda: self.load("embed.weight")), self.ids_BT)
         if config.embedding_scale != 1:
