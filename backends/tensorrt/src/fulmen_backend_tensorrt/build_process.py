@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fulmen_backend_tensorrt.engine_spec import EngineSpec
+from fulmen_backend_tensorrt.trt_log import make_log
 
 
 class _Refused(Exception):
@@ -25,7 +26,7 @@ class _Refused(Exception):
 def build(spec: EngineSpec, folder: Path, engine: Path, timing: Path) -> dict[str, Any]:
     """Parse the graph in `folder`, build the engine, and write it and what was measured."""
     trt = importlib.import_module(spec.module)
-    log = _log(trt)
+    log = make_log(trt)
     builder = trt.Builder(log)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)
@@ -56,24 +57,6 @@ def build(spec: EngineSpec, folder: Path, engine: Path, timing: Path) -> dict[st
     engine.write_bytes(memoryview(plan))
     timing.write_bytes(memoryview(config.get_timing_cache().serialize()))
     return {"seconds": round(time.monotonic() - started, 2), "bytes": plan.nbytes}
-
-
-def _log(trt: Any) -> Any:
-    class Log(trt.ILogger):  # type: ignore[misc]
-        """Keeps what goes wrong."""
-
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.messages: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity <= trt.ILogger.ERROR:
-                self.messages.append(" ".join(message.split()))
-
-        def faults(self) -> str:
-            return "; ".join(self.messages) or "the builder gave no reason"
-
-    return Log()
 
 
 def main(spec: str, engine: str, timing: str) -> int:

@@ -147,7 +147,9 @@ class _Decoder:
         key, value = (
             graph.op(
                 "TensorScatter",
-                graph.input(f"past_key_values.{layer.cache}.{kind}", ELEMENT[graph.dtype], self._cache_shape(layer.cache)),
+                graph.input(
+                    f"past_key_values.{layer.cache}.{kind}", ELEMENT[graph.dtype], self._cache_shape(layer.cache)
+                ),
                 new_BKTh,
                 write_B,
                 axis=2,

@@ -196,7 +196,9 @@ def _write_graphs(
 
 def _write_experts(network: Transformer, folder: Path, dtype: Dtype) -> dict[str, StoredTensor]:
     tensors, places = network.state_dict(), {}
-    names = [name for layer in network.plan if layer.ffn == "moe" for name in expert_tensors(network.config, layer.index)]
+    names = [
+        name for layer in network.plan if layer.ffn == "moe" for name in expert_tensors(network.config, layer.index)
+    ]
     if not names:
         return {}
     file = WeightFile(folder / EXPERTS_FILE)

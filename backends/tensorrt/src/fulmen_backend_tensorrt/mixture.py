@@ -48,9 +48,7 @@ def write_mixture(graph: GraphWriter, config: ModelConfig, load: Load, layer: in
     prefix = f"blocks.{layer}.ffn."
     x_ND = graph.op("Reshape", x_BTD, graph.integers(-1, config.hidden_size))
     selected_NK, weights_NK = _route(graph, config, load, prefix, x_ND)
-    experts = [
-        graph.input(name, ELEMENT[graph.dtype], shape) for name, shape in expert_tensors(config, layer).items()
-    ]
+    experts = [graph.input(name, ELEMENT[graph.dtype], shape) for name, shape in expert_tensors(config, layer).items()]
     write = _gathered if form == "gather" else _dense
     y_ND = write(graph, config, x_ND, selected_NK, weights_NK, *experts)
     if config.num_shared_experts:
@@ -83,7 +81,13 @@ def _route(graph: GraphWriter, config: ModelConfig, load: Load, prefix: str, x_N
 
 
 def _gathered(
-    graph: GraphWriter, config: ModelConfig, x_ND: str, selected_NK: str, weights_NK: str, gate_up_EGD: str, down_EFD: str
+    graph: GraphWriter,
+    config: ModelConfig,
+    x_ND: str,
+    selected_NK: str,
+    weights_NK: str,
+    gate_up_EGD: str,
+    down_EFD: str,
 ) -> str:
     top_k, inner = config.num_experts_per_tok, config.moe_intermediate_size
     gate_up_NKGD = graph.op("Gather", gate_up_EGD, selected_NK)
@@ -102,7 +106,13 @@ def _gathered(
 
 
 def _dense(
-    graph: GraphWriter, config: ModelConfig, x_ND: str, selected_NK: str, weights_NK: str, gate_up_EGD: str, down_EFD: str
+    graph: GraphWriter,
+    config: ModelConfig,
+    x_ND: str,
+    selected_NK: str,
+    weights_NK: str,
+    gate_up_EGD: str,
+    down_EFD: str,
 ) -> str:
     experts, inner, width = config.num_experts, config.moe_intermediate_size, config.hidden_size
     all_E = graph.constant(np.arange(experts, dtype=np.int64).reshape(1, 1, experts))

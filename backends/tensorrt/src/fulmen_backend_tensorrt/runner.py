@@ -90,9 +90,7 @@ class EngineRunner:
         for step in batch:
             self._lengths[step.slot] = step.start
         logits_SV = np.empty((len(batch), self.vocab_size), np.float32)
-        for launch in plan(
-            batch, self._lengths, self._capacities, self.manifest.max_sequences, self.manifest.chunk
-        ):
+        for launch in plan(batch, self._lengths, self._capacities, self.manifest.max_sequences, self.manifest.chunk):
             logits_BV = self._executor.run(launch.phase, launch.first, launch.ids_BT, launch.positions_BT)
             for row, place in launch.results:
                 logits_SV[place] = logits_BV[row]
