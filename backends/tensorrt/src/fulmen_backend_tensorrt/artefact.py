@@ -60,7 +60,7 @@ class EngineManifest(Manifest):
         tensorrt_version: of the builder; engines run on no other.
         compute_capabilities: of the devices that the engines were built for, e.g. "8.9"; empty: all from Ampere on, for
             which TensorRT-RTX makes portable engines.
-        max_sequences: rows of one decoding step. max_context: tokens of one sequence. chunk: tokens of one prefill step.
+        max_sequences: rows of one decoding run. max_context: tokens of one sequence. chunk: tokens of a prefill run.
         engines: file of each phase. build_seconds: of each phase; 0 for one that was taken over from an older export.
         experts: inputs that are read from `experts.data`.
     """

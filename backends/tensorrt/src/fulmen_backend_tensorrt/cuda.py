@@ -52,7 +52,9 @@ class Cuda:
         nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
         address = int(self._call(cudart.cudaHostAlloc, max(1, nbytes), cudart.cudaHostAllocDefault))
         self._pinned.append(address)
-        return np.ndarray(shape, dtype, (ctypes.c_byte * max(1, nbytes)).from_address(address))
+        memory: Any = (ctypes.c_byte * max(1, nbytes)).from_address(address)
+        array: NDArray[Any] = np.frombuffer(memory, dtype, int(np.prod(shape))).reshape(shape)
+        return array
 
     def upload(self, target: int, array: NDArray[Any]) -> None:
         """Copy a contiguous array of the host to the device, and wait."""

@@ -48,8 +48,8 @@ def write_decoder(
     """Write the graph of one step.
 
     Inputs are `input_ids` and `position_ids`, int64 [B, T], positions rising by one along each row; for each cache of
-    the plan `past_key_values.N.key|value` [B, K, C, h]; and the experts. Outputs are `logits`, float32 [B, V], after the
-    last token of each row, and `present.N.key|value`.
+    the plan `past_key_values.N.key|value` [B, K, C, h]; and the experts. Outputs are `logits`, float32 [B, V], after
+    the last token of each row, and `present.N.key|value`.
     """
     return _Decoder(config, load, GraphWriter(dtype, weights), capacities, mixture, attention).write()
 
@@ -145,20 +145,16 @@ class _Decoder:
         k_BTA, v_BTA = graph.ops("Split", (kv_BTA, graph.integers(width, width)), 2, axis=-1)
         new = self._place(layer, k_BTA, f"{prefix}k_norm.weight"), self._heads(self._clip(v_BTA))
         key, value = (
-            graph.op(
-                "TensorScatter",
-                graph.input(
-                    f"past_key_values.{layer.cache}.{kind}", ELEMENT[graph.dtype], self._cache_shape(layer.cache)
-                ),
-                new_BKTh,
-                write_B,
-                axis=2,
-                mode="linear",
-                name=f"present.{layer.cache}.{kind}",  # TensorRT wants the operator's own output to be the graph's
-            )
+            self._scatter(layer.cache, kind, new_BKTh, write_B)
             for kind, new_BKTh in zip(("key", "value"), new, strict=True)
         )
         return key, value
+
+    def _scatter(self, cache: int, kind: str, new_BKTh: str, write_B: str) -> str:
+        graph = self.graph
+        past_BKCh = graph.input(f"past_key_values.{cache}.{kind}", ELEMENT[graph.dtype], self._cache_shape(cache))
+        present = f"present.{cache}.{kind}"  # TensorRT wants the operator's own output to be the graph's
+        return graph.op("TensorScatter", past_BKCh, new_BKTh, write_B, axis=2, mode="linear", name=present)
 
     def _place(self, layer: LayerSpec, x_BTA: str, norm: str) -> str:
         """Queries or keys of a projection's rows: [B, H, T, h], normalised, clipped and rotated."""

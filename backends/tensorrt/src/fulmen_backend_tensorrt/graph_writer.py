@@ -13,15 +13,19 @@ from typing import Any, BinaryIO
 import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
 from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
 from fulmen_core.backend import Dtype
 
 OPSET = 24  # the first with TensorScatter
-ELEMENT = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16}
-TORCH = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+ELEMENT: dict[Dtype, int] = {
+    "float32": TensorProto.FLOAT,
+    "float16": TensorProto.FLOAT16,
+    "bfloat16": TensorProto.BFLOAT16,
+}
+TORCH: dict[Dtype, torch.dtype] = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 _ALIGNMENT = 4096  # runtimes map the file into memory
 _IR_VERSION = 11  # what opset 24 came with, and ONNX Runtime 1.32 and the parsers read
@@ -55,7 +59,7 @@ class WeightFile:
 
 
 class GraphWriter:
-    """A graph that grows. Values are their names; `dtype` is that of weights and arithmetic unless a node says other."""
+    """A graph that grows. Values are their names; `dtype` is that of weights and arithmetic where no other is given."""
 
     def __init__(self, dtype: Dtype, weights: WeightFile) -> None:
         self.dtype, self._weights = dtype, weights

@@ -20,10 +20,10 @@ def probe_runtime() -> Availability:
     if not versions:
         ways = ", or ".join(f"{product.remedy} for {product.title}" for product in PRODUCTS.values())
         return Availability(ok=False, reason=f"neither TensorRT-RTX nor TensorRT is installed: {ways}")
-    found = find_devices()
-    if not found.devices:
-        return Availability(ok=False, reason=found.reason, versions=versions)
-    names = tuple(f"{device.name} (compute capability {device.compute_capability})" for device in found.devices)
+    seen = find_devices()
+    if not seen.devices:
+        return Availability(ok=False, reason=seen.reason, versions=versions)
+    names = tuple(f"{device.name} (compute capability {device.compute_capability})" for device in seen.devices)
     return Availability(ok=True, devices=names, versions=versions)
 
 

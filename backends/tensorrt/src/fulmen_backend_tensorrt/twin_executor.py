@@ -32,7 +32,7 @@ class TwinExecutor:
     def __init__(self, artefact: Path, manifest: EngineManifest, config: ModelConfig, rows: int) -> None:
         self._vocabulary = config.vocab_size
         self._sessions = {phase: _open(artefact / graph_file(phase)) for phase in PHASES}
-        self._caches = {
+        self._caches: dict[str, NDArray[np.float32]] = {
             name: np.zeros((rows, *shape), np.float32) for name, shape in cache_shapes(manifest, config).items()
         }
         self._experts = {
@@ -65,8 +65,9 @@ class TwinExecutor:
     def close(self) -> None:
         """As `Executor.close`."""
         self._binding.cache_clear()
-        for held in (self._sessions, self._caches, self._experts):
-            held.clear()  # type: ignore[attr-defined]
+        self._sessions.clear()
+        self._caches.clear()
+        self._experts.clear()
 
     def _bind_caches(self, phase: Phase, first: int, count: int) -> Any:
         binding = self._sessions[phase].io_binding()
