@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from fulmen_backend_tensorrt.artefact import ITEM_BYTES, PHASES, EngineManifest, Phase, map_experts
 from fulmen_backend_tensorrt.cache_shapes import cache_shapes
 from fulmen_backend_tensorrt.cuda import Cuda
-from fulmen_backend_tensorrt.devices import find_devices
+from fulmen_backend_tensorrt.devices import Devices, find_devices
 from fulmen_backend_tensorrt.products import PRODUCTS
 from fulmen_backend_tensorrt.trt_log import make_log
 from fulmen_core.errors import CapabilityError, CorruptArtefact
@@ -47,7 +47,7 @@ class EngineExecutor:
     """
 
     def __init__(self, artefact: Path, manifest: EngineManifest, config: ModelConfig, rows: int) -> None:
-        check_device(artefact, manifest)
+        check_device(artefact, manifest, find_devices())
         trt = import_bindings(artefact, manifest)
         self._rows, self._vocabulary = rows, config.vocab_size
         self._row_bytes: dict[str, int] = {}
@@ -181,9 +181,8 @@ class EngineExecutor:
         cuda.enqueue_download(self._logits, self._device_logits, rows * self._vocabulary * 4)
 
 
-def check_device(artefact: Path, manifest: EngineManifest) -> None:
-    """Refuse an artefact whose engines the GPU of this machine cannot run, or a machine without one."""
-    found = find_devices()
+def check_device(artefact: Path, manifest: EngineManifest, found: Devices) -> None:
+    """Refuse an artefact whose engines the GPU that was found cannot run, or a machine without one."""
     if not found.devices:
         raise CapabilityError(
             f"the engines in {artefact} cannot be run: {found.reason}",

@@ -31,10 +31,24 @@ class Graphs(NamedTuple):
     experts: dict[str, StoredTensor]
 
 
-def write_graphs(network: Transformer, folder: Path, capacities: Capacities, dtype: Dtype) -> Graphs:
-    """Write the graphs of `network` into a folder that is being made into an artefact, in `dtype`."""
+def write_graphs(
+    network: Transformer,
+    folder: Path,
+    capacities: Capacities,
+    dtype: Dtype,
+    attention: Literal["operator", "products"] | None = None,
+) -> Graphs:
+    """Write the graphs of `network` into a folder that is being made into an artefact.
+
+    Args:
+        network: in float32.
+        folder: of the artefact.
+        capacities: of the caches.
+        dtype: of weights, caches and arithmetic.
+        attention: how it is written; None: as TensorRT builds it in `dtype`.
+    """
     tensors = network.state_dict()
-    attention: Literal["operator", "products"] = "products" if dtype == "float32" else "operator"
+    attention = attention or ("products" if dtype == "float32" else "operator")
     weights = WeightFile(folder / WEIGHTS_FILE)
     try:
         for phase in PHASES:
