@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -125,14 +124,13 @@ def write(
     model: Path,
     artefact: Path,
     dtype: Dtype = "float32",
-    attention: Literal["operator", "products"] | None = None,
     context: int = CONTEXT,
     chunk: int = 16,
 ) -> EngineManifest:
     """An artefact of graphs that no engine was built of: all that a CPU can run."""
     network = load_model(model)
     artefact.mkdir()
-    graphs = write_graphs(network, artefact, Capacities.of(network.config, context, chunk), dtype, attention)
+    graphs = write_graphs(network, artefact, Capacities.of(network.config, context, chunk), dtype)
     (artefact / "config.json").write_bytes((model / "config.json").read_bytes())
     manifest = EngineManifest(
         format="tensorrt-rtx",

@@ -18,15 +18,20 @@ from .conftest import needs_rtx
 
 #: What a variable of this name is in the code, by the class of the bindings.
 CLASSES = {
-    "runtime": "Runtime",
-    "engine": "ICudaEngine",
-    "context": "IExecutionContext",
-    "runtime_config": "IRuntimeConfig",
-    "builder": "Builder",
-    "network": "INetworkDefinition",
-    "parser": "OnnxParser",
-    "config": "IBuilderConfig",
-    "profile": "IOptimizationProfile",
+    engine_executor: {
+        "runtime": "Runtime",
+        "engine": "ICudaEngine",
+        "context": "IExecutionContext",
+        "runtime_config": "IRuntimeConfig",
+    },
+    build_process: {
+        "builder": "Builder",
+        "network": "INetworkDefinition",
+        "parser": "OnnxParser",
+        "config": "IBuilderConfig",
+        "profile": "IOptimizationProfile",
+        "layer": "IAttentionInputLayer",
+    },
 }
 
 
@@ -35,7 +40,7 @@ def uses(module: ModuleType, name: str) -> Iterator[tuple[str, ast.Call | None]]
     tree = ast.parse(inspect.getsource(module))
     called = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == name:
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == name:
             yield node.attr, called.get(id(node))
 
 
@@ -55,7 +60,7 @@ def arities(documentation: str) -> set[int]:
 def test_every_attribute_exists_in_the_bindings_and_takes_its_arguments(module: ModuleType) -> None:
     trt = importlib.import_module("tensorrt_rtx")
     checked = set()
-    for variable, name in CLASSES.items():
+    for variable, name in CLASSES[module].items():
         for attribute, call in uses(module, variable):
             assert hasattr(getattr(trt, name), attribute), f"{name} has no {attribute}"
             checked.add(f"{name}.{attribute}")
@@ -85,9 +90,10 @@ def test_every_call_of_the_cuda_runtime_exists_and_takes_its_arguments() -> None
     cudart = pytest.importorskip("cuda.bindings.runtime", reason="cuda-bindings is not installed")
     names = set()
     for module in (cuda, devices):
-        for attribute, _ in uses(module, "cudart"):
-            assert hasattr(cudart, attribute), attribute
-            names.add(attribute)
+        for variable in ("cudart", "self._cudart"):
+            for attribute, _ in uses(module, variable):
+                assert hasattr(cudart, attribute), attribute
+                names.add(attribute)
     tree = ast.parse(inspect.getsource(cuda))
     checked = 0
     for node in ast.walk(tree):

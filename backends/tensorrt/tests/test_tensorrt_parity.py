@@ -39,14 +39,13 @@ class Played:
 
 @pytest.fixture(scope="module", params=["lightning", "random", "random"])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Written:
-    """Models in turn, their graphs in float32, attention as it is in half precision where that makes a difference."""
+    """Models in turn, their graphs in float32."""
     root = tmp_path_factory.mktemp("written")
     seed = int(np.random.SeedSequence().generate_state(1)[0])
     config = LIGHTNING if request.param == "lightning" else random_config(np.random.default_rng(seed))
     save(config, seed, root / "model")
-    attention = ("operator", "products")[seed % 2]
-    write(root / "model", root / "artefact", attention=attention)  # type: ignore[arg-type]
-    return Written(f"seed {seed}, {attention}, {config!r}", config, root / "model", root / "artefact")
+    write(root / "model", root / "artefact")
+    return Written(f"seed {seed}, {config!r}", config, root / "model", root / "artefact")
 
 
 def open_runner(
@@ -190,7 +189,7 @@ def test_a_window_cache_keeps_the_window_and_a_chunk_whatever_the_context(tmp_pa
 def test_a_graph_of_half_precision_is_that_of_float32_but_for_casts(tmp_path: Path, dtype: str) -> None:
     save(LIGHTNING, 0, tmp_path / "model")
     write(tmp_path / "model", tmp_path / "half", dtype)  # type: ignore[arg-type]
-    write(tmp_path / "model", tmp_path / "single", attention="operator")
+    write(tmp_path / "model", tmp_path / "single")
     for phase in PHASES:
         half, single = (
             [

@@ -23,7 +23,7 @@ class _Refused(Exception):
     """The builder gave no engine; the message is what it said."""
 
 
-def build(spec: EngineSpec, folder: Path, engine: Path, timing: Path) -> dict[str, Any]:
+def build(spec: EngineSpec, folder: Path, target: Path, timing: Path) -> dict[str, Any]:
     """Parse the graph in `folder`, build the engine, and write it and what was measured."""
     trt = importlib.import_module(spec.module)
     log = make_log(trt)
@@ -31,8 +31,10 @@ def build(spec: EngineSpec, folder: Path, engine: Path, timing: Path) -> dict[st
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)
     if not parser.parse_from_file(str(folder / spec.graph)):
-        faults = [parser.get_error(index) for index in range(parser.num_errors)]
-        raise _Refused("; ".join(f"{fault.desc()} at {fault.node_name()}" for fault in faults) or "no reason given")
+        faults = (parser.get_error(index) for index in range(parser.num_errors))
+        said = (f"{fault.node_operator()} {fault.node_name()}: {fault.desc()}" for fault in faults)
+        raise _Refused("; ".join(said) or "the parser gave no reason")
+    _let_attention_decompose(trt, network)
     config = builder.create_builder_config()
     config.clear_flag(trt.BuilderFlag.TF32)  # routers compute in float32 because less ranks other experts first
     if spec.refit:
@@ -54,9 +56,18 @@ def build(spec: EngineSpec, folder: Path, engine: Path, timing: Path) -> dict[st
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise _Refused(log.faults())
-    engine.write_bytes(memoryview(plan))
+    target.write_bytes(memoryview(plan))
     timing.write_bytes(memoryview(config.get_timing_cache().serialize()))
     return {"seconds": round(time.monotonic() - started, 2), "bytes": plan.nbytes}
+
+
+def _let_attention_decompose(trt: Any, network: Any) -> None:
+    """Let attention be built of other operations where there is no kernel for it: float32, say, or narrow heads."""
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        if layer.type == trt.LayerType.ATTENTION_INPUT:
+            layer.__class__ = trt.IAttentionInputLayer  # the bindings' way to a layer's own attributes
+            layer.attention.decomposable = True
 
 
 def main(spec: str, engine: str, timing: str) -> int:

@@ -8,7 +8,6 @@ In: a config and the checkpoint's tensors by name. Out: an ONNX model.
   linear mode is used, a step must not write across the end of a ring (`fulmen_backend_tensorrt.launches` sees to that).
 * *Attention* reads the whole cache under a mask that follows from positions alone. A layer that borrows its keys and
   values is spelled out as products and a softmax: TensorRT-RTX 1.7 crashes when two Attention operators read one cache.
-  So is everything in float32, for which its Attention has no kernel.
 * Experts are inputs too, so that the engines for decoding and for prompts share one copy in memory: see `mixture`.
 
 Legend: B batch, T time, C capacity of a cache, D model width, H heads, K kv heads, G = H/K, h head width, V vocabulary.
@@ -17,7 +16,6 @@ Legend: B batch, T time, C capacity of a cache, D model width, H heads, K kv hea
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 import onnx
@@ -43,7 +41,6 @@ def write_decoder(
     capacities: Capacities,
     dtype: Dtype,
     mixture: Mixture,
-    attention: Literal["operator", "products"],
 ) -> onnx.ModelProto:
     """Write the graph of one step.
 
@@ -51,7 +48,7 @@ def write_decoder(
     the plan `past_key_values.N.key|value` [B, K, C, h]; and the experts. Outputs are `logits`, float32 [B, V], after
     the last token of each row, and `present.N.key|value`.
     """
-    return _Decoder(config, load, GraphWriter(dtype, weights), capacities, mixture, attention).write()
+    return _Decoder(config, load, GraphWriter(dtype, weights), capacities, mixture).write()
 
 
 class _Decoder:
@@ -62,10 +59,9 @@ class _Decoder:
         graph: GraphWriter,
         capacities: Capacities,
         mixture: Mixture,
-        attention: Literal["operator", "products"],
     ) -> None:
-        self.config, self.load, self.graph, self.capacities = config, load, graph, capacities
-        self.mixture, self.attention = mixture, attention
+        self.config, self.load, self.graph = config, load, graph
+        self.capacities, self.mixture = capacities, mixture
         self.plan = LayerPlan.of(config)
         self.caches: dict[int, tuple[str, str]] = {}
         self.ids_BT = graph.input("input_ids", TensorProto.INT64, ("batch", "length"))
@@ -127,7 +123,7 @@ class _Decoder:
         if layer.owns_kv:
             self.caches[layer.cache] = self._write_cache(layer, x_BTD, write_B)
         cache = self.caches[layer.cache]
-        if self.attention == "operator" and layer.owns_kv:
+        if layer.owns_kv:
             o_BHTh = graph.op("Attention", q_BHTh, *cache, mask_B1TC, scale=config.head_dim**-0.5)
         else:
             o_BHTh = self._attend(q_BHTh, *cache, mask_B1TC)

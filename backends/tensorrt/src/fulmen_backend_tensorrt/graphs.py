@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import onnx
 
@@ -36,7 +36,6 @@ def write_graphs(
     folder: Path,
     capacities: Capacities,
     dtype: Dtype,
-    attention: Literal["operator", "products"] | None = None,
 ) -> Graphs:
     """Write the graphs of `network` into a folder that is being made into an artefact.
 
@@ -45,16 +44,12 @@ def write_graphs(
         folder: of the artefact.
         capacities: of the caches.
         dtype: of weights, caches and arithmetic.
-        attention: how it is written; None: as TensorRT builds it in `dtype`.
     """
     tensors = network.state_dict()
-    attention = attention or ("products" if dtype == "float32" else "operator")
     weights = WeightFile(folder / WEIGHTS_FILE)
     try:
         for phase in PHASES:
-            graph = write_decoder(
-                network.config, tensors.__getitem__, weights, capacities, dtype, MIXTURES[phase], attention
-            )
+            graph = write_decoder(network.config, tensors.__getitem__, weights, capacities, dtype, MIXTURES[phase])
             (folder / graph_file(phase)).write_bytes(graph.SerializeToString(deterministic=True))
     finally:
         weights.close()

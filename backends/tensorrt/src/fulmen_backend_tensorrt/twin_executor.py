@@ -10,7 +10,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import onnx
 import onnxruntime
@@ -23,7 +22,7 @@ from fulmen_core.model.config import ModelConfig
 
 EXECUTED = "the ONNX twins in float32 with onnxruntime; the engines were built, not executed: there is no GPU"
 
-_NUMPY = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "int8": np.int8}
+_NUMPY = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16, "int8": np.int8}
 
 
 class TwinExecutor:
@@ -36,7 +35,7 @@ class TwinExecutor:
             name: np.zeros((rows, *shape), np.float32) for name, shape in cache_shapes(manifest, config).items()
         }
         self._experts = {
-            name: _widen(data.view(_NUMPY[manifest.experts[name].dtype])).reshape(manifest.experts[name].shape)
+            name: _widen(data, manifest.experts[name].dtype).reshape(manifest.experts[name].shape)
             for name, data in map_experts(artefact, manifest).items()
         }
         self._binding = lru_cache(maxsize=64)(self._bind_caches)
@@ -80,8 +79,11 @@ class TwinExecutor:
         return binding
 
 
-def _widen(values: NDArray[Any]) -> NDArray[Any]:
-    return values if values.dtype in (np.float32, np.int8) else values.astype(np.float32)
+def _widen(data: NDArray[np.uint8], dtype: str) -> NDArray[Any]:
+    values: NDArray[Any] = data.view(_NUMPY[dtype])
+    if dtype == "bfloat16":  # the upper half of a float32
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    return values.astype(np.float32) if dtype == "float16" else values
 
 
 def _bind(bind: Any, name: str, array: NDArray[Any]) -> None:
