@@ -16,7 +16,7 @@ from fulmen_backend_tensorrt.exporter import rtx_exporter
 from fulmen_backend_tensorrt.graphs import write_graphs
 from fulmen_backend_tensorrt.products import PRODUCTS
 from fulmen_core.artefacts import MANIFEST_FILE
-from fulmen_core.backend import Dtype
+from fulmen_core.backend import Dtype, Quantization
 from fulmen_core.export.manifest import LayerInfo, hash_files
 from fulmen_core.export.options import ExportOptions
 from fulmen_core.files import atomic_write_json
@@ -124,18 +124,20 @@ def write(
     model: Path,
     artefact: Path,
     dtype: Dtype = "float32",
+    quantize: Quantization | None = None,
     context: int = CONTEXT,
     chunk: int = 16,
 ) -> EngineManifest:
     """An artefact of graphs that no engine was built of: all that a CPU can run."""
     network = load_model(model)
     artefact.mkdir()
-    graphs = write_graphs(network, artefact, Capacities.of(network.config, context, chunk), dtype)
+    graphs = write_graphs(network, artefact, Capacities.of(network.config, context, chunk), dtype, quantize)
     (artefact / "config.json").write_bytes((model / "config.json").read_bytes())
     manifest = EngineManifest(
         format="tensorrt-rtx",
         model_hash="",
         dtype=dtype,
+        quantize=quantize,
         files=hash_files(artefact),
         inputs=graphs.inputs,
         outputs=graphs.outputs,

@@ -17,18 +17,18 @@ from fulmen_backend_tensorrt.engine_spec import EngineSpec, Range
 from fulmen_backend_tensorrt.exporter import rtx_exporter
 from fulmen_backend_tensorrt.products import PRODUCTS
 from fulmen_core.artefacts import MANIFEST_FILE
-from fulmen_core.backend import Dtype
+from fulmen_core.backend import Dtype, Quantization
 from fulmen_core.cli import main
 from fulmen_core.errors import CapabilityError, UserError
 from fulmen_core.export.options import ExportOptions
 from fulmen_core.files import hash_file, hash_tree
 
-from .conftest import OPTIONS, Written, needs_rtx, random_config, save
+from .conftest import LIGHTNING, OPTIONS, Written, needs_rtx, random_config, save
 
 pytestmark = needs_rtx
 
 RTX = PRODUCTS["tensorrt-rtx"]
-ROWS = Range(smallest=(1,), usual=(4,), largest=(4,))
+FOUR_LAYERS = LIGHTNING.model_copy(update={"num_hidden_layers": 4, "layer_pattern": "SF"})  # the last one borrows
 
 
 def manifest_of(directory: Path) -> EngineManifest:
@@ -88,11 +88,15 @@ def test_an_export_of_the_same_takes_the_engines_over_and_another_does_not(light
     assert set(fewer["engines"].values()).isdisjoint(again["engines"].values())
 
 
-@pytest.mark.parametrize(("dtype", "capability"), [("bfloat16", "12.0"), ("float32", "8.9"), ("float16", "8.6")])
-def test_every_precision_builds(lightning: Written, tmp_path: Path, dtype: Dtype, capability: str) -> None:
-    options = replace(OPTIONS, dtype=dtype, compute_capabilities=(capability,))
-    manifest = rtx_exporter().export(lightning.model, tmp_path / "out", options)
-    assert manifest["dtype"] == dtype
+@pytest.mark.parametrize(
+    ("dtype", "quantize", "capability"),
+    [("bfloat16", None, "12.0"), ("float32", None, "8.9"), ("float16", "int8", "8.6")],
+)
+def test_every_precision_builds(tmp_path: Path, dtype: Dtype, quantize: Quantization | None, capability: str) -> None:
+    save(FOUR_LAYERS, 0, tmp_path / "model")
+    options = replace(OPTIONS, dtype=dtype, quantize=quantize, compute_capabilities=(capability,))
+    manifest = rtx_exporter().export(tmp_path / "model", tmp_path / "out", options)
+    assert (manifest["dtype"], manifest["quantize"]) == (dtype, quantize)
     assert manifest["files"].keys() >= {*manifest["engines"].values(), TIMING_FILE}
 
 

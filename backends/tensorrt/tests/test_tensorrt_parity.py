@@ -13,13 +13,15 @@ import torch
 from numpy.typing import NDArray
 
 from fulmen_backend_tensorrt.artefact import PHASES, graph_file
+from fulmen_backend_tensorrt.quantisation import quantise
 from fulmen_backend_tensorrt.runner import EngineRunner
 from fulmen_backend_tensorrt.twin_executor import TwinExecutor
+from fulmen_core.backend import Dtype, Quantization
 from fulmen_core.export.checkpoint_reference import ask_checkpoint
 from fulmen_core.export.comparison import compare, limits_for
 from fulmen_core.export.verdict import fault
 from fulmen_core.generation import generate
-from fulmen_core.model.checkpoint import load_model
+from fulmen_core.model.checkpoint import load_model, save_model
 from fulmen_core.model.kv import CacheSpec
 from fulmen_core.runner import EngineLimits, SequenceStep
 from fulmen_core.sampling import SamplingParams
@@ -186,9 +188,9 @@ def test_a_window_cache_keeps_the_window_and_a_chunk_whatever_the_context(tmp_pa
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_a_graph_of_half_precision_is_that_of_float32_but_for_casts(tmp_path: Path, dtype: str) -> None:
+def test_a_graph_of_half_precision_is_that_of_float32_but_for_casts(tmp_path: Path, dtype: Dtype) -> None:
     save(LIGHTNING, 0, tmp_path / "model")
-    write(tmp_path / "model", tmp_path / "half", dtype)  # type: ignore[arg-type]
+    write(tmp_path / "model", tmp_path / "half", dtype)
     write(tmp_path / "model", tmp_path / "single")
     for phase in PHASES:
         half, single = (
@@ -202,15 +204,35 @@ def test_a_graph_of_half_precision_is_that_of_float32_but_for_casts(tmp_path: Pa
         assert half == single
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_rounded_weights_change_little(tmp_path: Path, dtype: str) -> None:
+@pytest.mark.parametrize(("dtype", "quantize"), [("float16", None), ("bfloat16", None), ("float16", "int8")])
+def test_rounded_weights_change_little(tmp_path: Path, dtype: Dtype, quantize: Quantization | None) -> None:
     save(LIGHTNING, 1, tmp_path / "model")
-    manifest = write(tmp_path / "model", tmp_path / "artefact", dtype)  # type: ignore[arg-type]
+    manifest = write(tmp_path / "model", tmp_path / "artefact", dtype, quantize)
     reference = ask_checkpoint(load_model(tmp_path / "model"), tmp_path / "model")
     limits = limits_for(reference)
     found = compare(EngineRunner(tmp_path / "artefact", limits, TwinExecutor), reference)
     assert fault(found, manifest.model_dump()) == ""
     assert found["max_abs_diff"] > 0
+
+
+@pytest.mark.parametrize("plan", ["lightning", "random"])
+def test_weights_in_8_bits_are_the_checkpoints_rounded_and_nothing_else_is(tmp_path: Path, plan: str) -> None:
+    seed = int(np.random.SeedSequence().generate_state(1)[0])
+    config = LIGHTNING if plan == "lightning" else random_config(np.random.default_rng(seed))
+    save(config, seed, tmp_path / "model")
+    write(tmp_path / "model", tmp_path / "artefact", quantize="int8")
+    rounded = load_model(tmp_path / "model")
+    for name, tensor in rounded.state_dict().items():
+        if name.endswith(("proj.weight", "gate_up.weight", "down.weight", "gate_up_EGD", "down_EFD")):
+            values, scale = quantise(tensor, 1 if name.endswith(("weight", "down_EFD")) else 2, "float32")
+            assert float((values * scale - tensor).abs().max()) > 0
+            tensor.copy_(values * scale)
+    (tmp_path / "rounded").mkdir()
+    save_model(rounded, tmp_path / "rounded")
+    runner = open_runner(tmp_path / "artefact", 4, 40, 70)
+    played = drive(runner, np.random.default_rng(), steps=15)
+    runner.close()
+    assert_equal_to_the_model(tmp_path / "rounded", played, f"seed {seed}, {config!r}")
 
 
 def test_only_standard_operators_are_used(model: Written) -> None:

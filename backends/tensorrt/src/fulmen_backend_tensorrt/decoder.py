@@ -26,7 +26,7 @@ from torch import Tensor
 from fulmen_backend_tensorrt.capacities import Capacities
 from fulmen_backend_tensorrt.graph_writer import ELEMENT, GraphWriter, WeightFile
 from fulmen_backend_tensorrt.mixture import Mixture, write_mixture, write_swiglu
-from fulmen_core.backend import Dtype
+from fulmen_core.backend import Dtype, Quantization
 from fulmen_core.model.config import ModelConfig
 from fulmen_core.model.layer_plan import LayerPlan, LayerSpec
 from fulmen_core.model.rope import rotary
@@ -41,6 +41,7 @@ def write_decoder(
     capacities: Capacities,
     dtype: Dtype,
     mixture: Mixture,
+    quantize: Quantization | None = None,
 ) -> onnx.ModelProto:
     """Write the graph of one step.
 
@@ -48,7 +49,7 @@ def write_decoder(
     the plan `past_key_values.N.key|value` [B, K, C, h]; and the experts. Outputs are `logits`, float32 [B, V], after
     the last token of each row, and `present.N.key|value`.
     """
-    return _Decoder(config, load, GraphWriter(dtype, weights), capacities, mixture).write()
+    return _Decoder(config, load, GraphWriter(dtype, weights, quantize), capacities, mixture).write()
 
 
 class _Decoder:
@@ -93,7 +94,9 @@ class _Decoder:
         last_B1D = self._slice(x_BTD, -1, 2**62)
         last_BD = graph.op("Squeeze", self._norm(last_B1D, "norm.weight"), graph.integers(1))
         head = "embed.weight" if config.tie_word_embeddings else "head.weight"
-        graph.op("Cast", self._linear(last_BD, head), to=TensorProto.FLOAT, name="logits")
+        # not quantised: the embedding is the same tensor, and errors here go straight into the answer
+        head_DV = graph.op("Transpose", graph.weight(head, lambda: self.load(head)), perm=(1, 0))
+        graph.op("Cast", graph.op("MatMul", last_BD, head_DV), to=TensorProto.FLOAT, name="logits")
         graph.output("logits", TensorProto.FLOAT, ("batch", config.vocab_size))
         for cache in sorted(self.caches):
             for present in self.caches[cache]:
@@ -218,8 +221,7 @@ class _Decoder:
         return graph.op("Slice", value, graph.integers(begin), graph.integers(end), graph.integers(1))
 
     def _linear(self, x_D: str, name: str) -> str:
-        weight = self.graph.weight(name, lambda: self.load(name))
-        return self.graph.op("MatMul", x_D, self.graph.op("Transpose", weight, perm=(1, 0)))
+        return self.graph.op("MatMul", x_D, self.graph.matrix(name, lambda: self.load(name)))
 
     def _norm(self, x_D: str, name: str) -> str:
         graph = self.graph

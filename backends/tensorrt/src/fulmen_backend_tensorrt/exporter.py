@@ -63,6 +63,7 @@ class EngineExporter:
         options.check(
             self.name,
             dtypes=("float16", "bfloat16", "float32"),
+            quantizations=("int8",),
             honours=("max_sequences", "max_context", "max_step_tokens", "compute_capabilities"),
         )
         module = importlib.import_module(self.product.module)
@@ -76,7 +77,8 @@ class EngineExporter:
         context = min(options.max_context or config.max_position_embeddings, config.max_position_embeddings)
         chunk = min(options.max_step_tokens, context)
         with atomic_directory(out) as work:
-            graphs = write_graphs(network, work, Capacities.of(config, context, chunk), options.dtype)
+            capacities = Capacities.of(config, context, chunk)
+            graphs = write_graphs(network, work, capacities, options.dtype, options.quantize)
             specs = self._specs(work, graphs.inputs, options.max_sequences, chunk, capabilities, module.__version__)
             _take_over(out, work, TIMING_FILE)
             seconds: dict[Phase, float] = {}
@@ -91,6 +93,7 @@ class EngineExporter:
                 format=self.name,
                 model_hash=hash_tree(model),
                 dtype=options.dtype,
+                quantize=options.quantize,
                 files={},
                 inputs=graphs.inputs,
                 outputs=graphs.outputs,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import onnx
@@ -17,15 +17,16 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
-from fulmen_core.backend import Dtype
+from fulmen_backend_tensorrt.quantisation import TORCH, quantise
+from fulmen_core.backend import Dtype, Quantization
 
 OPSET = 24  # the first with TensorScatter
-ELEMENT: dict[Dtype, int] = {
+ELEMENT: dict[Dtype | Literal["int8"], int] = {
     "float32": TensorProto.FLOAT,
     "float16": TensorProto.FLOAT16,
     "bfloat16": TensorProto.BFLOAT16,
+    "int8": TensorProto.INT8,
 }
-TORCH: dict[Dtype, torch.dtype] = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 _ALIGNMENT = 4096  # runtimes map the file into memory
 _IR_VERSION = 11  # what opset 24 came with, and ONNX Runtime 1.32 and the parsers read
@@ -39,10 +40,11 @@ class WeightFile:
         self._file: BinaryIO = path.open("wb")
         self._protos: dict[str, TensorProto] = {}
 
-    def add(self, name: str, load: Callable[[], Tensor], dtype: Dtype) -> TensorProto:
+    def add(self, name: str, load: Callable[[], Tensor], dtype: Dtype | Literal["int8"]) -> TensorProto:
         """The reference to the tensor of that name, which `load` gives if it is not stored yet."""
         if name not in self._protos:
-            tensor = load().detach().to(TORCH[dtype]).contiguous()
+            tensor = load().detach().contiguous()
+            tensor = tensor if dtype == "int8" else tensor.to(TORCH[dtype])
             self._file.write(b"\0" * (-self._file.tell() % _ALIGNMENT))
             offset = self._file.tell()
             self._file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
@@ -61,8 +63,8 @@ class WeightFile:
 class GraphWriter:
     """A graph that grows. Values are their names; `dtype` is that of weights and arithmetic where no other is given."""
 
-    def __init__(self, dtype: Dtype, weights: WeightFile) -> None:
-        self.dtype, self._weights = dtype, weights
+    def __init__(self, dtype: Dtype, weights: WeightFile, quantize: Quantization | None = None) -> None:
+        self.dtype, self.quantize, self._weights = dtype, quantize, weights
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: dict[str, TensorProto] = {}
         self._inputs: list[onnx.ValueInfoProto] = []
@@ -81,6 +83,16 @@ class GraphWriter:
         """A tensor that lies in the file of weights."""
         self._initializers.setdefault(name, self._weights.add(name, load, dtype or self.dtype))
         return name
+
+    def matrix(self, name: str, load: Callable[[], Tensor]) -> str:
+        """A checkpoint's matrix [A, D] as [D, A], for a product: quantised if the graph's matrices are."""
+        if self.quantize is None:
+            return self.op("Transpose", self.weight(name, load), perm=(1, 0))
+        scale = f"{name}.scale"
+        values = self._weights.add(name, lambda: quantise(load(), 1, self.dtype).values, "int8")
+        self._initializers.setdefault(name, values)
+        self.weight(scale, lambda: quantise(load(), 1, self.dtype).scale[:, 0])
+        return self.op("Transpose", self.op("DequantizeLinear", name, scale, axis=0), perm=(1, 0))
 
     def constant(self, value: NDArray[Any]) -> str:
         """A small tensor that lies in the graph; equal ones are one."""

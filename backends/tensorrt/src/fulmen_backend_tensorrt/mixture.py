@@ -3,7 +3,8 @@
 * "gather": the weights of the chosen experts are gathered for each token. Reads little for few tokens: decoding.
 * "dense": all experts as two wide products, those not chosen weighted by zero. Reads every weight once: prompts.
 
-The experts are inputs of the graph, in the checkpoint's layout, and both forms take them as they are. TensorRT-RTX 1.7
+The experts are inputs of the graph, in the checkpoint's layout, and both forms take them as they are; rounded ones are
+multiplied by their scale before the product, as sums of whole numbers would leave float16. TensorRT-RTX 1.7
 refuses the other known forms: padding to the busiest expert, one branch for each expert, and its own MoE layer.
 
 Legend: B batch, T time, N = B*T tokens, D model width, E experts, K experts per token, F expert width, G = 2F.
@@ -12,12 +13,13 @@ Legend: B batch, T time, N = B*T tokens, D model width, E experts, K experts per
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from torch import Tensor
 
 from fulmen_backend_tensorrt.graph_writer import ELEMENT, GraphWriter
+from fulmen_core.backend import Dtype, Quantization
 from fulmen_core.model.config import ModelConfig
 
 Mixture = Literal["gather", "dense"]
@@ -26,20 +28,61 @@ Load = Callable[[str], Tensor]
 _TINY = 1e-20  # what the model adds to a sum of sigmoids that it divides by
 
 
-def expert_tensors(config: ModelConfig, layer: int) -> dict[str, tuple[int, ...]]:
-    """Name (as in a checkpoint) and shape of the inputs that hold the experts of a layer."""
+class ExpertTensor(NamedTuple):
+    """An input that holds experts: the checkpoint's tensor, or its rounded values, or their scale.
+
+    Attributes:
+        source: of the checkpoint. inputs: the dimension that the product with it sums over.
+        part: "values" or "scale" of `fulmen_backend_tensorrt.quantisation.Rounded`; empty: the tensor itself.
+    """
+
+    source: str
+    shape: tuple[int, ...]
+    dtype: Dtype | Literal["int8"]
+    inputs: int
+    part: Literal["", "values", "scale"] = ""
+
+
+def expert_tensors(
+    config: ModelConfig, layer: int, dtype: Dtype, quantize: Quantization | None
+) -> dict[str, ExpertTensor]:
+    """The inputs that hold the experts of a layer, by name: that of the checkpoint, and ".scale" behind it."""
     experts, width, inner = config.num_experts, config.hidden_size, config.moe_intermediate_size
     prefix = f"blocks.{layer}.ffn.experts."
-    return {f"{prefix}gate_up_EGD": (experts, 2 * inner, width), f"{prefix}down_EFD": (experts, inner, width)}
+    found: dict[str, ExpertTensor] = {}
+    shapes: tuple[tuple[str, tuple[int, ...], int], ...] = (
+        (f"{prefix}gate_up_EGD", (experts, 2 * inner, width), 2),
+        (f"{prefix}down_EFD", (experts, inner, width), 1),
+    )
+    for name, shape, inputs in shapes:
+        if quantize is None:
+            found[name] = ExpertTensor(name, shape, dtype, inputs)
+            continue
+        narrow = tuple(1 if index == inputs else size for index, size in enumerate(shape))
+        found[name] = ExpertTensor(name, shape, "int8", inputs, "values")
+        found[f"{name}.scale"] = ExpertTensor(name, narrow, dtype, inputs, "scale")
+    return found
+
+
+class _Experts(NamedTuple):
+    values: str
+    scale: str | None
+
+    def read(self, graph: GraphWriter, selected_NK: str | None = None) -> str:
+        """The weights of all experts, or of the selected ones, in the graph's dtype."""
+
+        def pick(value: str) -> str:
+            return value if selected_NK is None else graph.op("Gather", value, selected_NK)
+
+        if self.scale is None:
+            return pick(self.values)
+        return graph.op("Mul", graph.op("Cast", pick(self.values), to=ELEMENT[graph.dtype]), pick(self.scale))
 
 
 def write_swiglu(graph: GraphWriter, load: Load, prefix: str, x_D: str) -> str:
     """A dense network: [..., D] to [..., D]."""
     names = f"{prefix}gate_up.weight", f"{prefix}down.weight"
-    gate_up, down = (
-        graph.op("Transpose", graph.weight(name, lambda name=name: load(name)), perm=(1, 0))  # type: ignore[misc]
-        for name in names
-    )
+    gate_up, down = (graph.matrix(name, lambda name=name: load(name)) for name in names)  # type: ignore[misc]
     return graph.op("MatMul", _activate(graph, graph.op("MatMul", x_D, gate_up)), down)
 
 
@@ -48,9 +91,13 @@ def write_mixture(graph: GraphWriter, config: ModelConfig, load: Load, layer: in
     prefix = f"blocks.{layer}.ffn."
     x_ND = graph.op("Reshape", x_BTD, graph.integers(-1, config.hidden_size))
     selected_NK, weights_NK = _route(graph, config, load, prefix, x_ND)
-    experts = [graph.input(name, ELEMENT[graph.dtype], shape) for name, shape in expert_tensors(config, layer).items()]
+    inputs = expert_tensors(config, layer, graph.dtype, graph.quantize)
+    names = {name: graph.input(name, ELEMENT[one.dtype], one.shape) for name, one in inputs.items()}
+    gate_up_EGD, down_EFD = (
+        _Experts(name, names.get(f"{name}.scale")) for name, one in inputs.items() if one.part != "scale"
+    )
     write = _gathered if form == "gather" else _dense
-    y_ND = write(graph, config, x_ND, selected_NK, weights_NK, *experts)
+    y_ND = write(graph, config, x_ND, selected_NK, weights_NK, gate_up_EGD, down_EFD)
     if config.num_shared_experts:
         y_ND = graph.op("Add", y_ND, write_swiglu(graph, load, f"{prefix}shared.", x_ND))
     return graph.op("Reshape", y_ND, graph.op("Shape", x_BTD))
@@ -86,11 +133,11 @@ def _gathered(
     x_ND: str,
     selected_NK: str,
     weights_NK: str,
-    gate_up_EGD: str,
-    down_EFD: str,
+    gate_up_EGD: _Experts,
+    down_EFD: _Experts,
 ) -> str:
     top_k, inner = config.num_experts_per_tok, config.moe_intermediate_size
-    gate_up_NKGD = graph.op("Gather", gate_up_EGD, selected_NK)
+    gate_up_NKGD = gate_up_EGD.read(graph, selected_NK)
     x_N1D1 = graph.op("Unsqueeze", x_ND, graph.integers(1, 3))
     gate_up_NKG = graph.op("Squeeze", graph.op("MatMul", gate_up_NKGD, x_N1D1), graph.integers(3))
     hidden_NKF = graph.op(
@@ -100,7 +147,7 @@ def _gathered(
     )
     # one product sums over the chosen experts, too
     hidden_N1M = graph.op("Reshape", hidden_NKF, graph.integers(-1, 1, top_k * inner))
-    down_NKFD = graph.op("Gather", down_EFD, selected_NK)
+    down_NKFD = down_EFD.read(graph, selected_NK)
     down_NMD = graph.op("Reshape", down_NKFD, graph.integers(-1, top_k * inner, config.hidden_size))
     return graph.op("Squeeze", graph.op("MatMul", hidden_N1M, down_NMD), graph.integers(1))
 
@@ -111,8 +158,8 @@ def _dense(
     x_ND: str,
     selected_NK: str,
     weights_NK: str,
-    gate_up_EGD: str,
-    down_EFD: str,
+    gate_up_EGD: _Experts,
+    down_EFD: _Experts,
 ) -> str:
     experts, inner, width = config.num_experts, config.moe_intermediate_size, config.hidden_size
     all_E = graph.constant(np.arange(experts, dtype=np.int64).reshape(1, 1, experts))
@@ -121,12 +168,12 @@ def _dense(
     shares_NKE = graph.op("Where", chosen_NKE, weights_NK1, graph.scalar(0.0, "float32"))
     shares_NE = graph.op("ReduceSum", shares_NKE, graph.integers(1), keepdims=0)
     shares_NE1 = graph.cast(graph.op("Unsqueeze", shares_NE, graph.integers(2)), graph.dtype, "float32")
-    rows = graph.op("Reshape", gate_up_EGD, graph.integers(experts * 2 * inner, width))
+    rows = graph.op("Reshape", gate_up_EGD.read(graph), graph.integers(experts * 2 * inner, width))
     gate_up = graph.op("MatMul", x_ND, graph.op("Transpose", rows, perm=(1, 0)))
     gate_up_NEG = graph.op("Reshape", gate_up, graph.integers(-1, experts, 2 * inner))
     hidden_NEF = graph.op("Mul", _activate(graph, gate_up_NEG), shares_NE1)
     hidden = graph.op("Reshape", hidden_NEF, graph.integers(-1, experts * inner))
-    return graph.op("MatMul", hidden, graph.op("Reshape", down_EFD, graph.integers(experts * inner, width)))
+    return graph.op("MatMul", hidden, graph.op("Reshape", down_EFD.read(graph), graph.integers(experts * inner, width)))
 
 
 def _activate(graph: GraphWriter, gate_up_G: str) -> str:
