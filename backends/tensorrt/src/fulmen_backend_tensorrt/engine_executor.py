@@ -54,6 +54,7 @@ class EngineExecutor:
         self._shapes = cache_shapes(manifest, config)
         self._log = make_log(trt)
         self._trt, self._runtime = trt, trt.Runtime(self._log)
+        self._kernels: Any = None
         self._cuda = Cuda()
         try:
             self._engines = {phase: self._load(artefact / manifest.engines[phase]) for phase in PHASES}
@@ -96,7 +97,7 @@ class EngineExecutor:
             return
         while self._recorded:
             self._cuda.forget(self._recorded.popitem()[1].graph)
-        del self._prefill_context, self._engines, self._runtime, self._ids, self._positions, self._logits
+        del self._prefill_context, self._kernels, self._engines, self._runtime, self._ids, self._positions, self._logits
         self._cuda.close()
 
     def _load(self, path: Path) -> Any:
@@ -137,8 +138,7 @@ class EngineExecutor:
         # contexts never run at the same time, so that they can share what they compute in
         runtime_config.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
         if hasattr(runtime_config, "create_runtime_cache"):  # TensorRT-RTX compiles for the device, here and now
-            if not hasattr(self, "_kernels"):
-                self._kernels = runtime_config.create_runtime_cache()
+            self._kernels = self._kernels or runtime_config.create_runtime_cache()
             runtime_config.set_runtime_cache(self._kernels)
         context = engine.create_execution_context(runtime_config)
         if context is None:

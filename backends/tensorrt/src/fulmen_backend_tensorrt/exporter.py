@@ -26,12 +26,14 @@ from fulmen_backend_tensorrt.artefact import (
 from fulmen_backend_tensorrt.build import build_engine, check_capabilities
 from fulmen_backend_tensorrt.capacities import Capacities
 from fulmen_backend_tensorrt.devices import find_devices
+from fulmen_backend_tensorrt.engine_executor import EngineExecutor, check_device
 from fulmen_backend_tensorrt.engine_spec import EngineSpec, profile_of
 from fulmen_backend_tensorrt.graphs import write_graphs
 from fulmen_backend_tensorrt.products import PRODUCTS, Product
 from fulmen_backend_tensorrt.runner import EngineRunner, OpenExecutor
+from fulmen_backend_tensorrt.twin_executor import EXECUTED, TwinExecutor
 from fulmen_core.artefacts import MANIFEST_FILE, check_replaceable, is_artefact
-from fulmen_core.errors import UserError
+from fulmen_core.errors import CapabilityError, UserError
 from fulmen_core.export.checkpoint_reference import ask_checkpoint
 from fulmen_core.export.comparison import compare, limits_for
 from fulmen_core.export.manifest import LayerInfo, TensorInfo, hash_files
@@ -140,13 +142,13 @@ class EngineExporter:
         """Run the artefact on the answers that it holds, or on fresh ones of `model`.
 
         With a GPU that the engines were built for, they are run; without, their graphs are, in float32 on the CPU:
-        ``executed`` says which.
+        ``executed`` says which, and why.
         """
         manifest, _ = open_artefact(out)
         reference = (
             Reference.load(out) if model is None else ask_checkpoint(load_model(model), model, manifest.max_context)
         )
-        open_executor, executed = _executor()
+        open_executor, executed = _executor(out, manifest)
         runner = EngineRunner(out, limits_for(reference), open_executor)
         try:
             return {**compare(runner, reference), "executed": executed}
@@ -164,15 +166,13 @@ def tensorrt_exporter() -> EngineExporter:
     return EngineExporter(PRODUCTS["tensorrt"])
 
 
-def _executor() -> tuple[OpenExecutor, str]:
+def _executor(artefact: Path, manifest: EngineManifest) -> tuple[OpenExecutor, str]:
     found = find_devices()
-    if found.devices:
-        from fulmen_backend_tensorrt.engine_executor import EngineExecutor
-
-        return EngineExecutor, f"the engines on {found.devices[0].name}"
-    from fulmen_backend_tensorrt.twin_executor import EXECUTED, TwinExecutor
-
-    return TwinExecutor, EXECUTED
+    try:
+        check_device(artefact, manifest, found)
+    except CapabilityError as error:
+        return TwinExecutor, f"{EXECUTED}: {found.reason or error.what}"
+    return EngineExecutor, f"the engines on {found.devices[0].name}"
 
 
 def _take_over(older: Path, work: Path, name: str) -> bool:

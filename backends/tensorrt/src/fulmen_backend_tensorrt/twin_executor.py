@@ -20,7 +20,7 @@ from fulmen_backend_tensorrt.cache_shapes import cache_shapes
 from fulmen_backend_tensorrt.float32_twin import float32_twin
 from fulmen_core.model.config import ModelConfig
 
-EXECUTED = "the ONNX twins in float32 with onnxruntime; the engines were built, not executed: there is no GPU"
+EXECUTED = "the ONNX twins in float32 with onnxruntime; the engines were built, not executed"
 
 _NUMPY = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16, "int8": np.int8}
 
@@ -94,6 +94,8 @@ def _open(graph: Path) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 0
     options.log_severity_level = 3
+    # else products with weights in 8 bits would round what they are multiplied by, too
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     with TemporaryDirectory(prefix="fulmen-twin-") as folder:  # as external data: a graph that held them ends at 2 GB
         path = Path(folder) / graph.name
         onnx.save_model(float32_twin(onnx.load(graph)), path, save_as_external_data=True, location="weights.data")
