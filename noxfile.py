@@ -25,6 +25,8 @@ MEMBERS = {
 #: Backend -> the extras of its distribution that serving takes where nothing is special about the machine.
 BACKENDS = {"cpu": "", "onnxruntime": "[cpu]"}
 PLUGIN_SETS = {"none": (), "pii": ("pii",), "attack": ("attack",), "all": ("pii", "attack")}
+#: Extras that `alone` leaves out: they need a GPU, or an index of NVIDIA's.
+LEFT_OUT = ("gpu", "datacenter")
 WHEELHOUSE = ROOT / "wheelhouse"
 COMBO_MODELS = WHEELHOUSE / "combo-models"
 TORCH_FREE_TESTS = ("packages/safety/tests", "plugins/raise-pii/tests", "plugins/raise-attack/tests")
@@ -73,7 +75,7 @@ def demo(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The default tests, with the backend x plugin-set matrix inside, in one environment."""
     install_workspace(session, "test.txt")
-    session.run("pytest", "-m", "not slow and not browser", *session.posargs)
+    session.run("pytest", "-m", "not slow and not browser and not gpu", *session.posargs)
 
 
 @nox.session
@@ -90,6 +92,13 @@ def browser(session: nox.Session) -> None:
     session.run("pytest", "-m", "browser", "packages/serving/tests/browser", *session.posargs)
 
 
+@nox.session
+def gpu(session: nox.Session) -> None:
+    """What needs a GPU; without one it skips and says why, and fails for the backends that FULMEN_REQUIRE names."""
+    install_workspace(session, "test.txt")
+    session.run("pytest", "-m", "gpu", "backends", *session.posargs)
+
+
 @nox.session(reuse_venv=False)
 @nox.parametrize("distribution", sorted(MEMBERS))
 def alone(session: nox.Session, distribution: str) -> None:
@@ -99,13 +108,13 @@ def alone(session: nox.Session, distribution: str) -> None:
     project = tomllib.loads((folder / "pyproject.toml").read_text())
     install_from_wheelhouse(session, distribution)
     session.run("python", "tests/alone/import_every_module.py", distribution)
-    extras = ",".join(name for name in project["project"].get("optional-dependencies", {}) if name != "gpu")
+    extras = ",".join(name for name in project["project"].get("optional-dependencies", {}) if name not in LEFT_OUT)
     test_group = project.get("dependency-groups", {}).get("test", [])
     if (folder / "tests").is_dir():
         install_from_wheelhouse(
             session, f"{distribution}[{extras}]" if extras else distribution, "-r", "requirements/test.txt", *test_group
         )
-        session.run("pytest", "-m", "not slow and not browser", str(folder / "tests"), *session.posargs)
+        session.run("pytest", "-m", "not slow and not browser and not gpu", str(folder / "tests"), *session.posargs)
 
 
 @nox.session
@@ -153,7 +162,7 @@ def pythons(session: nox.Session) -> None:
     wanted = [name + extras for name, extras in distributions_for("onnxruntime", "all").items()]
     install_from_wheelhouse(session, *wanted, "-r", "requirements/torch-free-test.txt")
     serve_combination(session, "onnxruntime", "all")
-    session.run("pytest", "-m", "not slow and not browser", *TORCH_FREE_TESTS, *session.posargs)
+    session.run("pytest", "-m", "not slow and not browser and not gpu", *TORCH_FREE_TESTS, *session.posargs)
 
 
 @nox.session(reuse_venv=False, requires=["combo_models"])
@@ -169,7 +178,7 @@ def minimums(session: nox.Session) -> None:
     session.install(*oldest, *editable)
     serve_combination(session, "onnxruntime", "all", "lowest")
     session.install(*oldest, "-r", "requirements/members.txt", "-r", "requirements/test.txt")
-    session.run("pytest", "-m", "not slow and not browser", *session.posargs)
+    session.run("pytest", "-m", "not slow and not browser and not gpu", *session.posargs)
 
 
 @nox.session(venv_backend="none")
