@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from fulmen_core.export.options import ExportOptions
 from fulmen_core.model.checkpoint import save_model
 from fulmen_core.model.presets import load_preset
 from fulmen_core.model.transformer import Transformer
@@ -25,7 +26,7 @@ def main(out: Path) -> None:
         update={"vocab_size": tokenizer.vocab_size, "eos_token_id": [tokenizer.im_end_id, tokenizer.eos_id]}
     )
     save_model(Transformer(config), checkpoint)
-    Registry.discover().exporter("onnx").export(checkpoint, out / "onnxruntime")
+    Registry.discover().exporter("onnx").export(checkpoint, out / "onnxruntime", ExportOptions())
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from fulmen_core.export.options import ExportOptions
 from fulmen_core.model.checkpoint import save_model
 from fulmen_core.model.presets import load_preset
 from fulmen_core.model.transformer import Transformer
@@ -73,7 +74,7 @@ def main(preset: str) -> None:
         model, artefact = Path(folder, "model"), Path(folder, "artefact")
         model.mkdir()
         save_model(Transformer(load_preset(preset)), model)
-        registry.exporter("onnx").export(model, artefact)
+        registry.exporter("onnx").export(model, artefact, ExportOptions())
         paths = {"cpu": model, "onnxruntime": artefact}
         report({name: registry.backend(name).load_runner(path, LIMITS) for name, path in paths.items()})
 

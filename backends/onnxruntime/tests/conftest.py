@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from fulmen_backend_onnxruntime.exporter import OnnxExporter
+from fulmen_core.export.options import ExportOptions
 from fulmen_core.model.checkpoint import save_model
 from fulmen_core.model.config import BalanceConfig, ModelConfig
 from fulmen_core.model.transformer import Transformer
@@ -103,5 +104,5 @@ def export(config: ModelConfig, seed: int, root: Path) -> Exported:
     torch.manual_seed(seed)
     (root / "model").mkdir()
     save_model(Transformer(config), root / "model")
-    OnnxExporter().export(root / "model", root / "artefact")
+    OnnxExporter().export(root / "model", root / "artefact", ExportOptions())
     return Exported(f"seed {seed}, {config!r}", config, root / "model", root / "artefact")

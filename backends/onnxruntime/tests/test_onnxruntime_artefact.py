@@ -17,6 +17,7 @@ from fulmen_backend_onnxruntime.exporter import OnnxExporter
 from fulmen_core.artefacts import MANIFEST_FILE
 from fulmen_core.backend import TrainPlan
 from fulmen_core.errors import CapabilityError, CorruptArtefact, UserError
+from fulmen_core.export.options import ExportOptions
 from fulmen_core.files import hash_file, hash_tree
 from fulmen_core.model.checkpoint import load_model, save_model
 from fulmen_core.model.config import RopeScaling
@@ -100,7 +101,7 @@ def test_a_choice_that_the_graph_would_change_is_refused_by_name(
     (tmp_path / "model").mkdir()
     save_model(Transformer(lightning.config.model_copy(update={choice: value})), tmp_path / "model")
     with pytest.raises(CapabilityError, match=f"cannot express {choice} = "):
-        OnnxExporter().export(tmp_path / "model", tmp_path / "out")
+        OnnxExporter().export(tmp_path / "model", tmp_path / "out", ExportOptions())
     assert not (tmp_path / "out").exists()
 
 
@@ -200,9 +201,9 @@ def test_an_export_replaces_nothing_but_an_artefact(lightning: Exported, tmp_pat
     out.mkdir()
     (out / "thesis.tex").write_text("years of work")
     with pytest.raises(UserError, match="not empty"):
-        OnnxExporter().export(lightning.model, out)
+        OnnxExporter().export(lightning.model, out, ExportOptions())
     with pytest.raises(UserError, match="not empty"):
-        OnnxExporter().export(lightning.model, lightning.model)
+        OnnxExporter().export(lightning.model, lightning.model, ExportOptions())
     assert (out / "thesis.tex").read_text() == "years of work"
 
 
@@ -215,7 +216,7 @@ def test_an_export_that_fails_leaves_nothing(
 
     monkeypatch.setattr("fulmen_backend_onnxruntime.exporter._write_graph", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        OnnxExporter().export(lightning.model, tmp_path / "out")
+        OnnxExporter().export(lightning.model, tmp_path / "out", ExportOptions())
     assert list(tmp_path.iterdir()) == []
 
 

@@ -126,7 +126,7 @@ def test_copies_of_a_sequence_go_on_as_it_would_have(exported: Exported) -> None
 
 
 def test_the_exporters_own_check_agrees(exported: Exported) -> None:
-    found = OnnxExporter().check(exported.model, exported.artefact)
+    found = OnnxExporter().check(exported.artefact, exported.model)
     assert found["max_abs_diff"] <= 1e-4, exported.label
     assert found["greedy_equal"], exported.label
     assert found["logits_compared"] >= 20
@@ -138,7 +138,7 @@ def test_the_check_sees_an_artefact_of_other_weights(lightning: Exported, tmp_pa
     with torch.no_grad():
         model.block(1).attention.q_proj.weight[5] *= 1.05
     save_model(model, tmp_path)
-    found = OnnxExporter().check(tmp_path, lightning.artefact)
+    found = OnnxExporter().check(lightning.artefact, tmp_path)
     assert found["max_abs_diff"] > 1e-4
 
 

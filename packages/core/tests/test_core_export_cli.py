@@ -22,15 +22,16 @@ from fulmen_core.hooks import hookimpl
 class Copy:
     name = "copy"
 
-    def export(self, model, out):
+    def export(self, model, out, options):
         manifest = {"format": "copy"}
         with atomic_directory(out) as work:
-            shutil.copyfile(model / "config.json", work / "config.json")
+            for name in ("config.json", "check.json"):
+                shutil.copyfile(model / name, work / name)
             atomic_write_json(work / MANIFEST_FILE, manifest)
         return manifest
 
-    def check(self, model, out):
-        return json.loads((model / "check.json").read_text())
+    def check(self, out, model=None):
+        return json.loads(((model or out) / "check.json").read_text())
 
 @hookimpl
 def fulmen_exporters():

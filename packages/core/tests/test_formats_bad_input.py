@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fulmen_core.errors import CorruptArtefact, UserError
+from fulmen_core.export.options import ExportOptions
 from fulmen_core.formats.huggingface import read
 from fulmen_core.formats.huggingface.config_import import import_config
 from fulmen_core.formats.writing import write_model
@@ -268,5 +269,5 @@ def test_weights_with_more_than_the_model_are_not_exported_without_it(tmp_path: 
     (tmp_path / "reward").mkdir()
     save_model(Transformer(config), tmp_path / "reward", {"reward_head.weight": torch.zeros(16)})
     with pytest.raises(CorruptArtefact, match="reward_head"):
-        HuggingFaceExporter().export(tmp_path / "reward", tmp_path / "out")
+        HuggingFaceExporter().export(tmp_path / "reward", tmp_path / "out", ExportOptions())
     assert not (tmp_path / "out").exists()

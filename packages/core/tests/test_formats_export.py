@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from fulmen_core.cli import main
 from fulmen_core.errors import UserError
+from fulmen_core.export.options import ExportOptions
 from fulmen_core.formats.huggingface import read
 from fulmen_core.formats.huggingface.config_export import export_config, network
 from fulmen_core.formats.huggingface.config_import import import_config
@@ -166,7 +167,7 @@ def test_tokenizer_files_and_defaults_of_sampling_go_both_ways(tmp_path: Path) -
         (model / name).write_bytes(content.encode())
     (model / "notes.txt").write_text("not a tokenizer's")
     exporter = Registry.discover().exporter("huggingface")
-    exporter.export(model, tmp_path / "out")
+    exporter.export(model, tmp_path / "out", ExportOptions())
     write_model(read(tmp_path / "out"), tmp_path / "again")
     for folder in (tmp_path / "out", tmp_path / "again"):
         for name in files.keys() - {"generation_config.json"}:
@@ -180,7 +181,7 @@ def test_tokenizer_files_and_defaults_of_sampling_go_both_ways(tmp_path: Path) -
 
 def test_a_generation_config_knows_more_ends_than_the_config_and_wins(tmp_path: Path) -> None:
     model = saved(tmp_path / "model", eos_token_id=3)
-    Registry.discover().exporter("huggingface").export(model, tmp_path / "out")
+    Registry.discover().exporter("huggingface").export(model, tmp_path / "out", ExportOptions())
     (tmp_path / "out" / "generation_config.json").write_text('{"eos_token_id": [3, 9], "top_p": 0.9}')
     write_model(read(tmp_path / "out"), tmp_path / "again")
     assert load_model(tmp_path / "again").config.eos_token_id == [3, 9]
@@ -191,10 +192,10 @@ def test_a_generation_config_knows_more_ends_than_the_config_and_wins(tmp_path: 
 def test_the_check_notices_a_tensor_that_was_altered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = saved(tmp_path / "model")
     exporter = Registry.discover().exporter("huggingface")
-    exporter.export(model, tmp_path / "out")
+    exporter.export(model, tmp_path / "out", ExportOptions())
     path = tmp_path / "out" / "model.safetensors"
     data = bytearray(path.read_bytes())
     data[-1] ^= 0x40
     path.write_bytes(data)
     with pytest.raises(UserError, match=r"tensor '.*' differs from the model's"):
-        exporter.check(model, tmp_path / "out")
+        exporter.check(tmp_path / "out", model)

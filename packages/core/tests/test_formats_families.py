@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from fulmen_core.export.options import ExportOptions
 from fulmen_core.formats.huggingface import read
 from fulmen_core.formats.huggingface.exporter import HuggingFaceExporter
 from fulmen_core.formats.huggingface.writer import write_folder
@@ -105,7 +106,7 @@ def test_the_way_back_gives_every_tensor_bit_for_bit_and_transformers_misses_non
     converted: Converted, tmp_path: Path
 ) -> None:
     exporter = HuggingFaceExporter()
-    exporter.export(converted.model, tmp_path / "back")
+    exporter.export(converted.model, tmp_path / "back", ExportOptions())
     before = load_file(converted.original / "model.safetensors")
     after = load_file(tmp_path / "back" / "model.safetensors")
     assert before.keys() == after.keys()
@@ -116,7 +117,7 @@ def test_the_way_back_gives_every_tensor_bit_for_bit_and_transformers_misses_non
     tokens_BT = torch.randint(0, 101, (2, TOKENS))
     assert torch.equal(hf.logits(again.eval(), tokens_BT), hf.logits(converted.theirs, tokens_BT))
 
-    result = exporter.check(converted.model, tmp_path / "back")
+    result = exporter.check(tmp_path / "back", converted.model)
     assert result["max_abs_diff"] == 0
     assert result["greedy_equal"] is True
 

@@ -167,19 +167,23 @@ def test_each_conversation_stays_with_a_replica_and_conversations_are_spread(rep
     assert len(set.union(*homes.values())) == 2
 
 
-def test_a_busy_replica_lets_others_have_what_it_knows(replicas):
-    asked = chat("everybody asks this: " + TURN, max_tokens=100)
+def test_a_busy_replica_lets_others_have_what_it_knows(replicas, nano):
+    never_ends = {str(token): -100 for token in ByteLevelTokenizer.load(nano).stop_ids}
+    asked = chat("everybody asks this: " + TURN, max_tokens=150, logit_bias=never_ends)
     answered = []
 
     def ask():
         answer = httpx.post(replicas + PATH, json=asked, timeout=120)
         answered.append((answer.status_code, answer.headers[REPLICA]))
 
-    threads = [threading.Thread(target=ask) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    for _ in range(5):  # on one core a round may be answered before the next request of it has come
+        threads = [threading.Thread(target=ask) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if len({replica for _, replica in answered}) == 2:
+            break
     assert {status for status, _ in answered} == {200}
     assert len({replica for _, replica in answered}) == 2
 

@@ -17,19 +17,18 @@ from typing import Any
 
 import torch
 
+from fulmen_backend_onnxruntime.artefact import FORMAT, GRAPH_FILE
 from fulmen_backend_onnxruntime.genai_config import genai_config
 from fulmen_backend_onnxruntime.graph import Graph, check_expressible
-from fulmen_backend_onnxruntime.manifest import (
-    FORMAT,
-    GRAPH_FILE,
-    LayerInfo,
-    Manifest,
-    TensorInfo,
-    cache_names,
-)
-from fulmen_backend_onnxruntime.parity import compare
+from fulmen_backend_onnxruntime.runner import OnnxRunner
 from fulmen_core.artefacts import MANIFEST_FILE, check_replaceable
-from fulmen_core.files import atomic_directory, atomic_write_json, hash_file, hash_tree
+from fulmen_core.export.checkpoint_reference import ask_checkpoint
+from fulmen_core.export.comparison import compare, limits_for
+from fulmen_core.export.manifest import LayerInfo, Manifest, TensorInfo, cache_names, hash_files
+from fulmen_core.export.model_card import write_card
+from fulmen_core.export.options import ExportOptions
+from fulmen_core.export.reference import Reference
+from fulmen_core.files import atomic_directory, atomic_write_json, hash_tree
 from fulmen_core.model.checkpoint import load_config, load_model
 from fulmen_core.model.transformer import Transformer
 
@@ -45,15 +44,16 @@ class OnnxExporter:
 
     name = FORMAT
 
-    def export(self, model: Path, out: Path) -> Mapping[str, Any]:
+    def export(self, model: Path, out: Path, options: ExportOptions) -> Mapping[str, Any]:
         """Write the artefact of the model directory `model` to `out`, whole or not at all, and return its manifest.
 
         Raises:
             UserError: `out` holds something that is no artefact; `model` is no model directory.
-            CapabilityError: the model makes a choice that the graph cannot express.
+            CapabilityError: the model makes a choice that the graph cannot express, or an option is not honoured.
             CorruptArtefact: the model's weights are damaged.
         """
         check_replaceable(out)
+        options.check(FORMAT, dtypes=("float32",))
         check_expressible(load_config(model))
         network = load_model(model)
         with atomic_directory(out) as work:
@@ -62,22 +62,30 @@ class OnnxExporter:
                 if (model / name).is_file():
                     shutil.copyfile(model / name, work / name)
             atomic_write_json(work / "genai_config.json", genai_config(network.config))
+            ask_checkpoint(network, model).save(work)
             manifest = Manifest(
                 format=FORMAT,
                 model_hash=hash_tree(model),
                 dtype="float32",
-                files={file.name: hash_file(file) for file in sorted(work.iterdir())},
+                files={},
                 inputs=inputs,
                 outputs=outputs,
                 layer_plan=LayerInfo.of(network.plan),
                 tool_versions={name: version(name) for name in _TOOLS},
-            ).model_dump(mode="json")
-            atomic_write_json(work / MANIFEST_FILE, manifest)
-        return manifest
+            )
+            write_card(work, manifest, ["fulmen serve --model . --backend onnxruntime"])
+            document = manifest.model_copy(update={"files": hash_files(work)}).model_dump(mode="json")
+            atomic_write_json(work / MANIFEST_FILE, document)
+        return document
 
-    def check(self, model: Path, out: Path) -> Mapping[str, Any]:
-        """Run the artefact and the checkpoint on fresh prompts: see `fulmen_backend_onnxruntime.parity.compare`."""
-        return compare(model, out)
+    def check(self, out: Path, model: Path | None = None) -> Mapping[str, Any]:
+        """Run the artefact on the answers that it holds, or on fresh ones of `model`."""
+        reference = Reference.load(out) if model is None else ask_checkpoint(load_model(model), model)
+        runner = OnnxRunner(out, limits_for(reference))
+        try:
+            return compare(runner, reference)
+        finally:
+            runner.close()
 
 
 def _write_graph(network: Transformer, path: Path) -> tuple[Sequence[TensorInfo], Sequence[TensorInfo]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fulmen_backend_onnxruntime.manifest import GRAPH_FILE
+from fulmen_backend_onnxruntime.artefact import GRAPH_FILE
 from fulmen_core.model.config import ModelConfig
 from fulmen_core.model.layer_plan import LayerPlan
 

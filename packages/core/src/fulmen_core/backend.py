@@ -13,8 +13,10 @@ from fulmen_core.runner import EngineLimits, Runner
 if TYPE_CHECKING:
     from torch import nn
 
+    from fulmen_core.export.options import ExportOptions
+
 Dtype = Literal["float32", "bfloat16", "float16"]
-Quantization = Literal["int8"]  # of weights, on loading
+Quantization = Literal["int8", "int4"]  # of weights
 KVDtype = Literal["float32", "bfloat16", "float16", "int8"]
 
 
@@ -97,13 +99,22 @@ class Exporter(Protocol):
 
     name: str
 
-    def export(self, model: Path, out: Path) -> Mapping[str, Any]:
+    def export(self, model: Path, out: Path, options: ExportOptions) -> Mapping[str, Any]:
         """Write the artefact whole or not at all into `out`.
 
         Returns: its manifest: files, hashes, versions, inputs, outputs.
+
+        Raises:
+            CapabilityError: it cannot honour an option, or not express the model.
         """
         ...
 
-    def check(self, model: Path, out: Path) -> Mapping[str, Any]:
-        """Compare the artefact with the checkpoint: ``max_abs_diff`` of logits, ``greedy_equal``, what was compared."""
+    def check(self, out: Path, model: Path | None = None) -> Mapping[str, Any]:
+        """Compare the artefact with the answers of its checkpoint that it holds, or with fresh ones of `model`.
+
+        Returns: ``max_abs_diff`` of logits, ``greedy_equal``, what was compared; see `fulmen_core.export.comparison`.
+
+        Raises:
+            UserError: there is no `model` and the artefact holds no answers.
+        """
         ...

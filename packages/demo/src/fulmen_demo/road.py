@@ -14,6 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
+from fulmen_core.export.options import ExportOptions
 from fulmen_core.registry import Registry
 from fulmen_core.runs import Artefact, RunDirectory
 from fulmen_core.tokenizer import load_tokenizer
@@ -229,8 +230,8 @@ class Road:
     def _export(self, model: Path, work: Path) -> Mapping[str, Any]:
         exporter = self._registry.exporter("onnx")
         shutil.rmtree(work / ONNX, ignore_errors=True)
-        manifest = exporter.export(model, work / ONNX)
-        return {**exporter.check(model, work / ONNX), "files": list(manifest["files"])}
+        manifest = exporter.export(model, work / ONNX, ExportOptions())
+        return {**exporter.check(work / ONNX, model), "files": list(manifest["files"])}
 
 
 def _items(tasks: Mapping[str, Path]) -> list[dict[str, Any]]:

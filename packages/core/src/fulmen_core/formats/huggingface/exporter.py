@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from fulmen_core.artefacts import MANIFEST_FILE, check_replaceable
-from fulmen_core.errors import CorruptArtefact
+from fulmen_core.errors import CorruptArtefact, UserError
+from fulmen_core.export.options import ExportOptions
 from fulmen_core.files import atomic_directory, atomic_write_json, hash_file, hash_tree
 from fulmen_core.formats.foreign import ForeignCheckpoint
 from fulmen_core.formats.huggingface.reader import read_folder
@@ -31,15 +32,19 @@ class HuggingFaceExporter:
 
     name = FORMAT
 
-    def export(self, model: Path, out: Path) -> Mapping[str, Any]:
+    def export(self, model: Path, out: Path, options: ExportOptions) -> Mapping[str, Any]:
         """Write the model directory `model` to `out`, whole or not at all, and return the manifest.
 
+        Tensors keep the dtype that they have in `model`, whatever it is.
+
         Raises:
+            CapabilityError: an option asks for anything else.
             UserError: `out` holds something that is no artefact; `model` is no model directory, or one that no family
                 can say.
             CorruptArtefact: the model's weights are damaged.
         """
         check_replaceable(out)
+        options.check(FORMAT, dtypes=("float32",))
         with atomic_directory(out) as work:
             family = write_folder(model, work)
             manifest = {
@@ -52,7 +57,7 @@ class HuggingFaceExporter:
             atomic_write_json(work / MANIFEST_FILE, manifest)
         return manifest
 
-    def check(self, model: Path, out: Path) -> Mapping[str, Any]:
+    def check(self, out: Path, model: Path | None = None) -> Mapping[str, Any]:
         """Import `out` again: tensors are the model's bit for bit, and so are logits of random tokens in float32.
 
         Returns:
@@ -60,8 +65,13 @@ class HuggingFaceExporter:
             ``tensors_compared``, ``logits_compared``, ``seed``.
 
         Raises:
+            UserError: there is no `model`.
             CorruptArtefact: a tensor differs.
         """
+        if model is None:
+            raise UserError(
+                f"{out} holds nothing of its model to be compared with", remedy="give the model: --model DIR"
+            )
         again = read_folder(out)
         compared = _compare_tensors(StoredTensors(model), again, out)
         seed = torch.seed() % 2**31

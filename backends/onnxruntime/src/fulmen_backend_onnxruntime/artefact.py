@@ -1,0 +1,4 @@
+"""The format that the exporter writes and the backend loads."""
+
+FORMAT = "onnx"
+GRAPH_FILE = "model.onnx"
