@@ -59,7 +59,7 @@ def dequantize(quantized: Quantized, bits: Bits, inputs: int) -> NDArray[np.floa
 
 
 def block_size(inputs: tuple[int, ...], preferred: int) -> int | None:
-    """The largest block up to `preferred`, a power of 2 of at least 16, that divides all `inputs`; None: there is none."""
+    """The largest block up to `preferred`, halved at will but at least 16, that divides all `inputs`; None if none."""
     while preferred >= 16:
         if not any(width % preferred for width in inputs):
             return preferred

@@ -1,4 +1,4 @@
-"""The feed-forward half of a layer as nodes: a dense network, or routed experts as one operator with shared ones beside.
+"""The feed-forward half of a layer as nodes: a dense network, or routed experts as one operator and shared ones beside.
 
 Legend: B batch, T time, N = B*T tokens, D model width, E experts, K experts per token, F inner width, G = 2F.
 """

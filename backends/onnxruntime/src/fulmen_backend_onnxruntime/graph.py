@@ -17,19 +17,31 @@ import numpy as np
 import onnx
 import torch
 
+from fulmen_backend_onnxruntime.artefact import HIDDEN, WANTED
 from fulmen_backend_onnxruntime.attention import Attention, Step, rotates_inside
 from fulmen_backend_onnxruntime.checkpoint_weights import CheckpointWeights
 from fulmen_backend_onnxruntime.experts import Mixture, dense_feed_forward
 from fulmen_backend_onnxruntime.external_data import ExternalData
 from fulmen_backend_onnxruntime.graph_builder import CONTRIB, GraphBuilder
 from fulmen_backend_onnxruntime.products import Products, Vocabulary, WeightFormat
-from fulmen_backend_onnxruntime.manifest import cache_names
+from fulmen_core.errors import CapabilityError
+from fulmen_core.export.manifest import cache_names
 from fulmen_core.model.config import ModelConfig
 from fulmen_core.model.layer_plan import LayerPlan, LayerSpec
 from fulmen_core.model.rope import rotary
 
-WANTED = "logits_to_keep"
-HIDDEN = "hidden_states"
+
+def check_expressible(config: ModelConfig) -> None:
+    """Refuse a model that the operators have no kernels for.
+
+    Raises:
+        CapabilityError: it is one.
+    """
+    if config.head_dim % 8:
+        raise CapabilityError(
+            f"ONNX Runtime's attention takes heads of a multiple of 8, not head_dim = {config.head_dim}",
+            remedy="serve the checkpoint itself with the cpu backend",
+        )
 
 
 class DecoderGraph:
@@ -44,9 +56,7 @@ class DecoderGraph:
     ``present.N.key`` and ``.value``.
     """
 
-    def __init__(
-        self, config: ModelConfig, weights: CheckpointWeights, form: WeightFormat, data: ExternalData
-    ) -> None:
+    def __init__(self, config: ModelConfig, weights: CheckpointWeights, form: WeightFormat, data: ExternalData) -> None:
         self._config, self._weights, self._plan, self._form = config, weights, LayerPlan.of(config), form
         self._graph = graph = GraphBuilder(data)
         self._products = Products(graph, form)
@@ -135,7 +145,9 @@ class DecoderGraph:
         graph, config = self._graph, self._config
         columns = graph.constant([1])
         lengths_B = graph.node("ReduceSum", mask_BS, columns, keepdims=0)
-        given_BT = graph.node("Cast", graph.node("GreaterOrEqual", ids_BT, graph.constant(0)), to=onnx.TensorProto.INT64)
+        given_BT = graph.node(
+            "Cast", graph.node("GreaterOrEqual", ids_BT, graph.constant(0)), to=onnx.TensorProto.INT64
+        )
         new_B = graph.node("Min", lengths_B, graph.node("ReduceSum", given_BT, columns, keepdims=0))
         last_B = graph.node("Sub", lengths_B, graph.constant(1))
         longest = graph.node("ReduceMax", lengths_B, keepdims=0)

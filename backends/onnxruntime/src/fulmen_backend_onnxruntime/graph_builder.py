@@ -43,6 +43,11 @@ class GraphBuilder:
         yield
         self._scope = outer
 
+    @property
+    def scoped(self) -> str:
+        """What the names of new things begin with."""
+        return self._scope
+
     def input(self, name: str, dtype: str, shape: Shape) -> str:
         """An input of the graph, of NumPy's `dtype`; dimensions with names may vary."""
         self._inputs.append(helper.make_tensor_value_info(name, _onnx_dtype(dtype), shape))
@@ -118,9 +123,7 @@ class GraphBuilder:
 
     def model(self, metadata: Mapping[str, str]) -> onnx.ModelProto:
         """The whole graph."""
-        graph = helper.make_graph(
-            self._nodes, "fulmen", self._inputs, self._outputs, list(self._initializers.values())
-        )
+        graph = helper.make_graph(self._nodes, "fulmen", self._inputs, self._outputs, list(self._initializers.values()))
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="fulmen")
         helper.set_model_props(model, dict(metadata))

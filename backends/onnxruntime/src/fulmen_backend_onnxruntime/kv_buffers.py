@@ -48,9 +48,7 @@ class KVBuffers:
                 capacity, self._stride = group.window + slack, slack + 1
                 self._capacity = capacity
                 windows += group.caches
-            shapes |= dict.fromkeys(
-                group.caches, (limits.slots, config.num_key_value_heads, capacity, config.head_dim)
-            )
+            shapes |= dict.fromkeys(group.caches, (limits.slots, config.num_key_value_heads, capacity, config.head_dim))
         # zeros: the operating system commits memory when it is first written
         self.arrays: list[Cache] = [
             (np.zeros(shapes[number], dtype), np.zeros(shapes[number], dtype)) for number in range(len(shapes))
@@ -93,11 +91,9 @@ class KVBuffers:
         """A copy of what the window caches drop at `length`, while the row holds a token less."""
         return Dropped(length, tuple(array[row, :, : self._stride].copy() for array in self._windows))
 
-    def take_back(self, row: int, dropped: Dropped, lengths: tuple[int, int]) -> None:
-        """Make window caches what they were at the second of `lengths`, before the drop; they are at the first."""
-        before, after = lengths
-        kept = after - (dropped.length - 1 - self._capacity) - self._stride  # of the first length's content
-        del before
+    def take_back(self, row: int, dropped: Dropped, length: int) -> None:
+        """Make the window caches of a row what they were at `length`, before `dropped` was."""
+        kept = length - (dropped.length - 1 - self._capacity) - self._stride  # of what lies there, the first so many
         for array, part in zip(self._windows, dropped.parts, strict=True):
             array[row, :, self._stride : self._stride + kept] = array[row, :, :kept].copy()
             array[row, :, : self._stride] = part

@@ -83,7 +83,9 @@ class Products:
             return self.graph.weight(name, array)
         half = array.astype(np.float16)
         if not np.isfinite(half).all():
-            raise CapabilityError(f"{name} holds values that float16 cannot", remedy="choose --dtype float32")
+            raise CapabilityError(
+                f"{self.graph.scoped}{name} holds values that float16 cannot", remedy="choose --dtype float32"
+            )
         return self.graph.weight(name, half)
 
     def widened(self, value: str) -> str:

@@ -1,12 +1,12 @@
 """Serving an artefact with ONNX Runtime: NumPy in, NumPy out, and the caches updated where they lie. Imports no torch.
 
 Legend: S sequences in the step, B sequences in one run of the graph, T tokens of each, L wanted results of each, R
-wanted results of the step, V vocabulary, D model width.
+wanted results of the step, A the width of a result: V vocabulary or D model width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fulmen_backend_onnxruntime.artefact import GRAPH_FILE, HIDDEN, WANTED, read_onnx_manifest
+from fulmen_backend_onnxruntime.artefact import DATA_FILE, FORMAT, GRAPH_FILE, HIDDEN, WANTED
 from fulmen_backend_onnxruntime.kv_buffers import Dropped, KVBuffers
 from fulmen_backend_onnxruntime.rows import Block, Rows
 from fulmen_backend_onnxruntime.session import bind, open_session
 from fulmen_backend_onnxruntime.step_runs import runs_of
 from fulmen_core.errors import CapabilityError, CorruptArtefact
-from fulmen_core.export.manifest import cache_names
+from fulmen_core.export.manifest import Manifest, cache_names, read_manifest
 from fulmen_core.model.config_file import load_config
 from fulmen_core.model.kv import CacheSpec
 from fulmen_core.model.layer_plan import LayerPlan
@@ -38,7 +38,6 @@ class OnnxRunner:
     Args:
         artefact: the folder.
         limits: what the engine will ask for at most; all cache memory is reserved here.
-        provider: of `fulmen_backend_onnxruntime.providers`.
 
     Raises:
         UserError, CapabilityError: the folder is missing, or no ONNX artefact.
@@ -46,7 +45,7 @@ class OnnxRunner:
     """
 
     def __init__(self, artefact: Path, limits: EngineLimits) -> None:
-        manifest = read_onnx_manifest(artefact)
+        self.manifest = manifest = read_manifest(artefact, FORMAT, Manifest, (GRAPH_FILE, DATA_FILE))
         config = load_config(artefact)
         plan = LayerPlan.of(config)
         if not manifest.is_of(plan):
@@ -62,3 +61,157 @@ class OnnxRunner:
         self._lengths = [0] * limits.slots
         self._dropped: dict[int, Dropped] = {}  # by slot
         self._binding = lru_cache(maxsize=64)(self._bind_caches)
+
+    def kv_bytes(self) -> int:
+        """Bytes reserved for keys and values: those of `CacheSpec`, and the slack of the window caches."""
+        return self._kv.nbytes
+
+    def copy_slot(self, source: int, target: int, tokens: int) -> None:  # noqa: ARG002 - a row is copied whole
+        """Make `target` hold what `source` holds, as far as its first `tokens` tokens."""
+        self._kv.copy(self._rows.row_of(source), self._rows.row_of(target), self._lengths[source])
+        self._lengths[target] = self._lengths[source]
+        self._dropped.pop(target, None)
+        if source in self._dropped:
+            self._dropped[target] = self._dropped[source]
+
+    def copy_page(self, source: int, target: int) -> None:  # noqa: ARG002 - there are none
+        """There are no pages.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError("this runner has no pages")
+
+    def load_adapter(self, directory: Path) -> int:  # noqa: ARG002 - it cannot
+        """The artefact's graph has no place for one.
+
+        Raises:
+            CapabilityError: always.
+        """
+        raise CapabilityError(
+            "the onnxruntime backend serves no adapters", remedy="serve the checkpoint with --backend cpu"
+        )
+
+    def unload_adapter(self, number: int) -> None:
+        """Nothing to do: none is ever loaded."""
+
+    def release(self, slot: int) -> None:
+        """Forget the sequence in `slot`. Idempotent."""
+        self._lengths[slot] = 0
+        self._dropped.pop(slot, None)
+
+    def close(self) -> None:
+        """Give back all memory. Idempotent."""
+        for name in ("_binding", "_session", "_kv"):
+            vars(self).pop(name, None)
+
+    def step(self, batch: Sequence[SequenceStep]) -> NDArray[np.float32]:
+        """Compute a mixed step: float32 logits [R, V] after the wanted tokens, in the batch's order.
+
+        Raises:
+            ValueError: with an adapter, or more results of a sequence than tokens are wanted.
+        """
+        return self._step(batch, "logits", self.vocab_size)
+
+    def hidden(self, batch: Sequence[SequenceStep]) -> NDArray[np.float32]:
+        """As `step`, but the final normed hidden states, float32 [R, D]."""
+        return self._step(batch, HIDDEN, self._width)
+
+    def _step(self, batch: Sequence[SequenceStep], output: str, width: int) -> NDArray[np.float32]:
+        if any(step.adapter for step in batch):
+            raise ValueError("no adapter is loaded: this backend serves none")
+        if wrong := [step for step in batch if not 1 <= step.wanted <= len(step.token_ids)]:
+            raise ValueError(f"{wrong[0].wanted} results are wanted of {len(wrong[0].token_ids)} tokens")
+        rows = np.cumsum([0, *(step.wanted for step in batch)]).tolist()
+        # the row of the results that a sequence's position 0 would have
+        origin = {
+            step.slot: row + step.wanted - step.start - len(step.token_ids)
+            for row, step in zip(rows, batch, strict=False)
+        }
+        results_RA = np.empty((rows[-1], width), np.float32)
+        for steps in self._runs(batch):
+            by_slot = {step.slot: step for step in steps}
+            block = self._adjoin(by_slot)
+            found_BLA = self._run(block, [by_slot[slot] for slot in block.slots], output, width)
+            for slot, found_LA in zip(block.slots, found_BLA, strict=True):
+                step = by_slot[slot]
+                end = self._lengths[slot] = step.start + len(step.token_ids)
+                if step.wanted:
+                    row = origin[slot] + end
+                    results_RA[row - step.wanted : row] = found_LA[-step.wanted :]
+        return results_RA
+
+    def _runs(self, batch: Sequence[SequenceStep]) -> Iterator[list[SequenceStep]]:
+        """The runs of a step, with sequences ready at their starts, and drops kept that may have to be taken back."""
+        for step in batch:
+            self._take_back(step)
+        early, late = [], []
+        for step in batch:
+            end = step.start + len(step.token_ids)
+            drop = self._kv.last_drop(end) if self.layout.rewind else 0
+            if drop > max(step.start, end - self.layout.rewind):
+                # what it drops must be there: the tokens before it are computed first
+                before = drop - 1 - step.start
+                left = len(step.token_ids) - before
+                if before:
+                    early.append(step._replace(token_ids=step.token_ids[:before], wanted=max(0, step.wanted - left)))
+                late.append(
+                    (
+                        step._replace(
+                            start=step.start + before,
+                            token_ids=step.token_ids[before:],
+                            wanted=min(step.wanted, left),
+                        ),
+                        drop,
+                    )
+                )
+        yield from runs_of(early, ragged=self._ragged, room=self.limits.max_context)
+        for step, drop in late:
+            self._dropped[step.slot] = self._kv.to_be_dropped(self._rows.row_of(step.slot), drop)
+        slots = {step.slot for step, _ in late}
+        rest = [step for step in batch if step.slot not in slots] + [step for step, _ in late]
+        yield from runs_of(rest, ragged=self._ragged, room=self.limits.max_context)
+
+    def _take_back(self, step: SequenceStep) -> None:
+        length, self._lengths[step.slot] = self._lengths[step.slot], step.start
+        dropped = self._dropped.get(step.slot)
+        if dropped is not None and step.start < dropped.length <= length:
+            if step.start:
+                self._kv.take_back(self._rows.row_of(step.slot), dropped, step.start)
+            del self._dropped[step.slot]
+
+    def _adjoin(self, by_slot: dict[int, SequenceStep]) -> Block:
+        lengths = [self._lengths[slot] for slot in self._rows.slots]
+        block = self._rows.adjoin(by_slot)
+        for one, other in block.swaps:
+            self._kv.swap((one, other), (lengths[one], lengths[other]))
+            lengths[one], lengths[other] = lengths[other], lengths[one]
+        return block
+
+    def _run(self, block: Block, steps: Sequence[SequenceStep], output: str, width: int) -> NDArray[np.float32]:
+        tokens = max(len(step.token_ids) for step in steps)
+        wanted = max(1, *(step.wanted for step in steps))
+        ids_BT = np.full((len(steps), tokens), -1, np.int64)  # negative: padding
+        for row_T, step in zip(ids_BT, steps, strict=True):
+            row_T[: len(step.token_ids)] = step.token_ids
+        lengths_B1 = np.array([[step.start + len(step.token_ids)] for step in steps], np.int64)
+        wanted_1 = np.array([wanted], np.int64)
+        results_BLA = np.empty((len(steps), wanted, width), np.float32)
+        binding = self._binding(block.first, len(steps))
+        bind(binding.bind_input, "input_ids", ids_BT)
+        bind(binding.bind_input, "attention_mask", lengths_B1)
+        bind(binding.bind_input, WANTED, wanted_1)
+        bind(binding.bind_output, output, results_BLA)
+        self._session.run_with_iobinding(binding)
+        return results_BLA
+
+    def _bind_caches(self, first: int, count: int) -> Any:
+        binding = self._session.io_binding()
+        arrays = self._kv.arrays
+        names = zip(cache_names("past_key_values", len(arrays)), cache_names("present", len(arrays)), strict=True)
+        for (past, present), pair in zip(names, arrays, strict=True):
+            for past_name, present_name, array in zip(past, present, pair, strict=True):
+                # Input and output are the same memory: the operator appends in place.
+                bind(binding.bind_input, past_name, array[first : first + count])
+                bind(binding.bind_output, present_name, array[first : first + count])
+        return binding
