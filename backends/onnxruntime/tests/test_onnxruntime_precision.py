@@ -141,7 +141,7 @@ def play(config: ModelConfig, folder: Path, options: ExportOptions) -> tuple[Pat
 def test_half_precision_keeps_weights_and_caches_in_16_bits_and_adds_no_other_error(name: str, tmp_path: Path) -> None:
     model, played, label = play(family(name), tmp_path, ExportOptions(dtype="float16"))
     found = errors(rounded(model, "float16", None, 0), played)
-    assert len(found) > 5, label
+    assert len(found) > 2, label
     assert np.median(found) < 0.003, label  # of keys and values
     graph = onnx.load(tmp_path / "artefact" / "model.onnx", load_external_data=False).graph
     kinds = {value.name: value.type.tensor_type.elem_type for value in graph.input}
@@ -171,7 +171,7 @@ def test_rounding_the_inputs_of_products_costs_little(
     config = LIGHTNING if name == "lightning" else family(name)
     model, played, label = play(config, tmp_path, ExportOptions(dtype=dtype, quantize=quantize_to))
     found = errors(rounded(model, dtype, bits, block), played)
-    assert len(found) > 5, label
+    assert len(found) > 2, label
     assert np.median(found) < ROUNDED_INPUT, label
 
 

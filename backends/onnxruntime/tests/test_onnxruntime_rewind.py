@@ -19,17 +19,19 @@ def test_up_to_the_promised_number_of_tokens_is_taken_back_at_any_length(exporte
     runner = OnnxRunner(exported.artefact, limits)
     assert runner.layout.rewind == draft_tokens
     sequences = {slot: Played() for slot in (0, 1)}
+    written = {0: 0, 1: 0}  # the longest that each has been: what is promised counts from there
     while all(len(sequence.tokens) < CONTEXT - 30 for sequence in sequences.values()):
         batch = []
         for slot, sequence in sequences.items():
             if sequence.tokens and random.random() < 0.6:
-                taken_back = int(random.integers(0, min(draft_tokens, len(sequence.tokens)) + 1))
-                sequence.cut(len(sequence.tokens) - taken_back)
+                least = max(0, written[slot] - draft_tokens)
+                sequence.cut(int(random.integers(min(least, len(sequence.tokens)), len(sequence.tokens) + 1)))
             begin = len(sequence.tokens)
             count = int(random.integers(1, 25 if random.random() < 0.1 else draft_tokens + 2))
             new = random.integers(0, runner.vocab_size, count).tolist()
             batch.append(SequenceStep(slot, begin, new, wanted=int(random.integers(1, count + 1))))
             sequence.tokens.extend(new)
+            written[slot] = max(written[slot], len(sequence.tokens))
         run(runner, batch, sequences)
     runner.close()
     assert_equal_to_the_model(exported.model, list(sequences.values()), exported.label)

@@ -4,7 +4,7 @@ FORMAT = "onnx"
 GRAPH_FILE = "model.onnx"
 DATA_FILE = "model.onnx.data"
 
-#: Input, int64 [1]: of how many last tokens of each sequence results are wanted. The graph takes 1 if it is not given.
+#: Input, int64 [1]: of how many last tokens of each sequence results are wanted; 0 or not given: all.
 WANTED = "logits_to_keep"
 #: Output: the hidden states of those tokens after the final norm.
 HIDDEN = "hidden_states"

@@ -50,7 +50,7 @@ class DecoderGraph:
     Inputs: ``input_ids`` int64 [B, T], negative where a row is padded, on its right. ``attention_mask`` int64
     [B, any], whose rows sum to the lengths of the sequences, tokens of this step included. ``past_key_values.N.key``
     and ``.value`` [B, K, C, h] of each cache of the plan. ``logits_to_keep`` int64 [1], the L last tokens of each
-    sequence whose results are wanted: 1 if it is not given.
+    sequence whose results are wanted: all, if it is 0 or not given.
 
     Outputs: ``logits`` float32 [B, L, V], ``hidden_states`` float32 [B, L, D] after the final norm, and
     ``present.N.key`` and ``.value``.
@@ -75,7 +75,7 @@ class DecoderGraph:
             (graph.input(key, self._form.dtype, shape), graph.input(value, self._form.dtype, shape))
             for (key, value), shape in zip(past, shapes, strict=True)
         ]
-        wanted = graph.optional_input(WANTED, np.array([1], np.int64), [1])
+        wanted = graph.optional_input(WANTED, np.array([0], np.int64), [1])
         head_VD = None if config.tie_word_embeddings else self._weights["head.weight"]
         vocabulary = Vocabulary(self._products, self._weights["embed.weight"], head_VD, config.embedding_scale)
 
@@ -85,7 +85,7 @@ class DecoderGraph:
             with graph.scope(f"layers.{layer.index}"):
                 x_BTD, added_BTD = self._layer(layer, x_BTD, added_BTD, step, caches)
         assert added_BTD is not None
-        rows_M = self._wanted_rows(ids_BT, step, wanted)
+        rows_M, wanted = self._wanted_rows(ids_BT, step, wanted)
         x_MD, added_MD = (self._rows(value, rows_M) for value in (x_BTD, added_BTD))
         _, hidden_MD = self._sum_and_norm(x_MD, added_MD, "norm", self._weights["norm.weight"])
         batch = graph.node("Shape", ids_BT, start=0, end=1)
@@ -187,18 +187,22 @@ class DecoderGraph:
         )
         return cos, sin
 
-    def _wanted_rows(self, ids_BT: str, step: Step, wanted: str) -> str:
-        """Of all N rows of the step, the last L of each sequence [M]; the first again where a sequence has fewer."""
+    def _wanted_rows(self, ids_BT: str, step: Step, wanted: str) -> tuple[str, str]:
+        """Of all N rows of the step, the last L of each sequence [M]; the first again where a sequence has fewer.
+
+        Of none wanted, as for callers who do not know of it, all are made, padding too. Also returns L, int64 [1].
+        """
         graph = self._graph
-        zero, one = graph.constant(0), graph.constant(1)
+        zero, one, column = graph.constant(0), graph.constant(1), graph.constant([1])
         batch, length = graph.nodes("Split", 2, graph.node("Shape", ids_BT), num_outputs=2)
+        all_wanted = graph.node("Equal", wanted, graph.constant([0]))
+        wanted = graph.node("Where", all_wanted, length, wanted)
+        new_B = graph.node("Where", all_wanted, length, graph.node("Cast", step.new_B, to=onnx.TensorProto.INT64))
         begins_B = graph.node("Mul", graph.node("Range", zero, graph.node("Squeeze", batch), one), length)
-        ends_B = graph.node("Add", begins_B, graph.node("Cast", step.new_B, to=onnx.TensorProto.INT64))
+        ends_B1 = graph.node("Unsqueeze", graph.node("Add", begins_B, new_B), column)
         offsets_L = graph.node("Range", graph.node("Neg", graph.node("Squeeze", wanted)), zero, one)
-        column = graph.constant([1])
-        rows_BL = graph.node("Add", graph.node("Unsqueeze", ends_B, column), offsets_L)
-        rows_BL = graph.node("Max", rows_BL, graph.node("Unsqueeze", begins_B, column))
-        return graph.node("Reshape", rows_BL, graph.constant([-1]))
+        rows_BL = graph.node("Max", graph.node("Add", ends_B1, offsets_L), graph.node("Unsqueeze", begins_B, column))
+        return graph.node("Reshape", rows_BL, graph.constant([-1])), wanted
 
     def _rows(self, x_BTD: str, rows_M: str) -> str:
         x_ND = self._graph.node("Reshape", x_BTD, self._graph.constant([-1, self._config.hidden_size]))

@@ -53,9 +53,9 @@ class Products:
             return self.graph.node("MatMul", x, self.computable(name, weight_NK.T))
         data, scales = quantize(weight_NK, bits, self.form.block)
         data_name, scales_name = self.graph.weight(name, data), self.graph.weight(f"{name}.scales", scales)
-        return self.quantized_product(x, data_name, scales_name, weight_NK.shape, bits)
+        return self.quantized_product(x, data_name, scales_name, weight_NK.shape, bits, self.form.block)
 
-    def quantized_product(self, x: str, data: str, scales: str, shape: tuple[int, ...], bits: Bits) -> str:
+    def quantized_product(self, x: str, data: str, scales: str, shape: tuple[int, ...], bits: Bits, block: int) -> str:
         """``x @ weight.T`` with a quantised weight of `shape` [N, K] that the graph has."""
         return self.graph.contrib(
             "MatMulNBits",
@@ -65,7 +65,7 @@ class Products:
             N=shape[0],
             K=shape[1],
             bits=bits,
-            block_size=self.form.block,
+            block_size=block,
             accuracy_level=ROUNDED_INPUT,
         )
 
@@ -108,11 +108,11 @@ class Vocabulary:
     def __init__(self, products: Products, embedding_VD: Array, head_VD: Array | None, scale: float) -> None:
         self._products, self._graph = products, products.graph
         self._embedding_VD, self._head_VD, self._scale = embedding_VD, head_VD, np.float32(scale)
-        form = products.form
-        divided = form.bits is not None and block_size((embedding_VD.shape[1],), form.block) == form.block
-        self._shared = head_VD is None and divided
-        if self._shared:
-            data, scales = quantize(embedding_VD, 8, form.block)
+        # the lookup takes no block that is cut short
+        self._block = None if products.form.bits is None else block_size(embedding_VD.shape[1:], products.form.block)
+        self._shared = head_VD is None and self._block is not None
+        if self._block is not None and self._shared:
+            data, scales = quantize(embedding_VD, 8, self._block)
             self._table = self._graph.weight("embedding", data.reshape(embedding_VD.shape))
             self._scales = self._graph.weight("embedding.scales", scales)
         elif head_VD is None:
@@ -124,9 +124,14 @@ class Vocabulary:
         """Embeddings [B, T, D]; those of negative ids are some vector."""
         graph = self._graph
         if self._shared:
-            block = self._products.form.block
             x_BTD = graph.contrib(
-                "GatherBlockQuantized", self._table, ids_BT, self._scales, bits=8, block_size=block, quantize_axis=1
+                "GatherBlockQuantized",
+                self._table,
+                ids_BT,
+                self._scales,
+                bits=8,
+                block_size=self._block,
+                quantize_axis=1,
             )
         else:
             x_BTD = self._products.widened(graph.node("Gather", self._table, ids_BT))
@@ -137,10 +142,9 @@ class Vocabulary:
     def logits(self, hidden_MD: str) -> str:
         """Logits [M, V] in float32."""
         vocabulary, width = self._embedding_VD.shape
-        if self._shared:
-            block = self._products.form.block
-            data = self._graph.view("head", self._table, (vocabulary, width // block, block))
-            return self._products.quantized_product(hidden_MD, data, self._scales, (vocabulary, width), 8)
+        if self._block is not None and self._shared:
+            data = self._graph.view("head", self._table, (vocabulary, width // self._block, self._block))
+            return self._products.quantized_product(hidden_MD, data, self._scales, (vocabulary, width), 8, self._block)
         head_VD = self._embedding_VD if self._head_VD is None else self._head_VD
         if self._products.form.bits is not None:
             return self._products.dense(hidden_MD, "head", head_VD, bits=8)
