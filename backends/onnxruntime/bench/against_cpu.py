@@ -92,9 +92,10 @@ class OfGenai:
         options = {"intra_op_num_threads": threads}
         config.overlay(json.dumps({"model": {"decoder": {"session_options": options}}}))
         self._model = onnxruntime_genai.Model(config)
-        vocab_size = json.loads((artefact / "genai_config.json").read_text())["model"]["vocab_size"]
-        self._tokens = np.random.default_rng(0).integers(0, vocab_size, (1, prompt)).astype(np.int32)
-        self._room = prompt + 2 * STEPS
+        model = json.loads((artefact / "genai_config.json").read_text())["model"]
+        self._tokens = np.random.default_rng(0).integers(0, model["vocab_size"], (1, prompt)).astype(np.int32)
+        window = model["decoder"].get("sliding_window", {}).get("window_size", 0)
+        self._room = max(prompt + 2 * STEPS, window)
         self._generator: Any = None
 
     def prefill(self) -> None:

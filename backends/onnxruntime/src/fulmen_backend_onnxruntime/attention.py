@@ -28,7 +28,6 @@ class Step(NamedTuple):
         last_B: int32, length of each sequence after the step, less one.
         longest: int32, the longest of them.
         new_B: int32, tokens of each sequence in this step: the others of its row are padding.
-        rows: int64 [B, T, -1], the shape of a step's rows.
         cos, sin: [positions, h/2], in the caches' dtype; None: no layer rotates.
         positions_BT: int64, where the attention operator does not rotate itself.
     """

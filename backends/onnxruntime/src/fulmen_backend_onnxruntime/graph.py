@@ -23,7 +23,7 @@ from fulmen_backend_onnxruntime.checkpoint_weights import CheckpointWeights
 from fulmen_backend_onnxruntime.experts import Mixture, dense_feed_forward
 from fulmen_backend_onnxruntime.external_data import ExternalData
 from fulmen_backend_onnxruntime.graph_builder import CONTRIB, GraphBuilder
-from fulmen_backend_onnxruntime.products import Products, Vocabulary, WeightFormat
+from fulmen_backend_onnxruntime.products import Array, Products, Vocabulary, WeightFormat
 from fulmen_core.errors import CapabilityError
 from fulmen_core.export.manifest import cache_names
 from fulmen_core.model.config import ModelConfig
@@ -91,8 +91,8 @@ class DecoderGraph:
         batch = graph.node("Shape", ids_BT, start=0, end=1)
         results = {"logits": (vocabulary.logits(hidden_MD), config.vocab_size), HIDDEN: (hidden_MD, config.hidden_size)}
         for name, (value_MA, width) in results.items():
-            shape = graph.node("Concat", batch, wanted, graph.constant([width]), axis=0)
-            graph.output(graph.node("Reshape", value_MA, shape), name, "float32", ["batch", "wanted", width])
+            form = graph.node("Concat", batch, wanted, graph.constant([width]), axis=0)
+            graph.output(graph.node("Reshape", value_MA, form), name, "float32", ["batch", "wanted", width])
         present = cache_names("present", len(caches))
         for names, values, shape in zip(present, caches, shapes, strict=True):
             for name, value in zip(names, values, strict=True):
@@ -121,7 +121,7 @@ class DecoderGraph:
             added_BTD = self._norm(added_BTD, "ffn_post_norm", weights("ffn_post_norm.weight"))
         return x_BTD, added_BTD
 
-    def _sum_and_norm(self, x: str, added: str | None, name: str, weight_D: np.ndarray) -> tuple[str, str]:
+    def _sum_and_norm(self, x: str, added: str | None, name: str, weight_D: Array) -> tuple[str, str]:
         """``x + added``, and the norm of it."""
         if added is None:
             return x, self._norm(x, name, weight_D)
@@ -137,7 +137,7 @@ class DecoderGraph:
         )
         return total, normed
 
-    def _norm(self, x: str, name: str, weight_D: np.ndarray) -> str:
+    def _norm(self, x: str, name: str, weight_D: Array) -> str:
         weight = self._graph.weight(name, weight_D)
         return self._graph.node("RMSNormalization", x, weight, epsilon=self._config.rms_norm_eps)
 
@@ -161,15 +161,8 @@ class DecoderGraph:
             positions_BT = graph.node("Add", starts_B1, offsets_T)
             # padding may lie beyond the last position
             positions_BT = graph.node("Min", positions_BT, graph.constant(config.max_position_embeddings - 1))
-        int32 = {"to": onnx.TensorProto.INT32}
-        return Step(
-            graph.node("Cast", last_B, **int32),
-            graph.node("Cast", longest, **int32),
-            graph.node("Cast", new_B, **int32),
-            cos,
-            sin,
-            positions_BT,
-        )
+        last_B, longest, new_B = (graph.node("Cast", x, to=onnx.TensorProto.INT32) for x in (last_B, longest, new_B))
+        return Step(last_B, longest, new_B, cos, sin, positions_BT)
 
     def _angles(self) -> tuple[str, str]:
         config = self._config

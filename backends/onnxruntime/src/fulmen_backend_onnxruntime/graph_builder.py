@@ -85,8 +85,8 @@ class GraphBuilder:
         """The outputs of a new node. An operand that is None is left out; `unused` outputs have no name."""
         name = f"{self._scope}{operator}.{len(self._nodes)}"
         names = [name] if outputs == 1 else [f"{name}:{n}" if n not in unused else "" for n in range(outputs)]
-        operands = tuple(operand or "" for operand in operands)
-        self._nodes.append(helper.make_node(operator, operands, names, name, domain=domain, **attributes))
+        given = [operand or "" for operand in operands]
+        self._nodes.append(helper.make_node(operator, given, names, name, domain=domain, **attributes))
         return names
 
     def contrib(self, operator: str, *operands: str | None, **attributes: Any) -> str:

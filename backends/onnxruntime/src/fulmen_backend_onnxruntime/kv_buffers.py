@@ -93,7 +93,8 @@ class KVBuffers:
 
     def take_back(self, row: int, dropped: Dropped, length: int) -> None:
         """Make the window caches of a row what they were at `length`, before `dropped` was."""
-        kept = length - (dropped.length - 1 - self._capacity) - self._stride  # of what lies there, the first so many
+        # of what lies there, the first so many; none if some of what was dropped is taken back, too
+        kept = max(0, length - (dropped.length - 1 - self._capacity) - self._stride)
         for array, part in zip(self._windows, dropped.parts, strict=True):
             array[row, :, self._stride : self._stride + kept] = array[row, :, :kept].copy()
             array[row, :, : self._stride] = part

@@ -36,7 +36,7 @@ def probe_runtime() -> Availability:
 
 def probe_export() -> Availability:
     """Whether everything is installed that writing and checking an artefact takes."""
-    needed = ("torch", "safetensors", "onnx", "onnxscript")
+    needed = ("torch", "safetensors", "onnx")
     found = _installed(*needed)
     missing = [name for name in needed if name not in found]
     if missing:

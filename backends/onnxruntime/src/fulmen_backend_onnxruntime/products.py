@@ -136,7 +136,7 @@ class Vocabulary:
         else:
             x_BTD = self._products.widened(graph.node("Gather", self._table, ids_BT))
         if self._head_VD is None and self._scale != 1:
-            x_BTD = graph.node("Mul", x_BTD, graph.constant(self._scale, "float32"))
+            x_BTD = graph.node("Mul", x_BTD, graph.constant(float(self._scale), "float32"))
         return x_BTD
 
     def logits(self, hidden_MD: str) -> str:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fulmen_backend_onnxruntime.artefact import DATA_FILE, FORMAT, GRAPH_FILE, HIDDEN, WANTED
 from fulmen_backend_onnxruntime.kv_buffers import Dropped, KVBuffers
 from fulmen_backend_onnxruntime.rows import Block, Rows
-from fulmen_backend_onnxruntime.session import bind, open_session
+from fulmen_backend_onnxruntime.session import PROVIDER, bind, open_session, provider_reason
 from fulmen_backend_onnxruntime.step_runs import runs_of
 from fulmen_core.errors import CapabilityError, CorruptArtefact
 from fulmen_core.export.manifest import Manifest, cache_names, read_manifest
@@ -54,6 +54,14 @@ class OnnxRunner:
         self.limits = replace(limits, max_context=min(limits.max_context, config.max_position_embeddings))
         self.vocab_size, self._width = config.vocab_size, config.hidden_size
         self._session: Any = open_session(artefact / GRAPH_FILE, limits.threads)
+        self.choices = {
+            "runner": "onnxruntime",
+            "provider": PROVIDER,
+            "provider_reason": provider_reason(),
+            "weights": manifest.quantize or manifest.dtype,
+            "kv_dtype": manifest.dtype,
+            "threads": str(limits.threads or "onnxruntime's choice"),
+        }
         self.layout = CacheLayout(limits.slots, rewind=limits.draft_tokens)
         self._kv = KVBuffers(config, self.limits, manifest.dtype)
         self._ragged = all(layer.owns_kv for layer in plan)
