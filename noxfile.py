@@ -22,10 +22,13 @@ MEMBERS = {
     for pattern in ("packages/*", "backends/*", "plugins/*")
     for path in sorted(ROOT.glob(f"{pattern}/pyproject.toml"))
 }
-BACKENDS = ("cpu", "onnxruntime")
+#: Backend -> the extras of its distribution that serving takes where nothing is special about the machine.
+BACKENDS = {"cpu": "", "onnxruntime": "[cpu]"}
 PLUGIN_SETS = {"none": (), "pii": ("pii",), "attack": ("attack",), "all": ("pii", "attack")}
 WHEELHOUSE = ROOT / "wheelhouse"
 COMBO_MODELS = WHEELHOUSE / "combo-models"
+TORCH_FREE_TESTS = ("packages/safety/tests", "plugins/raise-pii/tests", "plugins/raise-attack/tests")
+COMBO_RECORDS = WHEELHOUSE / "combo-records"
 
 
 def prepare(session: nox.Session) -> None:
@@ -107,24 +110,72 @@ def alone(session: nox.Session, distribution: str) -> None:
 
 @nox.session
 def combo_models(session: nox.Session) -> None:
-    """Make the nano checkpoint and its ONNX artefact that the combinations serve."""
+    """Make the nano checkpoint that the combinations serve, and its artefacts."""
     build_wheels(session)
-    if not COMBO_MODELS.exists():
-        install_from_wheelhouse(session, "fulmen-trainer", "fulmen-backend-onnxruntime[cpu,export]")
-        session.run("python", "tests/combo/make_models.py", str(COMBO_MODELS))
+    install_from_wheelhouse(session, "fulmen-trainer", "fulmen-backend-onnxruntime[cpu,export]")
+    session.run("python", "tests/combo/make_models.py", str(COMBO_MODELS))
+
+
+def distributions_for(backend: str, plugins: str) -> dict[str, str]:
+    """What serving on one backend behind one set of RAISE plugins takes: distribution -> its extras."""
+    guards = {f"fulmen-raise-{name}": "" for name in PLUGIN_SETS[plugins]}
+    return {"fulmen-serving": "", "fulmen-safety": "", f"fulmen-backend-{backend}": BACKENDS[backend], **guards}
+
+
+def serve_combination(session: nox.Session, backend: str, plugins: str, resolution: str = "highest") -> None:
+    """Discovery, guard and a served answer; what was seen is kept for `compatibility`."""
+    record = f"{resolution}-{session.python or 'python'}-{backend}-{plugins}.json"
+    arguments = {
+        "backend": backend,
+        "plugins": plugins,
+        "models": COMBO_MODELS,
+        "resolution": resolution,
+        "record": COMBO_RECORDS / record,
+    }
+    options = [part for name, value in arguments.items() for part in (f"--{name}", str(value))]
+    session.run("python", "tests/combo/smoke.py", *options)
 
 
 @nox.session(reuse_venv=False, requires=["combo_models"])
 @nox.parametrize("plugins", list(PLUGIN_SETS))
-@nox.parametrize("backend", BACKENDS)
+@nox.parametrize("backend", list(BACKENDS))
 def combo(session: nox.Session, backend: str, plugins: str) -> None:
     """A real environment of one backend and one plugin set: discovery, guard and a served answer."""
     prepare(session)
-    extra = "[cpu]" if backend == "onnxruntime" else ""
-    wanted = [f"fulmen-raise-{name}" for name in PLUGIN_SETS[plugins]]
-    install_from_wheelhouse(session, "fulmen-serving", "fulmen-safety", f"fulmen-backend-{backend}{extra}", *wanted)
-    arguments = ["--backend", backend, "--plugins", plugins, "--models", str(COMBO_MODELS)]
-    session.run("python", "tests/combo/smoke.py", *arguments)
+    install_from_wheelhouse(session, *(name + extras for name, extras in distributions_for(backend, plugins).items()))
+    serve_combination(session, backend, plugins)
+
+
+@nox.session(reuse_venv=False, requires=["combo_models"], python=["3.12", "3.13"])
+def pythons(session: nox.Session) -> None:
+    """Newer interpreters, where they are: serving without torch, and the tests of what needs none."""
+    prepare(session)
+    wanted = [name + extras for name, extras in distributions_for("onnxruntime", "all").items()]
+    install_from_wheelhouse(session, *wanted, "-r", "requirements/torch-free-test.txt")
+    serve_combination(session, "onnxruntime", "all")
+    session.run("pytest", "-m", "not slow and not browser", *TORCH_FREE_TESTS, *session.posargs)
+
+
+@nox.session(reuse_venv=False, requires=["combo_models"])
+def minimums(session: nox.Session) -> None:
+    """The oldest versions that the members allow: a served combination, then the default tests. Needs uv."""
+    if session.venv_backend != "uv":
+        session.skip("only uv resolves to the oldest versions")
+    prepare(session)
+    # From their folders: uv takes the oldest of what folders ask for, and the newest of what wheels ask for.
+    oldest = ("--resolution", "lowest-direct")
+    wanted = {"fulmen-core": "[tokenizer]", **distributions_for("onnxruntime", "all")}
+    editable = [part for name, extras in wanted.items() for part in ("-e", f"./{MEMBERS[name]}{extras}")]
+    session.install(*oldest, *editable)
+    serve_combination(session, "onnxruntime", "all", "lowest")
+    session.install(*oldest, "-r", "requirements/members.txt", "-r", "requirements/test.txt")
+    session.run("pytest", "-m", "not slow and not browser", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def compatibility(session: nox.Session) -> None:
+    """Write docs/reference/compatibility.md from what `combo`, `pythons` and `minimums` saw."""
+    session.run("python", "tests/combo/table.py", str(COMBO_RECORDS), "docs/reference/compatibility.md")
 
 
 @nox.session

@@ -1,7 +1,8 @@
-"""Write a nano checkpoint with a tokenizer, and its ONNX artefact, for the combination environments."""
+"""Write a nano checkpoint with a tokenizer, and an artefact for each backend that serves one."""
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -14,10 +15,14 @@ from fulmen_core.model.transformer import Transformer
 from fulmen_core.registry import Registry
 from fulmen_core.tokenizer import ByteLevelTokenizer
 
+#: Format of an artefact, and the backend that serves it.
+ARTEFACTS = {"onnx": "onnxruntime"}
+
 
 def main(out: Path) -> None:
     torch.manual_seed(0)
-    checkpoint = out / "cpu"
+    checkpoint = out / "checkpoint"
+    shutil.rmtree(out, ignore_errors=True)
     checkpoint.mkdir(parents=True)
     text = [path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parents[2].glob("docs/**/*.md"))]
     tokenizer = ByteLevelTokenizer.train(text, 1024)
@@ -26,7 +31,8 @@ def main(out: Path) -> None:
         update={"vocab_size": tokenizer.vocab_size, "eos_token_id": [tokenizer.im_end_id, tokenizer.eos_id]}
     )
     save_model(Transformer(config), checkpoint)
-    Registry.discover().exporter("onnx").export(checkpoint, out / "onnxruntime", ExportOptions())
+    for format, backend in ARTEFACTS.items():
+        Registry.discover().exporter(format).export(checkpoint, out / backend, ExportOptions())
 
 
 if __name__ == "__main__":

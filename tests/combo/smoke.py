@@ -1,12 +1,19 @@
-"""In one real environment: what is installed is found, what is not is absent, and a model answers over HTTP."""
+"""In one real environment: what is installed is found, what is not is absent, and a model answers over HTTP.
+
+Where the backend lacks its hardware, it must say so, and a server that is asked for it must not start. What was seen is
+written down for the table of `table.py`.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import platform
 import subprocess
 import sys
 import tempfile
+from datetime import date
+from importlib.metadata import distributions
 from pathlib import Path
 
 import httpx
@@ -31,15 +38,50 @@ def main() -> None:
     parser.add_argument("--backend", required=True)
     parser.add_argument("--plugins", required=True)
     parser.add_argument("--models", type=Path, required=True)
+    parser.add_argument("--resolution", required=True, help="highest or lowest: of the versions that are installed")
+    parser.add_argument("--record", type=Path, required=True, help="a JSON file for what was seen")
     options = parser.parse_args()
     plugins = {"none": [], "pii": ["pii"], "attack": ["attack"], "all": ["pii", "attack"]}[options.plugins]
 
-    found = {record["name"] for record in json.loads(fulmen("backends", "--json"))}
-    expect(found == {options.backend}, f"the only backend is {options.backend}")
-    distributions = {record["distribution"] for record in json.loads(fulmen("plugins", "--json"))}
+    found = {record["name"]: record for record in json.loads(fulmen("backends", "--json"))}
+    expect(set(found) == {options.backend}, f"the only backend is {options.backend}")
+    distributions_there = {record["distribution"] for record in json.loads(fulmen("plugins", "--json"))}
     for name in ("pii", "attack"):
-        expect((f"fulmen-raise-{name}" in distributions) == (name in plugins), f"plugin {name} is there when installed")
+        there = f"fulmen-raise-{name}" in distributions_there
+        expect(there == (name in plugins), f"plugin {name} is there when installed")
+    state, reason = found[options.backend]["state"], found[options.backend]["reason"]
+    if state == "active":
+        serve(options.backend, plugins, options.models)
+    else:
+        expect(state == "unavailable" and bool(reason), f"the backend says why it cannot be used: {reason}")
+        refuses(options.backend, reason, options.models)
+    options.record.parent.mkdir(parents=True, exist_ok=True)
+    record = {
+        "backend": options.backend,
+        "plugins": options.plugins,
+        "python": platform.python_version(),
+        "resolution": options.resolution,
+        "state": state,
+        "reason": "" if state == "active" else reason,
+        "date": date.today().isoformat(),
+        "versions": {one.metadata["Name"].lower(): one.version for one in distributions()},
+    }
+    options.record.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
 
+
+def refuses(backend: str, reason: str, models: Path) -> None:
+    command = ["fulmen", "serve", "--model", str(models / "checkpoint"), "--port", "0", "--backend", backend]
+    asked = subprocess.run(command, capture_output=True, text=True, check=False)
+    expect(asked.returncode == 2, "a server that is asked for it does not start")
+    expect(reason in asked.stderr, "and says the same reason")
+
+
+def model_of(backend: str, models: Path) -> Path:
+    """The artefact that was exported for the backend, or the checkpoint."""
+    return models / backend if (models / backend).exists() else models / "checkpoint"
+
+
+def serve(backend: str, plugins: list[str], models: Path) -> None:
     policy = Path(tempfile.mkdtemp()) / "policy.toml"
     policy.write_text(policy_with(plugins), encoding="utf-8")
     verdict = json.loads(
@@ -48,7 +90,7 @@ def main() -> None:
     expect(("mail.box" in verdict["text"]) == ("pii" not in plugins), "an address is redacted when its plugin is there")
 
     server = subprocess.Popen(
-        ["fulmen", "serve", "--model", str(options.models / options.backend), "--port", "0", "--policy", str(policy)],
+        ["fulmen", "serve", "--model", str(model_of(backend, models)), "--port", "0", "--policy", str(policy)],
         stderr=subprocess.PIPE,
         text=True,
     )
