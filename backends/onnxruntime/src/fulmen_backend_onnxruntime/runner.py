@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +68,8 @@ class OnnxRunner:
         self._rows = Rows(limits.slots)
         self._lengths = [0] * limits.slots
         self._dropped: dict[int, Dropped] = {}  # by slot
-        self._binding = lru_cache(maxsize=64)(self._bind_caches)
+        self._blocks: dict[tuple[int, ...], Block] = {}  # by slots, while no row moves
+        self._bound = lru_cache(maxsize=64)(self._bind)
 
     def kv_bytes(self) -> int:
         """Bytes reserved for keys and values: those of `CacheSpec`, and the slack of the window caches."""
@@ -110,7 +111,7 @@ class OnnxRunner:
 
     def close(self) -> None:
         """Give back all memory. Idempotent."""
-        for name in ("_binding", "_session", "_kv"):
+        for name in ("_bound", "_session", "_kv"):
             vars(self).pop(name, None)
 
     def step(self, batch: Sequence[SequenceStep]) -> NDArray[np.float32]:
@@ -126,27 +127,24 @@ class OnnxRunner:
         return self._step(batch, HIDDEN, self._width)
 
     def _step(self, batch: Sequence[SequenceStep], output: str, width: int) -> NDArray[np.float32]:
-        if any(step.adapter for step in batch):
-            raise ValueError("no adapter is loaded: this backend serves none")
-        if wrong := [step for step in batch if not 1 <= step.wanted <= len(step.token_ids)]:
-            raise ValueError(f"{wrong[0].wanted} results are wanted of {len(wrong[0].token_ids)} tokens")
-        rows = np.cumsum([0, *(step.wanted for step in batch)]).tolist()
-        # the row of the results that a sequence's position 0 would have
-        origin = {
-            step.slot: row + step.wanted - step.start - len(step.token_ids)
-            for row, step in zip(rows, batch, strict=False)
-        }
-        results_RA = np.empty((rows[-1], width), np.float32)
+        _check(batch)
+        results_RA = np.empty((sum(step.wanted for step in batch), width), np.float32)
+        ends, end = {}, 0  # where the results of a slot end
+        for step in batch:
+            end += step.wanted
+            ends[step.slot] = end - step.start - len(step.token_ids)
         for steps in self._runs(batch):
+            block = self._adjoin(tuple(step.slot for step in steps))
             by_slot = {step.slot: step for step in steps}
-            block = self._adjoin(by_slot)
-            found_BLA = self._run(block, [by_slot[slot] for slot in block.slots], output, width)
-            for slot, found_LA in zip(block.slots, found_BLA, strict=True):
-                step = by_slot[slot]
-                end = self._lengths[slot] = step.start + len(step.token_ids)
-                if step.wanted:
-                    row = origin[slot] + end
-                    results_RA[row - step.wanted : row] = found_LA[-step.wanted :]
+            ordered = [by_slot[slot] for slot in block.slots]
+            in_place = len(steps) == len(batch) and ordered == list(batch) and len({step.wanted for step in batch}) == 1
+            found_RA = results_RA if in_place else None
+            found_BLA = self._run(block, ordered, output, width, found_RA)
+            for step, found_LA in zip(ordered, found_BLA, strict=True):
+                self._lengths[step.slot] = step.start + len(step.token_ids)
+                if step.wanted and not in_place:
+                    end = ends[step.slot] + step.start + len(step.token_ids)
+                    results_RA[end - step.wanted : end] = found_LA[-step.wanted :]
         return results_RA
 
     def _runs(self, batch: Sequence[SequenceStep]) -> Iterator[list[SequenceStep]]:
@@ -154,9 +152,9 @@ class OnnxRunner:
         for step in batch:
             self._take_back(step)
         early, late = [], []
-        for step in batch:
+        for step in batch if self.layout.rewind else ():
             end = step.start + len(step.token_ids)
-            drop = self._kv.last_drop(end) if self.layout.rewind else 0
+            drop = self._kv.last_drop(end)
             if drop > max(step.start, end - self.layout.rewind):
                 # what it drops must be there: the tokens before it are computed first
                 before = drop - 1 - step.start
@@ -188,38 +186,73 @@ class OnnxRunner:
                 self._kv.take_back(self._rows.row_of(step.slot), dropped, step.start)
             del self._dropped[step.slot]
 
-    def _adjoin(self, by_slot: dict[int, SequenceStep]) -> Block:
-        lengths = [self._lengths[slot] for slot in self._rows.slots]
-        block = self._rows.adjoin(by_slot)
-        for one, other in block.swaps:
-            self._kv.swap((one, other), (lengths[one], lengths[other]))
-            lengths[one], lengths[other] = lengths[other], lengths[one]
-        return block
+    def _adjoin(self, slots: tuple[int, ...]) -> Block:
+        if slots not in self._blocks:
+            lengths = [self._lengths[slot] for slot in self._rows.slots]
+            block = self._rows.adjoin(slots)
+            for one, other in block.swaps:
+                self._kv.swap((one, other), (lengths[one], lengths[other]))
+                lengths[one], lengths[other] = lengths[other], lengths[one]
+            if block.swaps:
+                self._blocks.clear()
+            self._blocks[slots] = block
+        return self._blocks[slots]
 
-    def _run(self, block: Block, steps: Sequence[SequenceStep], output: str, width: int) -> NDArray[np.float32]:
+    def _run(
+        self, block: Block, steps: Sequence[SequenceStep], output: str, width: int, out_RA: NDArray[np.float32] | None
+    ) -> NDArray[np.float32]:
+        """Results [B, L, A] of a run, in `out_RA` if it is given."""
         tokens = max(len(step.token_ids) for step in steps)
         wanted = max(1, *(step.wanted for step in steps))
-        ids_BT = np.full((len(steps), tokens), -1, np.int64)  # negative: padding
-        for row_T, step in zip(ids_BT, steps, strict=True):
+        bound = self._bound(block.first, len(steps), tokens, output)
+        for row_T, step in zip(bound.ids_BT, steps, strict=True):
             row_T[: len(step.token_ids)] = step.token_ids
-        lengths_B1 = np.array([[step.start + len(step.token_ids)] for step in steps], np.int64)
-        wanted_1 = np.array([wanted], np.int64)
-        results_BLA = np.empty((len(steps), wanted, width), np.float32)
-        binding = self._binding(block.first, len(steps))
-        bind(binding.bind_input, "input_ids", ids_BT)
-        bind(binding.bind_input, "attention_mask", lengths_B1)
-        bind(binding.bind_input, WANTED, wanted_1)
-        bind(binding.bind_output, output, results_BLA)
-        self._session.run_with_iobinding(binding)
+            row_T[len(step.token_ids) :] = -1  # padding
+        bound.lengths_B1[:, 0] = [step.start + len(step.token_ids) for step in steps]
+        bound.wanted_1[0] = wanted
+        shape = (len(steps), wanted, width)
+        results_BLA = np.empty(shape, np.float32) if out_RA is None else out_RA.reshape(shape)
+        bind(bound.binding.bind_output, output, results_BLA)
+        self._session.run_with_iobinding(bound.binding)
         return results_BLA
 
-    def _bind_caches(self, first: int, count: int) -> Any:
-        binding = self._session.io_binding()
+    def _bind(self, first: int, count: int, tokens: int, output: str) -> _Bound:
+        """Bind the caches of adjoining rows, and arrays for what else a run is given, once and for all such runs.
+
+        Each output has bindings of its own: what was bound to the other may be gone when a run would write it.
+        """
+        del output
+        bound = _Bound(
+            self._session.io_binding(),
+            np.empty((count, tokens), np.int64),
+            np.empty((count, 1), np.int64),
+            np.empty(1, np.int64),
+        )
+        inputs = {"input_ids": bound.ids_BT, "attention_mask": bound.lengths_B1, WANTED: bound.wanted_1}
         arrays = self._kv.arrays
         names = zip(cache_names("past_key_values", len(arrays)), cache_names("present", len(arrays)), strict=True)
+        for name, array in inputs.items():
+            bind(bound.binding.bind_input, name, array)
         for (past, present), pair in zip(names, arrays, strict=True):
             for past_name, present_name, array in zip(past, present, pair, strict=True):
                 # Input and output are the same memory: the operator appends in place.
-                bind(binding.bind_input, past_name, array[first : first + count])
-                bind(binding.bind_output, present_name, array[first : first + count])
-        return binding
+                bind(bound.binding.bind_input, past_name, array[first : first + count])
+                bind(bound.binding.bind_output, present_name, array[first : first + count])
+        return bound
+
+
+class _Bound(NamedTuple):
+    """What is bound for runs of certain rows, and so many tokens of each."""
+
+    binding: Any
+    ids_BT: NDArray[np.int64]
+    lengths_B1: NDArray[np.int64]
+    wanted_1: NDArray[np.int64]
+
+
+def _check(batch: Sequence[SequenceStep]) -> None:
+    for step in batch:
+        if step.adapter:
+            raise ValueError("no adapter is loaded: this backend serves none")
+        if not 1 <= step.wanted <= len(step.token_ids):
+            raise ValueError(f"{step.wanted} results are wanted of {len(step.token_ids)} tokens")
