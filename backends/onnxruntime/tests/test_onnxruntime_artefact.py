@@ -11,10 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import onnx
+import onnxruntime
 import pytest
 
+from fulmen_backend_onnxruntime import plugin
 from fulmen_backend_onnxruntime.backend import OnnxRuntimeBackend
 from fulmen_backend_onnxruntime.exporter import OnnxExporter
+from fulmen_backend_onnxruntime.runner import OnnxRunner
 from fulmen_core.artefacts import MANIFEST_FILE
 from fulmen_core.backend import TrainPlan
 from fulmen_core.errors import CapabilityError, CorruptArtefact, UserError
@@ -166,6 +169,38 @@ def test_what_the_capabilities_do_not_list_is_refused(lightning: Exported) -> No
         backend.load_runner(lightning.artefact, LIMITS, kv_dtype="int8")
     with pytest.raises(CapabilityError, match="does not train"):
         backend.prepare_training(load_model(lightning.model), TrainPlan())
+
+
+def test_a_runner_says_what_computes_and_why(lightning: Exported) -> None:
+    runner = OnnxRunner(lightning.artefact, LIMITS)
+    assert runner.choices["provider"] == "CPUExecutionProvider"
+    others = set(onnxruntime.get_available_providers()) - {"CPUExecutionProvider"}
+    assert all(name in runner.choices["provider_reason"] for name in others)
+    assert (runner.choices["weights"], runner.choices["kv_dtype"], runner.choices["threads"]) == (
+        "float32",
+        "float32",
+        "1",
+    )
+    runner.close()
+
+
+@pytest.mark.parametrize(
+    ("installed", "ok", "reason"),
+    [
+        ({}, False, "ONNX Runtime is not installed: pip install"),
+        ({"onnxruntime-gpu": "1.31.1"}, False, "onnxruntime-gpu 1.31.1 is too old: pip install"),
+        ({"onnxruntime": "1.32.0"}, True, ""),
+        ({"onnxruntime-openvino": "1.40.2"}, True, ""),
+    ],
+)
+def test_the_probe_knows_every_build(
+    installed: dict[str, str], ok: bool, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugin, "_installed", lambda *names: {n: v for n, v in installed.items() if n in names})
+    found = plugin.probe_runtime()
+    assert found.ok == ok
+    assert found.reason.startswith(reason)
+    assert found.versions == installed
 
 
 def test_adapters_are_refused_and_never_left_out_in_silence(lightning: Exported, tmp_path: Path) -> None:
