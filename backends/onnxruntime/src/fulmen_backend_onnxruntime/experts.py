@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from fulmen_backend_onnxruntime.block_quantization import block_size, quantize
+from fulmen_backend_onnxruntime.graph_builder import CONTRIB
 from fulmen_backend_onnxruntime.products import ROUNDED_INPUT, Array, Products
 from fulmen_core.errors import CapabilityError
 from fulmen_core.model.config import ModelConfig
@@ -18,6 +19,10 @@ Weights = Callable[[str], Array]
 
 #: Keeps the logarithm of a score finite, were all of a token's scores to vanish.
 _TINY = 1e-20
+#: The logarithm of the score of an expert that is not chosen.
+_UNCHOSEN = -1e30
+#: Experts that ONNX Runtime's router of sigmoids takes.
+_ROUTED = 512
 
 
 def dense_feed_forward(products: Products, x_BTD: str, weights: Weights, name: str) -> str:
@@ -44,41 +49,33 @@ class Mixture:
             "activation_alpha": 1.0,
             "activation_beta": 0.0,
         }
+        self._one_group = {"n_group": 1, "topk_group": 1, "group_topk": 1, "top_k": config.num_experts_per_tok}
 
     def add(self, x_BTD: str, weights: Weights) -> str:
         """The experts' mix, [B, T, D]."""
         graph, config = self._graph, self._config
         logits_BTE = self._products.exact(x_BTD, "ffn.router", weights("ffn.router.weight"))
-        logits_NE = graph.node("Reshape", logits_BTE, graph.constant([-1, config.num_experts]))
         bias_E = weights("ffn.router.bias") if config.router_bias else None
         gate_up_EGD = _in_turns(weights("ffn.experts.gate_up_EGD"))
         down_EDF = weights("ffn.experts.down_EFD").swapaxes(1, 2) * np.float32(config.router_scale)
         add = self._exact if self._products.form.bits is None else self._quantized
-        y_BTD = add(x_BTD, logits_NE, bias_E, gate_up_EGD, down_EDF)
+        y_BTD = add(x_BTD, logits_BTE, bias_E, gate_up_EGD, down_EDF)
         if config.num_shared_experts:
             y_BTD = graph.node("Add", y_BTD, dense_feed_forward(self._products, x_BTD, weights, "ffn.shared"))
         return y_BTD
 
-    def _exact(self, x_BTD: str, logits_NE: str, bias_E: Array | None, gate_up_EGD: Array, down_EDF: Array) -> str:
+    def _exact(self, x_BTD: str, logits_BTE: str, bias_E: Array | None, gate_up_EGD: Array, down_EDF: Array) -> str:
         """MoE, which takes the softmax of what it is given for scores.
 
-        Of logarithms of scores, with the experts that are not chosen at minus infinity, it makes the chosen ones'
-        scores divided by their sum.
+        Of logarithms of scores, with the experts that are not chosen at next to minus infinity, it makes the chosen
+        ones' scores divided by their sum.
         """
         graph, config = self._graph, self._config
         total_N1 = None
         plain = config.router_score == "softmax" and bias_E is None
-        if not plain:
-            scores_NE, ranks_NE = self._scores_and_ranks(logits_NE, bias_E)
-            top_k = graph.constant([config.num_experts_per_tok])
-            best_NK, chosen_NK = graph.nodes("TopK", 2, ranks_NE, top_k)
-            least_N1 = graph.node("ReduceMin", best_NK, graph.constant([1]))
-            is_chosen_NE = graph.node("GreaterOrEqual", ranks_NE, least_N1)
-            log_NE = graph.node("Log", graph.node("Max", scores_NE, graph.constant(_TINY, "float32")))
-            logits_NE = graph.node("Where", is_chosen_NE, log_NE, graph.constant(-np.inf, "float32"))
-            if not config.norm_topk_prob:
-                weights_NK = graph.node("GatherElements", scores_NE, chosen_NK, axis=1)
-                total_N1 = graph.node("ReduceSum", weights_NK, graph.constant([1]))
+        logits_NE = self._rows(logits_BTE) if plain else self._log_scores(logits_BTE, bias_E)
+        if not plain and not config.norm_topk_prob:
+            total_N1 = graph.node("ReduceSum", graph.node("Exp", logits_NE), graph.constant([1]))
         y_BTD = graph.contrib(
             "MoE",
             x_BTD,
@@ -94,7 +91,7 @@ class Mixture:
             y_BTD = graph.node("Reshape", graph.node("Mul", y_ND, total_N1), graph.node("Shape", x_BTD))
         return y_BTD
 
-    def _quantized(self, x_BTD: str, logits_NE: str, bias_E: Array | None, gate_up_EGD: Array, down_EDF: Array) -> str:
+    def _quantized(self, x_BTD: str, logits_BTE: str, bias_E: Array | None, gate_up_EGD: Array, down_EDF: Array) -> str:
         """QMoE, which may be told apart by what experts are chosen and by what they are mixed."""
         graph, config, form = self._graph, self._config, self._products.form
         assert form.bits is not None
@@ -106,9 +103,10 @@ class Mixture:
                 remedy="leave --quantize out",
             )
         scores_NE: str | None = None
-        ranks_NE = logits_NE
-        if config.router_score == "sigmoid" or bias_E is not None or not config.norm_topk_prob:
-            scores_NE, ranks_NE = self._scores_and_ranks(logits_NE, bias_E)
+        if config.router_score == "softmax" and bias_E is None and config.norm_topk_prob:
+            ranks_NE = self._rows(logits_BTE)
+        else:
+            scores_NE, ranks_NE = self._scores_and_ranks(logits_BTE, bias_E)
         operands: list[str | None] = [x_BTD, ranks_NE]
         for name, weight in (("gate_up", gate_up_EGD), ("down", down_EDF)):
             data, scales = quantize(weight, form.bits, block)
@@ -129,14 +127,45 @@ class Mixture:
             **self._attributes,
         )
 
-    def _scores_and_ranks(self, logits_NE: str, bias_E: Array | None) -> tuple[str, str]:
-        """What experts are mixed by, and what they are chosen by."""
+    def _scores_and_ranks(self, logits_BTE: str, bias_E: Array | None) -> tuple[str, str]:
+        """What experts are mixed by, and what they are chosen by: [N, E]."""
         graph = self._graph
+        if self._config.router_score == "sigmoid" and self._config.num_experts <= _ROUTED:
+            _, ranks_NE, scores_NE = graph.nodes(
+                "MoEGroupRouter",
+                3,
+                logits_BTE,
+                self._bias(bias_E),
+                domain=CONTRIB,
+                unused=(0,),
+                **self._one_group,
+            )
+            return scores_NE, ranks_NE
+        logits_NE = self._rows(logits_BTE)
         sigmoid = self._config.router_score == "sigmoid"
         scores_NE = graph.node("Sigmoid", logits_NE) if sigmoid else graph.node("Softmax", logits_NE, axis=-1)
-        if bias_E is None:
-            return scores_NE, scores_NE
-        return scores_NE, graph.node("Add", scores_NE, graph.weight("ffn.router.bias", bias_E))
+        return scores_NE, scores_NE if bias_E is None else graph.node("Add", scores_NE, self._bias(bias_E))
+
+    def _log_scores(self, logits_BTE: str, bias_E: Array | None) -> str:
+        """Logarithms of the scores of the chosen experts, [N, E]; those of the others are next to minus infinity."""
+        graph, config = self._graph, self._config
+        if config.router_score == "sigmoid" and config.num_experts <= _ROUTED:
+            return graph.contrib(
+                "MoEGroupRouter", logits_BTE, self._bias(bias_E), router_sentinel=_UNCHOSEN, **self._one_group
+            )
+        scores_NE, ranks_NE = self._scores_and_ranks(logits_BTE, bias_E)
+        best_NK, _ = graph.nodes("TopK", 2, ranks_NE, graph.constant([config.num_experts_per_tok]))
+        least_N1 = graph.node("ReduceMin", best_NK, graph.constant([1]))
+        is_chosen_NE = graph.node("GreaterOrEqual", ranks_NE, least_N1)
+        log_NE = graph.node("Log", graph.node("Max", scores_NE, graph.constant(_TINY, "float32")))
+        return graph.node("Where", is_chosen_NE, log_NE, graph.constant(_UNCHOSEN, "float32"))
+
+    def _bias(self, bias_E: Array | None) -> str:
+        zeros_E = np.zeros(self._config.num_experts, np.float32)
+        return self._graph.weight("ffn.router.bias", zeros_E if bias_E is None else bias_E)
+
+    def _rows(self, logits_BTE: str) -> str:
+        return self._graph.node("Reshape", logits_BTE, self._graph.constant([-1, self._config.num_experts]))
 
 
 def _in_turns(gate_up_EGD: Array) -> Array:
