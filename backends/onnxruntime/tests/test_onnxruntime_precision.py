@@ -95,6 +95,7 @@ def rounded(directory: Path, dtype: str, bits: Bits | None, block: int) -> Trans
         return torch.from_numpy(dequantize(quantize(array, bits, block), bits, array.shape[-1]))
 
     inner = block_size((config.hidden_size, config.moe_intermediate_size or config.hidden_size), block or 16)
+    head = "embed.weight" if config.tie_word_embeddings else "head.weight"
     for name, weight in network.state_dict().items():
         if bits is None:
             stays = "norm" in name or "router" in name
@@ -105,9 +106,9 @@ def rounded(directory: Path, dtype: str, bits: Bits | None, block: int) -> Trans
         elif name.endswith("down_EFD"):
             assert inner is not None
             kept = as_kept(weight.transpose(1, 2), bits, inner).transpose(1, 2)
-        elif "_proj" in name or "gate_up" in name or name.endswith("down.weight"):
+        elif "gate_up" in name:
             kept = as_kept(weight, bits, block)
-        elif name == "head.weight" or (name == "embed.weight" and config.tie_word_embeddings):
+        elif any(part in name for part in ("_proj", "down.weight", head)):
             kept = as_kept(weight, 8, block)
         else:
             kept = weight
@@ -149,7 +150,7 @@ def test_half_precision_keeps_weights_and_caches_in_16_bits_and_adds_no_other_er
     assert OnnxRunner(tmp_path / "artefact", LIMITS)._kv.arrays[0][0].dtype == np.float16
 
 
-@pytest.mark.parametrize(("quantize_to", "bits", "block"), [("int8", 8, 128), ("int4", 4, 32)])
+@pytest.mark.parametrize(("quantize_to", "bits", "block"), [("int8", 8, 64), ("int4", 4, 32)])
 @pytest.mark.parametrize("name", [*FAMILIES, "lightning"])
 def test_quantised_weights_compute_what_they_are(
     name: str, quantize_to: Quantization, bits: Bits, block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -163,7 +164,7 @@ def test_quantised_weights_compute_what_they_are(
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize(("quantize_to", "bits", "block"), [("int8", 8, 128), ("int4", 4, 32)])
+@pytest.mark.parametrize(("quantize_to", "bits", "block"), [("int8", 8, 64), ("int4", 4, 32)])
 @pytest.mark.parametrize("name", ["llama", "afmoe", "lightning"])
 def test_rounding_the_inputs_of_products_costs_little(
     name: str, quantize_to: Quantization, bits: Bits, block: int, dtype: Dtype, tmp_path: Path
@@ -207,7 +208,9 @@ def test_a_smaller_artefact_is_smaller(name: str, tmp_path: Path) -> None:
     ):
         (tmp_path / label).mkdir()
         sizes[label] = (export(config, 0, tmp_path / label, options).artefact / "model.onnx.data").stat().st_size
-    assert sizes["float32"] > 1.8 * sizes["float16"] > 1.8 * sizes["int8"] > 1.8 * sizes["int4"]
+    assert sizes["float32"] > 1.9 * sizes["float16"]
+    assert sizes["float16"] > 1.5 * sizes["int8"]
+    assert sizes["int8"] > 1.1 * sizes["int4"]
 
 
 def test_what_cannot_be_kept_so_is_refused_by_name(tmp_path: Path) -> None:

@@ -68,13 +68,15 @@ class Attention:
         if config.attention_gate:
             names.append("attention.gate_proj.weight")
             widths |= {"gate": self._queries}
-        projected = self._products.dense(x_BTD, "attention.in", np.concatenate([weights(name) for name in names]))
+        bits = self._products.form.other_bits
+        weight = np.concatenate([weights(name) for name in names])
+        projected = self._products.dense(x_BTD, "attention.in", weight, bits)
         rotates = config.rope_layers == "all" or layer.window is not None
         parts = self._prepared(projected, widths, layer, weights, rotates, step)
         o_BTA = self._attend(layer, parts, rotates, step, caches)
         if "gate" in parts:
             o_BTA = graph.node("Mul", o_BTA, graph.node("Sigmoid", parts["gate"]))
-        return self._products.dense(o_BTA, "attention.out", weights("attention.o_proj.weight"))
+        return self._products.dense(o_BTA, "attention.out", weights("attention.o_proj.weight"), bits)
 
     def _prepared(
         self, projected: str, widths: dict[str, int], layer: LayerSpec, weights: Weights, rotates: bool, step: Step

@@ -28,10 +28,11 @@ _ROUTED = 512
 def dense_feed_forward(products: Products, x_BTD: str, weights: Weights, name: str) -> str:
     """``down(silu(gate(x)) * up(x))``, [B, T, D]."""
     graph = products.graph
-    gate_up = products.dense(x_BTD, f"{name}.gate_up", weights(f"{name}.gate_up.weight"))
+    form = products.form
+    gate_up = products.dense(x_BTD, f"{name}.gate_up", weights(f"{name}.gate_up.weight"), form.bits)
     gate, up = graph.nodes("Split", 2, gate_up, axis=-1, num_outputs=2)
     hidden = graph.node("Mul", graph.contrib("QuickGelu", gate, alpha=1.0), up)
-    return products.dense(hidden, f"{name}.down", weights(f"{name}.down.weight"))
+    return products.dense(hidden, f"{name}.down", weights(f"{name}.down.weight"), form.other_bits)
 
 
 class Mixture:

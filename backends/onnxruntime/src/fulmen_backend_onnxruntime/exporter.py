@@ -39,8 +39,8 @@ from fulmen_core.model.layer_plan import LayerPlan
 _COPIED = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
 _TOOLS = ("fulmen-backend-onnxruntime", "torch", "onnx", "onnxruntime")
 
-#: Bits and the largest block of each quantisation: see the table of them in the README.
-_QUANTIZATIONS: dict[Quantization, tuple[Bits, int]] = {"int8": (8, 128), "int4": (4, 32)}
+#: Bits and the largest block of each quantisation: see the tables in the README.
+_QUANTIZATIONS: dict[Quantization, tuple[Bits, int]] = {"int8": (8, 64), "int4": (4, 32)}
 
 
 class OnnxExporter:

@@ -31,13 +31,19 @@ class WeightFormat:
 
     Attributes:
         dtype: of those that are not quantised, and of the caches.
-        bits: of dense layers and experts; None: they are not quantised. The head, which 4 bits would harm most, has 8.
+        bits: of experts and of dense layers' gate and up; None: nothing is quantised. All else has 8: 4 would harm it
+            most, and it is less.
         block: inputs that share a scale, or fewer where it does not divide an expert's widths.
     """
 
     dtype: Literal["float32", "float16"] = "float32"
     bits: Bits | None = None
     block: int = 0
+
+    @property
+    def other_bits(self) -> Bits | None:
+        """Of attention, dense layers' down, and the head."""
+        return None if self.bits is None else 8
 
 
 class Products:
@@ -46,9 +52,8 @@ class Products:
     def __init__(self, graph: GraphBuilder, form: WeightFormat) -> None:
         self.graph, self.form = graph, form
 
-    def dense(self, x: str, name: str, weight_NK: Array, bits: Bits | None = None) -> str:
-        """``x @ weight.T``, of the weights' form or quantised to `bits`."""
-        bits = bits or self.form.bits
+    def dense(self, x: str, name: str, weight_NK: Array, bits: Bits | None) -> str:
+        """``x @ weight.T``, quantised to `bits`; None: not."""
         if bits is None:
             return self.graph.node("MatMul", x, self.computable(name, weight_NK.T))
         data, scales = quantize(weight_NK, bits, self.form.block)
@@ -146,8 +151,6 @@ class Vocabulary:
             data = self._graph.view("head", self._table, (vocabulary, width // self._block, self._block))
             return self._products.quantized_product(hidden_MD, data, self._scales, (vocabulary, width), 8, self._block)
         head_VD = self._embedding_VD if self._head_VD is None else self._head_VD
-        if self._products.form.bits is not None:
-            return self._products.dense(hidden_MD, "head", head_VD, bits=8)
-        if self._head_VD is None:
+        if self._head_VD is None and self._products.form.bits is None:
             return self._graph.node("Gemm", hidden_MD, self._products.widened(self._table), transB=1)
-        return self._products.dense(hidden_MD, "head", head_VD)
+        return self._products.dense(hidden_MD, "head", head_VD, self._products.form.other_bits)
