@@ -1,18 +1,23 @@
-"""Decode and prefill of the onnxruntime backend as ratios to the cpu backend, in one run, in CPU time of one thread.
+"""Decode and prefill of the onnxruntime backend beside the cpu backend and onnxruntime-genai, as ratios within one run.
 
-    python backends/onnxruntime/bench/against_cpu.py [PRESET]     # default: small
+    python backends/onnxruntime/bench/against_cpu.py [--model DIR | --preset NAME] [--quantize int8] [--threads N]
 
-The model has random weights. Rounds of the two backends alternate, and the median of the steps is taken, so that a busy
-machine disturbs both alike.
+The cpu backend computes in float32, or with ``--quantize int8`` as it serves int8 itself: activations and caches in 8
+bits. onnxruntime-genai, where it is installed, runs the same folder as the onnxruntime backend, one sequence at a time.
+Rounds of the contenders alternate, ratios are taken within a round, and their median is reported, so that a busy
+machine disturbs all alike. With one thread CPU time is measured, with more the clock.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -24,60 +29,161 @@ from fulmen_core.model.transformer import Transformer
 from fulmen_core.registry import Registry
 from fulmen_core.runner import EngineLimits, Runner, SequenceStep
 
-LIMITS = EngineLimits(max_sequences=16, max_context=512, max_step_tokens=256, threads=1)
-PROMPT = 256
-ROUNDS, STEPS = 4, 25
+STEPS = 40
+OURS = "onnxruntime"
 
 
-def step_seconds(runner: Runner, steps: list[SequenceStep]) -> float:
-    """CPU seconds of one step."""
-    started = time.process_time()
-    runner.step(steps)
-    return time.process_time() - started
+class Contender(Protocol):
+    """What is measured."""
+
+    largest_batch: int
+
+    def prefill(self) -> None:
+        """Compute a whole prompt."""
+        ...
+
+    def begin(self, batch: int) -> None:
+        """Compute a prompt of each of `batch` sequences, from which `advance` goes on."""
+        ...
+
+    def advance(self) -> None:
+        """Give each sequence its next token."""
+        ...
 
 
-def prompt(runner: Runner, slot: int) -> list[SequenceStep]:
-    """A whole random prompt for `slot`."""
-    return [SequenceStep(slot, 0, np.random.default_rng(slot).integers(0, runner.vocab_size, PROMPT).tolist())]
+class OfRunner:
+    """A backend's runner."""
+
+    def __init__(self, runner: Runner, prompt: int) -> None:
+        self._runner, self._prompt, self._batch, self._length = runner, prompt, 0, 0
+        self.largest_batch = runner.limits.max_sequences
+
+    def prefill(self) -> None:
+        """See `Contender`."""
+        self._runner.step([self._prompt_of(0)])
+
+    def begin(self, batch: int) -> None:
+        """See `Contender`."""
+        for slot in range(batch):
+            self._runner.step([self._prompt_of(slot)])
+        self._batch, self._length = batch, self._prompt
+
+    def advance(self) -> None:
+        """See `Contender`."""
+        logits_SV = self._runner.step([SequenceStep(slot, self._length, [slot + 3]) for slot in range(self._batch)])
+        logits_SV.argmax(-1)
+        self._length += 1
+
+    def _prompt_of(self, slot: int) -> SequenceStep:
+        tokens = np.random.default_rng(slot).integers(0, self._runner.vocab_size, self._prompt)
+        return SequenceStep(slot, 0, tokens.tolist())
 
 
-def decode(runner: Runner, batch: int) -> float:
-    """Median CPU seconds of a step that gives each of `batch` sequences its next token."""
-    for slot in range(batch):
-        runner.step(prompt(runner, slot))
-    steps = ([SequenceStep(slot, PROMPT + i, [i]) for slot in range(batch)] for i in range(STEPS))
-    return float(np.median([step_seconds(runner, step) for step in steps]))
+class OfGenai:
+    """onnxruntime-genai over the folder of an artefact."""
+
+    largest_batch = 1
+
+    def __init__(self, artefact: Path, prompt: int, threads: int) -> None:
+        import onnxruntime_genai
+
+        self._library: Any = onnxruntime_genai
+        config = onnxruntime_genai.Config(str(artefact))
+        options = {"intra_op_num_threads": threads}
+        config.overlay(json.dumps({"model": {"decoder": {"session_options": options}}}))
+        self._model = onnxruntime_genai.Model(config)
+        model = json.loads((artefact / "genai_config.json").read_text())["model"]
+        self._tokens = np.random.default_rng(0).integers(0, model["vocab_size"], (1, prompt)).astype(np.int32)
+        window = model["decoder"].get("sliding_window", {}).get("window_size", 0)
+        self._room = max(prompt + 2 * STEPS, window)
+        self._generator: Any = None
+
+    def prefill(self) -> None:
+        """See `Contender`."""
+        params = self._library.GeneratorParams(self._model)
+        params.set_search_options(max_length=self._room, min_length=self._room, do_sample=False)
+        self._generator = self._library.Generator(self._model, params)
+        self._generator.append_tokens(self._tokens)
+
+    def begin(self, batch: int) -> None:
+        """See `Contender`."""
+        del batch
+        self.prefill()
+        self._generator.generate_next_token()  # from the prompt's logits: nothing is computed
+
+    def advance(self) -> None:
+        """See `Contender`."""
+        self._generator.generate_next_token()
 
 
-def prefill(runner: Runner) -> float:
-    """CPU seconds of a step that computes one prompt."""
-    return min(step_seconds(runner, prompt(runner, 0)) for _ in range(4))
+def measure(contender: Contender, batch: int, clock: Callable[[], float]) -> float:
+    """Median seconds of a step of `batch` sequences; of a prompt if it is 0."""
+
+    def seconds(act: Callable[[], None]) -> float:
+        started = clock()
+        act()
+        return clock() - started
+
+    if not batch:
+        return min(seconds(contender.prefill) for _ in range(2))
+    contender.begin(batch)
+    return float(np.median([seconds(contender.advance) for _ in range(STEPS)]))
 
 
-def report(runners: Mapping[str, Runner]) -> None:
+def report(contenders: Mapping[str, Contender], prompt: int, rounds: int, clock: Callable[[], float]) -> None:
     """Print one line for each measurement."""
-    measurements = {f"decode, batch {batch}": lambda r, b=batch: decode(r, b) for batch in (1, 8, 16)}
-    for name, measure in {**measurements, f"prefill of {PROMPT}": prefill}.items():
-        rounds = [{backend: measure(runner) for backend, runner in runners.items()} for _ in range(ROUNDS)][1:]
-        ratio = np.median([one["cpu"] / one["onnxruntime"] for one in rounds])
-        times = ", ".join(
-            f"{backend} {1e3 * np.median([one[backend] for one in rounds]):.2f} ms" for backend in runners
-        )
-        sys.stdout.write(f"{name}: onnxruntime is {ratio:.2f}x as fast ({times})\n")
+    for batch in (1, 8, 16, 0):
+        taking = {name: one for name, one in contenders.items() if batch <= one.largest_batch}
+        times = [{name: measure(one, batch, clock) for name, one in taking.items()} for _ in range(rounds + 1)][1:]
+        what = f"decode, batch {batch}" if batch else f"prefill of {prompt}"
+        sys.stdout.write(f"{what}: {OURS} {1e3 * np.median([one[OURS] for one in times]):.2f} ms")
+        for name in taking:
+            if name != OURS:
+                ratio = np.median([one[name] / one[OURS] for one in times])
+                sys.stdout.write(f"; {ratio:.2f} x the speed of {name}")
+        sys.stdout.write("\n")
+        sys.stdout.flush()
 
 
-def main(preset: str) -> None:
-    """Make the model, export it, and measure."""
-    torch.set_num_threads(1)
+def main() -> None:
+    """Make the model if none is given, export it, and measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, help="a model directory; default: random weights of --preset")
+    parser.add_argument("--preset", default="small")
+    parser.add_argument("--artefact", type=Path, help="of --model; default: exported now")
+    parser.add_argument("--quantize", choices=["int8", "int4"])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--prompt", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    quantize: Literal["int8", "int4"] | None = args.quantize
+    torch.set_num_threads(args.threads)
     registry = Registry.discover()
+    limits = EngineLimits(16, args.prompt + 2 * STEPS, args.prompt, args.threads)
     with tempfile.TemporaryDirectory() as folder:
-        model, artefact = Path(folder, "model"), Path(folder, "artefact")
-        model.mkdir()
-        save_model(Transformer(load_preset(preset)), model)
-        registry.exporter("onnx").export(model, artefact, ExportOptions())
-        paths = {"cpu": model, "onnxruntime": artefact}
-        report({name: registry.backend(name).load_runner(path, LIMITS) for name, path in paths.items()})
+        model, artefact = args.model, args.artefact or Path(folder, "artefact")
+        if model is None:
+            model = Path(folder, "model")
+            model.mkdir()
+            save_model(Transformer(load_preset(args.preset)), model)
+        if args.artefact is None:
+            registry.exporter("onnx").export(model, artefact, ExportOptions(quantize=quantize))
+        cpu = registry.backend("cpu")
+        peer = (
+            cpu.load_runner(model, limits)
+            if quantize is None
+            else cpu.load_runner(model, limits, "bfloat16", quantize="int8", kv_dtype="int8")
+        )
+        contenders: dict[str, Contender] = {
+            "cpu": OfRunner(peer, args.prompt),
+            OURS: OfRunner(registry.backend(OURS).load_runner(artefact, limits), args.prompt),
+        }
+        try:
+            contenders["onnxruntime-genai"] = OfGenai(artefact, args.prompt, args.threads)
+        except ImportError:
+            sys.stdout.write("onnxruntime-genai is not installed and is left out\n")
+        report(contenders, args.prompt, args.rounds, time.process_time if args.threads == 1 else time.perf_counter)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "small")
+    main()

@@ -10,22 +10,24 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import onnx
+import onnxruntime
 import pytest
 
+from fulmen_backend_onnxruntime import plugin
 from fulmen_backend_onnxruntime.backend import OnnxRuntimeBackend
 from fulmen_backend_onnxruntime.exporter import OnnxExporter
+from fulmen_backend_onnxruntime.runner import OnnxRunner
 from fulmen_core.artefacts import MANIFEST_FILE
 from fulmen_core.backend import TrainPlan
 from fulmen_core.errors import CapabilityError, CorruptArtefact, UserError
 from fulmen_core.export.options import ExportOptions
 from fulmen_core.files import hash_file, hash_tree
 from fulmen_core.model.checkpoint import load_model, save_model
-from fulmen_core.model.config import RopeScaling
-from fulmen_core.model.transformer import Transformer
 from fulmen_core.registry import Registry
 from fulmen_core.runner import EngineLimits, SequenceStep
 
-from .conftest import Exported
+from .conftest import Exported, make_model
 
 LIMITS = EngineLimits(max_sequences=2, max_context=32, max_step_tokens=16, threads=1)
 
@@ -73,34 +75,23 @@ def test_weights_lie_beside_the_graph_where_no_limit_applies(lightning: Exported
     # a graph that held them would end at 2 GB
     weights = sum(tensor.nbytes for tensor in load_model(lightning.model).state_dict().values())
     assert (lightning.artefact / "model.onnx.data").stat().st_size >= weights
-    import onnx
-
     graph = onnx.load(lightning.artefact / "model.onnx", load_external_data=False).graph
     inline = [tensor for tensor in graph.initializer if tensor.data_location != onnx.TensorProto.EXTERNAL]
     assert sum(len(tensor.raw_data) for tensor in inline) < 10_000
 
 
-@pytest.mark.parametrize(
-    ("choice", "value"),
-    [
-        ("router_score", "sigmoid"),
-        ("router_bias", True),
-        ("router_scale", 2.0),
-        ("rope_scaling", RopeScaling(rope_type="linear", factor=2.0)),
-        ("rope_layers", "window"),
-        ("qk_norm_span", "projection"),
-        ("clip_qkv", 4.0),
-        ("attention_gate", True),
-        ("post_norms", True),
-        ("embedding_scale", 3.0),
-    ],
-)
-def test_a_choice_that_the_graph_would_change_is_refused_by_name(
-    lightning: Exported, tmp_path: Path, choice: str, value: object
-) -> None:
-    (tmp_path / "model").mkdir()
-    save_model(Transformer(lightning.config.model_copy(update={choice: value})), tmp_path / "model")
-    with pytest.raises(CapabilityError, match=f"cannot express {choice} = "):
+def test_the_graph_says_of_which_model_and_weights_it_is(lightning: Exported) -> None:
+    graph = onnx.load(lightning.artefact / "model.onnx", load_external_data=False)
+    manifest = manifest_of(lightning.artefact)
+    assert {entry.key: entry.value for entry in graph.metadata_props} == {
+        "fulmen.model_hash": manifest["model_hash"],
+        "fulmen.weights_hash": manifest["files"]["model.onnx.data"],  # type: ignore[index]
+    }
+
+
+def test_heads_that_the_attention_operator_does_not_take_are_refused(lightning: Exported, tmp_path: Path) -> None:
+    make_model(lightning.config.model_copy(update={"head_dim": 12}), 0, tmp_path / "model")
+    with pytest.raises(CapabilityError, match="multiple of 8, not head_dim = 12"):
         OnnxExporter().export(tmp_path / "model", tmp_path / "out", ExportOptions())
     assert not (tmp_path / "out").exists()
 
@@ -167,11 +158,49 @@ def test_what_the_capabilities_do_not_list_is_refused(lightning: Exported) -> No
     backend = OnnxRuntimeBackend()
     capabilities = backend.capabilities()
     assert not capabilities.train
-    assert capabilities.serve_dtypes == ("float32",)
-    with pytest.raises(CapabilityError, match="bfloat16"):
+    assert capabilities.serve_dtypes == ("float32", "float16")
+    with pytest.raises(CapabilityError, match="does not serve in bfloat16"):
         backend.load_runner(lightning.artefact, LIMITS, "bfloat16")
+    with pytest.raises(CapabilityError, match="has another dtype than float16"):
+        backend.load_runner(lightning.artefact, LIMITS, "float16")
+    with pytest.raises(CapabilityError, match="has another quantisation than int8"):
+        backend.load_runner(lightning.artefact, LIMITS, quantize="int8")
+    with pytest.raises(CapabilityError, match="has another dtype of keys and values than int8"):
+        backend.load_runner(lightning.artefact, LIMITS, kv_dtype="int8")
     with pytest.raises(CapabilityError, match="does not train"):
         backend.prepare_training(load_model(lightning.model), TrainPlan())
+
+
+def test_a_runner_says_what_computes_and_why(lightning: Exported) -> None:
+    runner = OnnxRunner(lightning.artefact, LIMITS)
+    assert runner.choices["provider"] == "CPUExecutionProvider"
+    others = set(onnxruntime.get_available_providers()) - {"CPUExecutionProvider"}
+    assert all(name in runner.choices["provider_reason"] for name in others)
+    assert (runner.choices["weights"], runner.choices["kv_dtype"], runner.choices["threads"]) == (
+        "float32",
+        "float32",
+        "1",
+    )
+    runner.close()
+
+
+@pytest.mark.parametrize(
+    ("installed", "ok", "reason"),
+    [
+        ({}, False, "ONNX Runtime is not installed: pip install"),
+        ({"onnxruntime-gpu": "1.31.1"}, False, "onnxruntime-gpu 1.31.1 is too old: pip install"),
+        ({"onnxruntime": "1.32.0"}, True, ""),
+        ({"onnxruntime-openvino": "1.40.2"}, True, ""),
+    ],
+)
+def test_the_probe_knows_every_build(
+    installed: dict[str, str], ok: bool, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugin, "_installed", lambda *names: {n: v for n, v in installed.items() if n in names})
+    found = plugin.probe_runtime()
+    assert found.ok == ok
+    assert found.reason.startswith(reason)
+    assert found.versions == installed
 
 
 def test_adapters_are_refused_and_never_left_out_in_silence(lightning: Exported, tmp_path: Path) -> None:
@@ -210,11 +239,11 @@ def test_an_export_replaces_nothing_but_an_artefact(lightning: Exported, tmp_pat
 def test_an_export_that_fails_leaves_nothing(
     lightning: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(network: object, path: Path) -> None:
+    def interrupted(graph: object, path: Path) -> None:
         path.write_bytes(b"half a graph")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fulmen_backend_onnxruntime.exporter._write_graph", interrupted)
+    monkeypatch.setattr("onnx.save_model", interrupted)
     with pytest.raises(KeyboardInterrupt):
         OnnxExporter().export(lightning.model, tmp_path / "out", ExportOptions())
     assert list(tmp_path.iterdir()) == []

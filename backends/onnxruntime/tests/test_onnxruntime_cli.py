@@ -30,7 +30,7 @@ def test_export_replaces_an_older_artefact_checks_and_reports_as_json(
     assert result["greedy_equal"] is True
     assert result["directory"] == str(out)
     assert result["manifest"]["format"] == "onnx"
-    assert (out / "model.onnx").stat().st_size > 100_000
+    assert (out / "model.onnx").stat().st_size > 10_000
 
 
 def test_a_damaged_model_is_one_sentence_and_code_2(

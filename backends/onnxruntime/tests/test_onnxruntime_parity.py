@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
-from numpy.typing import NDArray
 
 from fulmen_backend_onnxruntime.exporter import OnnxExporter
 from fulmen_backend_onnxruntime.runner import OnnxRunner
@@ -17,78 +16,8 @@ from fulmen_core.model.kv import CacheSpec
 from fulmen_core.runner import EngineLimits, SequenceStep
 from fulmen_core.sampling import SamplingParams
 
-from .conftest import CONTEXT, LIGHTNING, VOCABULARY, Exported
-
-ROUTING_TIE = 1e-5
-
-
-@dataclass
-class Played:
-    """A sequence that was run: its tokens, and the logits it got after some of them."""
-
-    tokens: list[int] = field(default_factory=list)
-    logits: dict[int, NDArray[np.float32]] = field(default_factory=dict)
-
-
-def poison(runner: OnnxRunner, slot: int) -> None:
-    row = runner._rows.slots.index(slot)
-    for pair in runner._kv.arrays:
-        for array in pair:
-            array[row] = np.nan
-
-
-def drive(runner: OnnxRunner, random: np.random.Generator, steps: int) -> list[Played]:
-    """Run random mixed steps with slot reuse, poisoning what is released."""
-    limits = runner.limits
-    played: list[Played] = []
-    current: dict[int, Played] = {}
-    for slot in range(limits.max_sequences):
-        poison(runner, slot)
-    for _ in range(steps):
-        budget = limits.max_step_tokens
-        batch = []
-        for slot in random.permutation(limits.max_sequences).tolist():
-            if slot in current and (len(current[slot].tokens) == limits.max_context or random.random() < 0.1):
-                runner.release(slot)
-                poison(runner, slot)
-                del current[slot]
-            if slot not in current:
-                current[slot] = Played()
-                played.append(current[slot])
-            tokens = current[slot].tokens
-            room = min(budget, limits.max_context - len(tokens))
-            if room == 0 or random.random() < 0.25:
-                continue
-            count = 1 if tokens and random.random() < 0.5 else int(random.integers(1, room + 1))
-            new = random.integers(0, VOCABULARY, count).tolist()
-            batch.append(SequenceStep(slot, len(tokens), new))
-            tokens.extend(new)
-            budget -= count
-        if not batch:
-            continue
-        for step, logits_V in zip(batch, runner.step(batch), strict=True):
-            assert logits_V.dtype == np.float32
-            current[step.slot].logits[step.start + len(step.token_ids) - 1] = logits_V
-    return [sequence for sequence in played if sequence.tokens]
-
-
-@torch.inference_mode()
-def assert_equal_to_the_model(directory: Path, played: list[Played], label: str) -> None:
-    """Compare with float64, up to the first token whose routing is a coin toss."""
-    model = load_model(directory, torch.float64)
-    model.set_experts_implementation("dense")  # grouped products know no float64
-    top_k = model.config.num_experts_per_tok
-    for sequence in played:
-        output = model(torch.tensor([sequence.tokens]))
-        expected_TV = model.logits(output.hidden_BTD)[0].numpy()
-        settled = len(sequence.tokens)
-        for logits_NE in output.router.logits if output.router is not None else ():
-            best_NK = logits_NE.softmax(-1).topk(top_k + 1).values
-            tossed = (best_NK[:, -2] - best_NK[:, -1] < ROUTING_TIE).nonzero()
-            settled = min([settled, *tossed.flatten().tolist()])
-        for position, logits_V in sequence.logits.items():
-            if position < settled:
-                np.testing.assert_allclose(logits_V, expected_TV[position], atol=1e-4, rtol=0, err_msg=label)
+from .conftest import CONTEXT, FAMILIES, LIGHTNING, VOCABULARY, Exported, export, family, random_config
+from .mixed_steps import Played, assert_equal_to_the_model, drive, poison, run
 
 
 def test_mixed_steps_equal_the_whole_forward_pass(exported: Exported) -> None:
@@ -98,6 +27,26 @@ def test_mixed_steps_equal_the_whole_forward_pass(exported: Exported) -> None:
         played = drive(runner, np.random.default_rng(), steps=25)
         runner.close()
         assert_equal_to_the_model(exported.model, played, exported.label)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_open_family_is_the_same_model(name: str, tmp_path: Path) -> None:
+    made = export(family(name), int(np.random.SeedSequence().generate_state(1)[0]), tmp_path)
+    limits = EngineLimits(max_sequences=5, max_step_tokens=60, max_context=90, threads=1)
+    runner = OnnxRunner(made.artefact, limits)
+    played = drive(runner, np.random.default_rng(), steps=20)
+    runner.close()
+    assert assert_equal_to_the_model(made.model, played, made.label) > 20, made.label
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(40))
+def test_plans_that_nobody_thought_of_are_the_same_model(number: int, tmp_path: Path) -> None:
+    seed = int(np.random.SeedSequence().generate_state(1)[0])
+    made = export(random_config(np.random.default_rng(seed)), seed, tmp_path)
+    limits = EngineLimits(max_sequences=4, max_step_tokens=50, max_context=80, threads=1, draft_tokens=number % 3)
+    played = drive(OnnxRunner(made.artefact, limits), np.random.default_rng(), steps=25)
+    assert_equal_to_the_model(made.model, played, made.label)
 
 
 def test_copies_of_a_sequence_go_on_as_it_would_have(exported: Exported) -> None:
@@ -119,8 +68,7 @@ def test_copies_of_a_sequence_go_on_as_it_would_have(exported: Exported) -> None
                 new = random.integers(0, VOCABULARY, int(random.integers(1, 3))).tolist()
                 batch.append(SequenceStep(slot, len(tokens), new))
                 tokens.extend(new)
-            for step, logits_V in zip(batch, runner.step(batch), strict=True):
-                sequences[step.slot].logits[step.start + len(step.token_ids) - 1] = logits_V
+            run(runner, batch, sequences)
         runner.close()
         assert_equal_to_the_model(exported.model, list(sequences.values()), exported.label)
 

@@ -19,8 +19,8 @@ class OnnxRuntimeBackend:
     name = "onnxruntime"
 
     def capabilities(self) -> Capabilities:
-        """Serving of "onnx" artefacts in float32."""
-        return Capabilities(serve=True, formats=("onnx",), serve_dtypes=("float32",))
+        """Serving of "onnx" artefacts. What they were exported in is what they are served in; arithmetic is float32."""
+        return Capabilities(serve=True, formats=("onnx",), serve_dtypes=("float32", "float16"), embed=True)
 
     def prepare_training(self, model: nn.Module, plan: TrainPlan) -> TrainProgram:
         """Refuse: ONNX Runtime trains nothing here."""
@@ -38,22 +38,31 @@ class OnnxRuntimeBackend:
     ) -> Runner:
         """Load an artefact that `fulmen export --to onnx` wrote. `limits.threads` are those of the session.
 
+        `dtype` may be the artefact's, or float32, in which every artefact computes; `quantize` the artefact's.
+
         Raises:
-            CapabilityError: `model` is a checkpoint or an artefact of another format, or `dtype` is not float32, or a
-                quantisation or a dtype of keys and values is chosen, or adapters are to be served.
+            CapabilityError: `model` is a checkpoint or an artefact of another format, or of another dtype or
+                quantisation, or a dtype of keys and values is chosen, or adapters are to be served.
             CorruptArtefact: a file of the artefact is missing, truncated or altered.
         """
         from fulmen_backend_onnxruntime.runner import OnnxRunner
 
-        if dtype != "float32":
-            raise CapabilityError(f"the onnxruntime backend does not serve in {dtype}", remedy="use float32")
-        if quantize is not None or kv_dtype not in (None, "float32"):
+        if dtype not in self.capabilities().serve_dtypes:
             raise CapabilityError(
-                "the onnxruntime backend neither quantises nor chooses the cache's dtype on loading",
-                remedy="leave the option out",
+                f"the onnxruntime backend does not serve in {dtype}", remedy="use float32, or the artefact's dtype"
             )
         if limits.adapters:
             raise CapabilityError(
                 "the onnxruntime backend serves no adapters", remedy="serve the checkpoint with --backend cpu"
             )
-        return OnnxRunner(model, limits)
+        runner = OnnxRunner(model, limits)
+        made = runner.manifest
+        wanted = (("dtype", dtype, ("float32", made.dtype)), ("quantisation", quantize, (None, made.quantize)))
+        for what, value, known in (*wanted, ("dtype of keys and values", kv_dtype, (None, made.dtype))):
+            if value not in known:
+                runner.close()
+                raise CapabilityError(
+                    f"the artefact in {model} has another {what} than {value}",
+                    remedy="leave the option out, or export the model so",
+                )
+        return runner

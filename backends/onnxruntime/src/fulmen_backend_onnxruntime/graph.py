@@ -1,241 +1,202 @@
 """The graph that is exported: prefill and decode of a layer plan in the operators that ONNX Runtime has kernels for.
 
-In: a `Transformer`. Out: a module for `torch.onnx.export` alone; its contrib operators have no PyTorch kernel. It
-reuses the model's norms, projections and dense networks, and replaces three things:
+In: a config, weights and a `WeightFormat`. Out: an ONNX model, with its weights in a file beside it. Each fused
+operator does what several nodes would: attention with its cache (`attention`), the chosen experts (`experts`), an
+addition to the residual stream with the norm that follows.
 
-* attention and its cache by ``com.microsoft::GroupQueryAttention``: the caches are updated in place when input and
-output are
-  bound to one buffer, a window cache evicts by itself, and a borrowing layer reads the owner's caches by passing no new
-  keys;
-* routed experts by ``com.microsoft::MoE``, which computes the chosen experts only;
-* rotary embedding by the attention operator's own, from a table of angles, where it takes heads of that width.
-
-Operators: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
-
-Legend: B batch, T time, S longest sequence after the step, D model width, H heads, K kv heads, h head width, C cache
-capacity, E experts, F expert width, N = B*T tokens, V vocabulary.
+Legend: B batch, T time, D model width, K kv heads, C cache capacity, h head width, L tokens whose results are wanted,
+M = B*L, N = B*T, V vocabulary.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from functools import partial
 
+import numpy as np
+import onnx
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
+from fulmen_backend_onnxruntime.artefact import HIDDEN, WANTED
+from fulmen_backend_onnxruntime.attention import Attention, Step, rotates_inside
+from fulmen_backend_onnxruntime.checkpoint_weights import CheckpointWeights
+from fulmen_backend_onnxruntime.experts import Mixture, dense_feed_forward
+from fulmen_backend_onnxruntime.external_data import ExternalData
+from fulmen_backend_onnxruntime.graph_builder import CONTRIB, GraphBuilder
+from fulmen_backend_onnxruntime.products import Array, Products, Vocabulary, WeightFormat
 from fulmen_core.errors import CapabilityError
-from fulmen_core.model.block import Block
+from fulmen_core.export.manifest import cache_names
 from fulmen_core.model.config import ModelConfig
-from fulmen_core.model.feed_forward import MixtureFeedForward
-from fulmen_core.model.rope import rotary, rotate
-from fulmen_core.model.transformer import Transformer
-
-Caches = list[tuple[Tensor, Tensor]]
-
-_DOMAIN = "com.microsoft"
-_NEW_TOKENS = 16  # which operand of GroupQueryAttention `query_seqlens` is
-
-
-#: The only value of each choice that the operators below can express; another would be exported as something else.
-_FIXED = {
-    "router_score": "softmax",
-    "router_bias": False,
-    "router_scale": 1.0,
-    "rope_scaling": None,
-    "rope_layers": "all",
-    "qk_norm_span": "head",
-    "clip_qkv": None,
-    "attention_gate": False,
-    "post_norms": False,
-    "embedding_scale": 1.0,
-}
+from fulmen_core.model.layer_plan import LayerPlan, LayerSpec
+from fulmen_core.model.rope import rotary
 
 
 def check_expressible(config: ModelConfig) -> None:
-    """Refuse a model whose function this graph would change.
+    """Refuse a model that the operators have no kernels for.
 
     Raises:
-        CapabilityError: the config makes a choice that the graph has no operators for.
+        CapabilityError: it is one.
     """
-    for name, value in _FIXED.items():
-        if getattr(config, name) != value:
-            raise CapabilityError(
-                f"the onnx exporter cannot express {name} = {getattr(config, name)!r}",
-                remedy="serve the checkpoint itself with the cpu backend",
-            )
-
-
-class Graph(nn.Module):
-    """One step of every sequence of a batch, over caches that are inputs and outputs."""
-
-    cos: Tensor
-    sin: Tensor
-
-    def __init__(self, model: Transformer) -> None:
-        super().__init__()
-        config = model.config
-        check_expressible(config)
-        self.embed, self.norm, self.head_VD = model.embed, model.norm, model.head_weight_VD
-        self.layers = nn.ModuleList(_Layer(config, model.block(layer.index)) for layer in model.plan)
-        cos, sin = rotary(torch.arange(config.max_position_embeddings), config.head_dim, config.rope_theta)
-        self.register_buffer("cos", cos.flatten(1))
-        self.register_buffer("sin", sin.flatten(1))
-        self.rotates_inside = _rotates_inside(config)
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, past_key_values: Caches) -> tuple[Tensor, Caches]:
-        """Run one step.
-
-        Args:
-            input_ids: int64 [B, T].
-            attention_mask: int64 [B, S]: ones for the tokens of each sequence, those of this step included, then zeros.
-                If ``T = 1`` or ``B = 1``, sequences go on from wherever they are. If ``T = S`` all begin, and shorter
-                ones are padded on the right.
-            past_key_values: for each cache of the plan its keys and its values [B, K, C, h].
-
-        Returns:
-            Logits after the last token of each sequence, float32 [B, 1, V], and the caches after the step.
-        """
-        lengths_B = attention_mask.sum(1)
-        new_B = lengths_B.clamp(max=input_ids.shape[1])
-        longest = torch.full((), attention_mask.shape[1], dtype=torch.int32)
-        position: tuple[Tensor, ...] = ((lengths_B - 1).to(torch.int32), longest)
-        angles = None
-        if self.rotates_inside:
-            position = (*position, self.cos, self.sin)
-        else:
-            at_BT = (lengths_B - new_B)[:, None] + torch.arange(input_ids.shape[1])
-            angles = self.cos[at_BT][:, :, None], self.sin[at_BT][:, :, None]
-        shared = _Shared(position, new_B.to(torch.int32), angles)
-        caches = list(past_key_values)
-        x_BTD = self.embed(input_ids)
-        for layer in self.layers:
-            x_BTD = layer(x_BTD, shared, caches)
-        last_B1D = (new_B - 1)[:, None, None].expand(-1, 1, x_BTD.shape[2])
-        return F.linear(self.norm(x_BTD.gather(1, last_B1D)), self.head_VD), caches
-
-
-class _Shared(NamedTuple):
-    """What the layers share.
-
-    Attributes:
-        position: lengths after the step less one [B], the longest of them, and the table of angles: operands of
-            attention. new_B: how many of each sequence's T tokens are no padding.
-        angles: cosines and sines of each token [B, T, 1, h/2], where the attention operator does not rotate.
-    """
-
-    position: tuple[Tensor, ...]
-    new_B: Tensor
-    angles: tuple[Tensor, Tensor] | None
-
-
-class _Layer(nn.Module):
-    def __init__(self, config: ModelConfig, block: Block) -> None:
-        super().__init__()
-        self.attention_norm, self.ffn_norm = block.attention_norm, block.ffn_norm
-        self.attention = _Attention(config, block)
-        self.ffn = _Mixture(block.ffn) if isinstance(block.ffn, MixtureFeedForward) else block.ffn
-
-    def forward(self, x_BTD: Tensor, shared: _Shared, caches: Caches) -> Tensor:
-        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), shared, caches)
-        y_BTD: Tensor = x_BTD + self.ffn(self.ffn_norm(x_BTD))
-        return y_BTD
-
-
-class _Attention(nn.Module):
-    """Projections and norms of the layer, then one operator. Replaces the layer's entry of `caches`, if it owns one."""
-
-    def __init__(self, config: ModelConfig, block: Block) -> None:
-        super().__init__()
-        self.source, self.layer = block.attention, block.layer
-        self.kv_width = config.num_key_value_heads * config.head_dim
-        self.attributes: dict[str, Any] = {
-            "num_heads": config.num_attention_heads,
-            "kv_num_heads": config.num_key_value_heads,
-            "do_rotary": int(_rotates_inside(config)),
-        }
-        if block.layer.window is not None:
-            self.attributes |= {"local_window_size": block.layer.window, "sliding_window_cache": 1}
-
-    def forward(self, x_BTD: Tensor, shared: _Shared, caches: Caches) -> Tensor:
-        source = self.source
-        q_BTHh = self._prepare(source.q_proj(x_BTD), source.q_norm, shared)
-        operands: list[Tensor | None] = [*caches[self.layer.cache], *shared.position]
-        name = f"{_DOMAIN}::GroupQueryAttention"
-        if source.kv_proj is None:
-            # Keys of length zero: the operator then only reads the cache, which the owner's layer has already updated.
-            k = v = q_BTHh[:, :0, : self.kv_width]
-            o_BTHh = torch.onnx.ops.symbolic(
-                name, (q_BTHh, k, v, *operands), self.attributes, dtype=q_BTHh.dtype, shape=q_BTHh.shape, version=1
-            )
-        else:
-            k, v = source.kv_proj(x_BTD).split(self.kv_width, dim=2)
-            k = self._prepare(k, source.k_norm, shared)
-            if self.layer.window is not None:
-                # A window cache must be told of padding, which would evict tokens; the operands between are not used.
-                operands += [None] * (_NEW_TOKENS - 3 - len(operands)) + [shared.new_B]
-            o_BTHh, k_BKCh, v_BKCh = torch.onnx.ops.symbolic_multi_out(
-                name,
-                (q_BTHh, k, v, *operands),
-                self.attributes,
-                dtypes=(torch.float32,) * 3,
-                shapes=(q_BTHh.shape, *(cache.shape for cache in caches[self.layer.cache])),
-                version=1,
-            )
-            caches[self.layer.cache] = k_BKCh, v_BKCh
-        mixed_BTD: Tensor = source.o_proj(o_BTHh)
-        return mixed_BTD
-
-    def _prepare(self, x_BTHh: Tensor, norm: nn.Module | None, shared: _Shared) -> Tensor:
-        """Normalise and, unless the operator does it, rotate queries or keys with their heads side by side."""
-        if norm is None and shared.angles is None:
-            return x_BTHh
-        x_BTHh = x_BTHh.view(*x_BTHh.shape[:2], -1, self.source.head_dim)
-        if norm is not None:
-            x_BTHh = norm(x_BTHh)
-        if shared.angles is not None:
-            x_BTHh = rotate(x_BTHh, *shared.angles)
-        return x_BTHh.flatten(2)
-
-
-def _rotates_inside(config: ModelConfig) -> bool:
-    """Whether the attention operator can rotate: ONNX Runtime 1.32 asks for heads of a multiple of 16."""
-    return config.head_dim % 16 == 0
-
-
-class _Mixture(nn.Module):
-    """Routed experts as one operator that takes the router's logits, and the shared experts beside it."""
-
-    gate_up_EGD: Tensor
-    down_EDF: Tensor
-
-    def __init__(self, source: MixtureFeedForward) -> None:
-        super().__init__()
-        self.router_ED, self.shared = source.router.weight, source.shared
-        gate_EFD, up_EFD = source.experts.gate_up_EGD.detach().chunk(2, dim=1)
-        # The CPU kernel wants the rows of gate and up interleaved, and the second product's weight as [E, D, F].
-        self.register_buffer("gate_up_EGD", torch.stack((gate_EFD, up_EFD), dim=2).flatten(1, 2))
-        self.register_buffer("down_EDF", source.experts.down_EFD.detach().transpose(1, 2).contiguous())
-        self.attributes: dict[str, Any] = {
-            "k": source.router.top_k,
-            "normalize_routing_weights": int(source.router.normalise),
-            "activation_type": "swiglu",
-            "swiglu_fusion": 1,
-            "activation_alpha": 1.0,
-            "activation_beta": 0.0,
-        }
-
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        x_ND = x_BTD.flatten(0, 1)
-        logits_NE = F.linear(x_ND, self.router_ED)
-        y_ND: Tensor = torch.onnx.ops.symbolic(
-            f"{_DOMAIN}::MoE",
-            (x_ND, logits_NE, self.gate_up_EGD, None, self.down_EDF),
-            self.attributes,
-            dtype=x_ND.dtype,
-            shape=x_ND.shape,
-            version=1,
+    if config.head_dim % 8:
+        raise CapabilityError(
+            f"ONNX Runtime's attention takes heads of a multiple of 8, not head_dim = {config.head_dim}",
+            remedy="serve the checkpoint itself with the cpu backend",
         )
-        if self.shared is not None:
-            y_ND = y_ND + self.shared(x_ND)
-        return y_ND.view_as(x_BTD)
+
+
+class DecoderGraph:
+    """One step of every sequence of a batch, over caches that are inputs and outputs.
+
+    Inputs: ``input_ids`` int64 [B, T], negative where a row is padded, on its right. ``attention_mask`` int64
+    [B, any], whose rows sum to the lengths of the sequences, tokens of this step included. ``past_key_values.N.key``
+    and ``.value`` [B, K, C, h] of each cache of the plan. ``logits_to_keep`` int64 [1], the L last tokens of each
+    sequence whose results are wanted: all, if it is 0 or not given.
+
+    Outputs: ``logits`` float32 [B, L, V], ``hidden_states`` float32 [B, L, D] after the final norm, and
+    ``present.N.key`` and ``.value``.
+    """
+
+    def __init__(self, config: ModelConfig, weights: CheckpointWeights, form: WeightFormat, data: ExternalData) -> None:
+        self._config, self._weights, self._plan, self._form = config, weights, LayerPlan.of(config), form
+        self._graph = graph = GraphBuilder(data)
+        self._products = Products(graph, form)
+        padded = all(layer.owns_kv for layer in self._plan)
+        self._attention = Attention(self._products, config, padded)
+        self._mixture = Mixture(self._products, config)
+
+    def build(self, metadata: Mapping[str, str]) -> onnx.ModelProto:
+        """Add all nodes and return the model."""
+        config, graph = self._config, self._graph
+        ids_BT = graph.input("input_ids", "int64", ["batch", "length"])
+        mask_BS = graph.input("attention_mask", "int64", ["batch", "total"])
+        past = cache_names("past_key_values", len(self._plan.cache_owners))
+        shapes = [self._cache_shape(owner) for owner in self._plan.cache_owners]
+        caches = [
+            (graph.input(key, self._form.dtype, shape), graph.input(value, self._form.dtype, shape))
+            for (key, value), shape in zip(past, shapes, strict=True)
+        ]
+        wanted = graph.optional_input(WANTED, np.array([0], np.int64), [1])
+        head_VD = None if config.tie_word_embeddings else self._weights["head.weight"]
+        vocabulary = Vocabulary(self._products, self._weights["embed.weight"], head_VD, config.embedding_scale)
+
+        step = self._step(ids_BT, mask_BS)
+        x_BTD, added_BTD = vocabulary.embed(ids_BT), None
+        for layer in self._plan:
+            with graph.scope(f"layers.{layer.index}"):
+                x_BTD, added_BTD = self._layer(layer, x_BTD, added_BTD, step, caches)
+        assert added_BTD is not None
+        rows_M, wanted = self._wanted_rows(ids_BT, step, wanted)
+        x_MD, added_MD = (self._rows(value, rows_M) for value in (x_BTD, added_BTD))
+        _, hidden_MD = self._sum_and_norm(x_MD, added_MD, "norm", self._weights["norm.weight"])
+        batch = graph.node("Shape", ids_BT, start=0, end=1)
+        results = {"logits": (vocabulary.logits(hidden_MD), config.vocab_size), HIDDEN: (hidden_MD, config.hidden_size)}
+        for name, (value_MA, width) in results.items():
+            form = graph.node("Concat", batch, wanted, graph.constant([width]), axis=0)
+            graph.output(graph.node("Reshape", value_MA, form), name, "float32", ["batch", "wanted", width])
+        present = cache_names("present", len(caches))
+        for names, values, shape in zip(present, caches, shapes, strict=True):
+            for name, value in zip(names, values, strict=True):
+                graph.output(value, name, self._form.dtype, shape)
+        return graph.model(metadata)
+
+    def _cache_shape(self, owner: LayerSpec) -> list[int | str]:
+        capacity = "capacity" if owner.window is None else "window_capacity"
+        return ["batch", self._config.num_key_value_heads, capacity, self._config.head_dim]
+
+    def _layer(
+        self, layer: LayerSpec, x_BTD: str, added_BTD: str | None, step: Step, caches: list[tuple[str, str]]
+    ) -> tuple[str, str]:
+        """The residual stream, and what is yet to be added to it: the next norm's node does."""
+        weights = partial(self._weights.of_layer, layer.index)
+        x_BTD, normed_BTD = self._sum_and_norm(x_BTD, added_BTD, "attention_norm", weights("attention_norm.weight"))
+        added_BTD = self._attention.add(layer, normed_BTD, weights, step, caches)
+        if self._config.post_norms:
+            added_BTD = self._norm(added_BTD, "attention_post_norm", weights("attention_post_norm.weight"))
+        x_BTD, normed_BTD = self._sum_and_norm(x_BTD, added_BTD, "ffn_norm", weights("ffn_norm.weight"))
+        if layer.ffn == "dense":
+            added_BTD = dense_feed_forward(self._products, normed_BTD, weights, "ffn")
+        else:
+            added_BTD = self._mixture.add(normed_BTD, weights)
+        if self._config.post_norms:
+            added_BTD = self._norm(added_BTD, "ffn_post_norm", weights("ffn_post_norm.weight"))
+        return x_BTD, added_BTD
+
+    def _sum_and_norm(self, x: str, added: str | None, name: str, weight_D: Array) -> tuple[str, str]:
+        """``x + added``, and the norm of it."""
+        if added is None:
+            return x, self._norm(x, name, weight_D)
+        normed, _, _, total = self._graph.nodes(
+            "SkipSimplifiedLayerNormalization",
+            4,
+            x,
+            added,
+            self._graph.weight(name, weight_D),
+            domain=CONTRIB,
+            unused=(1, 2),
+            epsilon=self._config.rms_norm_eps,
+        )
+        return total, normed
+
+    def _norm(self, x: str, name: str, weight_D: Array) -> str:
+        weight = self._graph.weight(name, weight_D)
+        return self._graph.node("RMSNormalization", x, weight, epsilon=self._config.rms_norm_eps)
+
+    def _step(self, ids_BT: str, mask_BS: str) -> Step:
+        graph, config = self._graph, self._config
+        columns = graph.constant([1])
+        lengths_B = graph.node("ReduceSum", mask_BS, columns, keepdims=0)
+        given_BT = graph.node(
+            "Cast", graph.node("GreaterOrEqual", ids_BT, graph.constant(0)), to=onnx.TensorProto.INT64
+        )
+        new_B = graph.node("Min", lengths_B, graph.node("ReduceSum", given_BT, columns, keepdims=0))
+        last_B = graph.node("Sub", lengths_B, graph.constant(1))
+        longest = graph.node("ReduceMax", lengths_B, keepdims=0)
+        cos = sin = positions_BT = None
+        if config.rope_layers == "all" or any(layer.window is not None for layer in self._plan):
+            cos, sin = self._angles()
+        if cos is not None and not rotates_inside(config):
+            length = graph.node("Squeeze", graph.node("Shape", ids_BT, start=1, end=2))
+            offsets_T = graph.node("Range", graph.constant(0), length, graph.constant(1))
+            starts_B1 = graph.node("Unsqueeze", graph.node("Sub", lengths_B, new_B), columns)
+            positions_BT = graph.node("Add", starts_B1, offsets_T)
+            # padding may lie beyond the last position
+            positions_BT = graph.node("Min", positions_BT, graph.constant(config.max_position_embeddings - 1))
+        last_B, longest, new_B = (graph.node("Cast", x, to=onnx.TensorProto.INT32) for x in (last_B, longest, new_B))
+        return Step(last_B, longest, new_B, cos, sin, positions_BT)
+
+    def _angles(self) -> tuple[str, str]:
+        config = self._config
+        tables = rotary(
+            torch.arange(config.max_position_embeddings),
+            config.head_dim,
+            config.rope_theta,
+            scaling=config.rope_scaling,
+        )
+        dtype = self._form.dtype if rotates_inside(config) else "float32"
+        names = ("rotary.cos", "rotary.sin")
+        cos, sin = (
+            self._graph.weight(name, table.flatten(1).numpy().astype(dtype))
+            for name, table in zip(names, tables, strict=True)
+        )
+        return cos, sin
+
+    def _wanted_rows(self, ids_BT: str, step: Step, wanted: str) -> tuple[str, str]:
+        """Of all N rows of the step, the last L of each sequence [M]; the first again where a sequence has fewer.
+
+        Of none wanted, as for callers who do not know of it, all are made, padding too. Also returns L, int64 [1].
+        """
+        graph = self._graph
+        zero, one, column = graph.constant(0), graph.constant(1), graph.constant([1])
+        batch, length = graph.nodes("Split", 2, graph.node("Shape", ids_BT), num_outputs=2)
+        all_wanted = graph.node("Equal", wanted, graph.constant([0]))
+        wanted = graph.node("Where", all_wanted, length, wanted)
+        new_B = graph.node("Where", all_wanted, length, graph.node("Cast", step.new_B, to=onnx.TensorProto.INT64))
+        begins_B = graph.node("Mul", graph.node("Range", zero, graph.node("Squeeze", batch), one), length)
+        ends_B1 = graph.node("Unsqueeze", graph.node("Add", begins_B, new_B), column)
+        offsets_L = graph.node("Range", graph.node("Neg", graph.node("Squeeze", wanted)), zero, one)
+        rows_BL = graph.node("Max", graph.node("Add", ends_B1, offsets_L), graph.node("Unsqueeze", begins_B, column))
+        return graph.node("Reshape", rows_BL, graph.constant([-1])), wanted
+
+    def _rows(self, x_BTD: str, rows_M: str) -> str:
+        x_ND = self._graph.node("Reshape", x_BTD, self._graph.constant([-1, self._config.hidden_size]))
+        return self._graph.node("Gather", x_ND, rows_M)

@@ -7,6 +7,8 @@ from fulmen_core.hooks import hookimpl
 
 #: The first in which GroupQueryAttention can be told how many tokens of each sequence are no padding.
 _OLDEST = (1, 32)
+#: Builds of it, any of which holds the CPU's kernels; at most one can be installed.
+_BUILDS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino")
 _REMEDY = "pip install 'fulmen-backend-onnxruntime[cpu]'"
 
 
@@ -25,18 +27,19 @@ def _installed(*names: str) -> dict[str, str]:
 
 def probe_runtime() -> Availability:
     """Whether an ONNX Runtime is installed that has the operators of our graphs."""
-    found = _installed("onnxruntime")
+    found = _installed(*_BUILDS)
     if not found:
         return Availability(ok=False, reason=f"ONNX Runtime is not installed: {_REMEDY}")
-    major, minor = (int(part) for part in found["onnxruntime"].split(".")[:2])
+    build, number = next(iter(found.items()))
+    major, minor = (int(part) for part in number.split(".")[:2])
     if (major, minor) < _OLDEST:
-        return Availability(ok=False, reason=f"ONNX Runtime {found['onnxruntime']} is too old: {_REMEDY}")
+        return Availability(ok=False, reason=f"{build} {number} is too old: {_REMEDY}", versions=found)
     return Availability(ok=True, devices=("cpu",), versions=found)
 
 
 def probe_export() -> Availability:
     """Whether everything is installed that writing and checking an artefact takes."""
-    needed = ("torch", "safetensors", "onnx", "onnxscript")
+    needed = ("torch", "safetensors", "onnx")
     found = _installed(*needed)
     missing = [name for name in needed if name not in found]
     if missing:

@@ -1,6 +1,7 @@
 """Serving an artefact with ONNX Runtime: NumPy in, NumPy out, and the caches updated where they lie. Imports no torch.
 
-Legend: S sequences in the step, B sequences in one run of the graph, T tokens of each, V vocabulary.
+Legend: S sequences in the step, B sequences in one run of the graph, T tokens of each, L wanted results of each, R
+wanted results of the step, A the width of a result: V vocabulary or D model width.
 """
 
 from __future__ import annotations
@@ -9,15 +10,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
-from fulmen_backend_onnxruntime.artefact import FORMAT, GRAPH_FILE
-from fulmen_backend_onnxruntime.kv_buffers import KVBuffers
+from fulmen_backend_onnxruntime.artefact import DATA_FILE, FORMAT, GRAPH_FILE, HIDDEN, WANTED
+from fulmen_backend_onnxruntime.kv_buffers import Dropped, KVBuffers
 from fulmen_backend_onnxruntime.rows import Block, Rows
+from fulmen_backend_onnxruntime.session import PROVIDER, bind, open_session, provider_reason
+from fulmen_backend_onnxruntime.step_runs import runs_of
 from fulmen_core.errors import CapabilityError, CorruptArtefact
 from fulmen_core.export.manifest import Manifest, cache_names, read_manifest
 from fulmen_core.model.config_file import load_config
@@ -29,9 +31,9 @@ from fulmen_core.runner import CacheLayout, EngineLimits, SequenceStep
 class OnnxRunner:
     """A `fulmen_core.runner.Runner` over an artefact that the "onnx" exporter wrote.
 
-    Sequences with one token run together; prompts that begin run together where padding costs little; a prompt that
-    goes on runs alone. `limits` is what was asked for, with the context cut to the positions that the artefact holds
-    angles for.
+    Sequences with one token run together, and chunks of prompts do where padding costs little; where layers borrow keys
+    and values, a prompt that goes on runs alone. `limits` is what was asked for, with the context cut to the positions
+    that the artefact holds angles for.
 
     Args:
         artefact: the folder.
@@ -43,19 +45,31 @@ class OnnxRunner:
     """
 
     def __init__(self, artefact: Path, limits: EngineLimits) -> None:
-        manifest = read_manifest(artefact, FORMAT, Manifest, (GRAPH_FILE,))
+        self.manifest = manifest = read_manifest(artefact, FORMAT, Manifest, (GRAPH_FILE, DATA_FILE))
         config = load_config(artefact)
-        if not manifest.is_of(LayerPlan.of(config)):
+        plan = LayerPlan.of(config)
+        if not manifest.is_of(plan):
             raise CorruptArtefact("the manifest and the config describe different layers", where=str(artefact))
         self.cache = CacheSpec.of(config)
         self.limits = replace(limits, max_context=min(limits.max_context, config.max_position_embeddings))
-        self.vocab_size = config.vocab_size
-        self._session = _open_session(artefact / GRAPH_FILE, limits.threads)
-        self.layout = CacheLayout(limits.slots)
-        self._kv = KVBuffers(config, self.limits)
+        self.vocab_size, self._width = config.vocab_size, config.hidden_size
+        self._session: Any = open_session(artefact / GRAPH_FILE, limits.threads)
+        self.choices = {
+            "runner": "onnxruntime",
+            "provider": PROVIDER,
+            "provider_reason": provider_reason(),
+            "weights": manifest.quantize or manifest.dtype,
+            "kv_dtype": manifest.dtype,
+            "threads": str(limits.threads or "onnxruntime's choice"),
+        }
+        self.layout = CacheLayout(limits.slots, rewind=limits.draft_tokens)
+        self._kv = KVBuffers(config, self.limits, manifest.dtype)
+        self._ragged = all(layer.owns_kv for layer in plan)
         self._rows = Rows(limits.slots)
         self._lengths = [0] * limits.slots
-        self._binding = lru_cache(maxsize=64)(self._bind_caches)
+        self._dropped: dict[int, Dropped] = {}  # by slot
+        self._blocks: dict[tuple[int, ...], Block] = {}  # by slots, while no row moves
+        self._bound = lru_cache(maxsize=64)(self._bind)
 
     def kv_bytes(self) -> int:
         """Bytes reserved for keys and values: those of `CacheSpec`, and the slack of the window caches."""
@@ -65,6 +79,9 @@ class OnnxRunner:
         """Make `target` hold what `source` holds, as far as its first `tokens` tokens."""
         self._kv.copy(self._rows.row_of(source), self._rows.row_of(target), self._lengths[source])
         self._lengths[target] = self._lengths[source]
+        self._dropped.pop(target, None)
+        if source in self._dropped:
+            self._dropped[target] = self._dropped[source]
 
     def copy_page(self, source: int, target: int) -> None:  # noqa: ARG002 - there are none
         """There are no pages.
@@ -73,16 +90,6 @@ class OnnxRunner:
             ValueError: always.
         """
         raise ValueError("this runner has no pages")
-
-    def hidden(self, batch: Sequence[SequenceStep]) -> NDArray[np.float32]:  # noqa: ARG002 - it cannot
-        """The artefact's graph ends in logits.
-
-        Raises:
-            CapabilityError: always.
-        """
-        raise CapabilityError(
-            "an ONNX artefact gives no hidden states", remedy="serve the checkpoint with --backend cpu"
-        )
 
     def load_adapter(self, directory: Path) -> int:  # noqa: ARG002 - it cannot
         """The artefact's graph has no place for one.
@@ -100,99 +107,152 @@ class OnnxRunner:
     def release(self, slot: int) -> None:
         """Forget the sequence in `slot`. Idempotent."""
         self._lengths[slot] = 0
+        self._dropped.pop(slot, None)
 
     def close(self) -> None:
         """Give back all memory. Idempotent."""
-        for name in ("_binding", "_session", "_kv"):
+        for name in ("_bound", "_session", "_kv"):
             vars(self).pop(name, None)
 
     def step(self, batch: Sequence[SequenceStep]) -> NDArray[np.float32]:
-        """Compute a mixed step: float32 logits [S, V] after the last token of each sequence, in the batch's order.
+        """Compute a mixed step: float32 logits [R, V] after the wanted tokens, in the batch's order.
 
         Raises:
-            ValueError: results are wanted of more than the last token, which the graph does not give, or with an
-                adapter.
+            ValueError: with an adapter, or more results of a sequence than tokens are wanted.
         """
-        if any(step.adapter for step in batch):
-            raise ValueError("no adapter is loaded: this backend serves none")
-        if any(step.wanted != 1 for step in batch):
-            raise ValueError("the graph gives the logits of the last token alone")
-        place = {step.slot: index for index, step in enumerate(batch)}
-        logits_SV = np.empty((len(batch), self.vocab_size), np.float32)
-        for steps in _runs(batch):
-            for step in steps:
-                self._lengths[step.slot] = step.start
+        return self._step(batch, "logits", self.vocab_size)
+
+    def hidden(self, batch: Sequence[SequenceStep]) -> NDArray[np.float32]:
+        """As `step`, but the final normed hidden states, float32 [R, D]."""
+        return self._step(batch, HIDDEN, self._width)
+
+    def _step(self, batch: Sequence[SequenceStep], output: str, width: int) -> NDArray[np.float32]:
+        _check(batch)
+        results_RA = np.empty((sum(step.wanted for step in batch), width), np.float32)
+        ends, end = {}, 0  # where the results of a slot end
+        for step in batch:
+            end += step.wanted
+            ends[step.slot] = end - step.start - len(step.token_ids)
+        for steps in self._runs(batch):
+            block = self._adjoin(tuple(step.slot for step in steps))
             by_slot = {step.slot: step for step in steps}
-            block = self._adjoin(by_slot)
-            logits_BV = self._run(block, [by_slot[slot] for slot in block.slots])
-            logits_SV[[place[slot] for slot in block.slots]] = logits_BV
-            for step in steps:
+            ordered = [by_slot[slot] for slot in block.slots]
+            in_place = len(steps) == len(batch) and ordered == list(batch) and len({step.wanted for step in batch}) == 1
+            found_RA = results_RA if in_place else None
+            found_BLA = self._run(block, ordered, output, width, found_RA)
+            for step, found_LA in zip(ordered, found_BLA, strict=True):
                 self._lengths[step.slot] = step.start + len(step.token_ids)
-        return logits_SV
+                if step.wanted and not in_place:
+                    end = ends[step.slot] + step.start + len(step.token_ids)
+                    results_RA[end - step.wanted : end] = found_LA[-step.wanted :]
+        return results_RA
 
-    def _adjoin(self, by_slot: dict[int, SequenceStep]) -> Block:
-        lengths = [self._lengths[slot] for slot in self._rows.slots]
-        block = self._rows.adjoin(by_slot)
-        for one, other in block.swaps:
-            self._kv.swap((one, other), (lengths[one], lengths[other]))
-            lengths[one], lengths[other] = lengths[other], lengths[one]
-        return block
+    def _runs(self, batch: Sequence[SequenceStep]) -> Iterator[list[SequenceStep]]:
+        """The runs of a step, with sequences ready at their starts, and drops kept that may have to be taken back."""
+        for step in batch:
+            self._take_back(step)
+        early, late = [], []
+        for step in batch if self.layout.rewind else ():
+            end = step.start + len(step.token_ids)
+            drop = self._kv.last_drop(end)
+            if drop > max(step.start, end - self.layout.rewind):
+                # what it drops must be there: the tokens before it are computed first
+                before = drop - 1 - step.start
+                left = len(step.token_ids) - before
+                if before:
+                    early.append(step._replace(token_ids=step.token_ids[:before], wanted=max(0, step.wanted - left)))
+                late.append(
+                    (
+                        step._replace(
+                            start=step.start + before,
+                            token_ids=step.token_ids[before:],
+                            wanted=min(step.wanted, left),
+                        ),
+                        drop,
+                    )
+                )
+        yield from runs_of(early, ragged=self._ragged, room=self.limits.max_context)
+        for step, drop in late:
+            self._dropped[step.slot] = self._kv.to_be_dropped(self._rows.row_of(step.slot), drop)
+        slots = {step.slot for step, _ in late}
+        rest = [step for step in batch if step.slot not in slots] + [step for step, _ in late]
+        yield from runs_of(rest, ragged=self._ragged, room=self.limits.max_context)
 
-    def _run(self, block: Block, steps: Sequence[SequenceStep]) -> NDArray[np.float32]:
+    def _take_back(self, step: SequenceStep) -> None:
+        length, self._lengths[step.slot] = self._lengths[step.slot], step.start
+        dropped = self._dropped.get(step.slot)
+        if dropped is not None and step.start < dropped.length <= length:
+            if step.start:
+                self._kv.take_back(self._rows.row_of(step.slot), dropped, step.start)
+            del self._dropped[step.slot]
+
+    def _adjoin(self, slots: tuple[int, ...]) -> Block:
+        if slots not in self._blocks:
+            lengths = [self._lengths[slot] for slot in self._rows.slots]
+            block = self._rows.adjoin(slots)
+            for one, other in block.swaps:
+                self._kv.swap((one, other), (lengths[one], lengths[other]))
+                lengths[one], lengths[other] = lengths[other], lengths[one]
+            if block.swaps:
+                self._blocks.clear()
+            self._blocks[slots] = block
+        return self._blocks[slots]
+
+    def _run(
+        self, block: Block, steps: Sequence[SequenceStep], output: str, width: int, out_RA: NDArray[np.float32] | None
+    ) -> NDArray[np.float32]:
+        """Results [B, L, A] of a run, in `out_RA` if it is given."""
         tokens = max(len(step.token_ids) for step in steps)
-        ids_BT = np.zeros((len(steps), tokens), np.int64)
-        for row_T, step in zip(ids_BT, steps, strict=True):
+        wanted = max(1, *(step.wanted for step in steps))
+        bound = self._bound(block.first, len(steps), tokens, output)
+        for row_T, step in zip(bound.ids_BT, steps, strict=True):
             row_T[: len(step.token_ids)] = step.token_ids
-        ends_B = np.array([step.start + len(step.token_ids) for step in steps])
-        mask_BS = (np.arange(ends_B.max()) < ends_B[:, None]).astype(np.int64)
-        logits_B1V = np.empty((len(steps), 1, self.vocab_size), np.float32)
-        binding = self._binding(block.first, len(steps))
-        _bind(binding.bind_input, "input_ids", ids_BT)
-        _bind(binding.bind_input, "attention_mask", mask_BS)
-        _bind(binding.bind_output, "logits", logits_B1V)
-        self._session.run_with_iobinding(binding)
-        return logits_B1V[:, 0]
+            row_T[len(step.token_ids) :] = -1  # padding
+        bound.lengths_B1[:, 0] = [step.start + len(step.token_ids) for step in steps]
+        bound.wanted_1[0] = wanted
+        shape = (len(steps), wanted, width)
+        results_BLA = np.empty(shape, np.float32) if out_RA is None else out_RA.reshape(shape)
+        bind(bound.binding.bind_output, output, results_BLA)
+        self._session.run_with_iobinding(bound.binding)
+        return results_BLA
 
-    def _bind_caches(self, first: int, count: int) -> Any:
-        binding = self._session.io_binding()
+    def _bind(self, first: int, count: int, tokens: int, output: str) -> _Bound:
+        """Bind the caches of adjoining rows, and arrays for what else a run is given, once and for all such runs.
+
+        Each output has bindings of its own: what was bound to the other may be gone when a run would write it.
+        """
+        del output
+        bound = _Bound(
+            self._session.io_binding(),
+            np.empty((count, tokens), np.int64),
+            np.empty((count, 1), np.int64),
+            np.empty(1, np.int64),
+        )
+        inputs = {"input_ids": bound.ids_BT, "attention_mask": bound.lengths_B1, WANTED: bound.wanted_1}
         arrays = self._kv.arrays
         names = zip(cache_names("past_key_values", len(arrays)), cache_names("present", len(arrays)), strict=True)
+        for name, array in inputs.items():
+            bind(bound.binding.bind_input, name, array)
         for (past, present), pair in zip(names, arrays, strict=True):
             for past_name, present_name, array in zip(past, present, pair, strict=True):
                 # Input and output are the same memory: the operator appends in place.
-                _bind(binding.bind_input, past_name, array[first : first + count])
-                _bind(binding.bind_output, present_name, array[first : first + count])
-        return binding
+                bind(bound.binding.bind_input, past_name, array[first : first + count])
+                bind(bound.binding.bind_output, present_name, array[first : first + count])
+        return bound
 
 
-def _runs(batch: Sequence[SequenceStep]) -> Iterator[list[SequenceStep]]:
-    """Divide a step into what one run of the graph takes: single tokens, beginnings, or one sequence that goes on."""
-    single = [step for step in batch if len(step.token_ids) == 1]
-    if single:
-        yield single
-    chunks = [step for step in batch if len(step.token_ids) > 1]
-    yield from ([step] for step in chunks if step.start > 0)
-    group: list[SequenceStep] = []
-    for step in sorted((step for step in chunks if step.start == 0), key=lambda step: len(step.token_ids)):
-        # the last of a group is the longest, to which the others are padded
-        if group and sum(len(s.token_ids) for s in group) < 0.8 * len(group) * len(step.token_ids):
-            yield group
-            group = []
-        group.append(step)
-    if group:
-        yield group
+class _Bound(NamedTuple):
+    """What is bound for runs of certain rows, and so many tokens of each."""
+
+    binding: Any
+    ids_BT: NDArray[np.int64]
+    lengths_B1: NDArray[np.int64]
+    wanted_1: NDArray[np.int64]
 
 
-def _bind(bind: Any, name: str, array: NDArray[Any]) -> None:
-    bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-
-
-def _open_session(graph: Path, threads: int) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4  # errors are raised; printing them, too, would say everything twice
-    try:
-        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its exceptions share no base class of their own
-        reason = " ".join(str(error).split())
-        raise CorruptArtefact("ONNX Runtime cannot load the graph", where=str(graph), remedy=reason) from error
+def _check(batch: Sequence[SequenceStep]) -> None:
+    for step in batch:
+        if step.adapter:
+            raise ValueError("no adapter is loaded: this backend serves none")
+        if not 1 <= step.wanted <= len(step.token_ids):
+            raise ValueError(f"{step.wanted} results are wanted of {len(step.token_ids)} tokens")

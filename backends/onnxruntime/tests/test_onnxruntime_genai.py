@@ -1,0 +1,53 @@
+"""onnxruntime-genai, where it is installed, loads an artefact as it is and gives the same greedy answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fulmen_backend_onnxruntime.runner import OnnxRunner
+from fulmen_core.backend import Quantization
+from fulmen_core.export.options import ExportOptions
+from fulmen_core.generation import generate
+from fulmen_core.runner import EngineLimits
+from fulmen_core.sampling import SamplingParams
+
+from .conftest import CONTEXT, LIGHTNING, VOCABULARY, export, family
+
+END = 7
+
+genai = pytest.importorskip("onnxruntime_genai", reason="pip install onnxruntime-genai")
+
+
+def greedy(artefact: Path, prompt: list[int], count: int) -> list[int]:
+    """Its answer of `count` tokens, or to the end token."""
+    model = genai.Model(str(artefact))
+    params = genai.GeneratorParams(model)
+    params.set_search_options(max_length=CONTEXT, do_sample=False)
+    generator = genai.Generator(model, params)
+    generator.append_tokens(np.array([prompt], np.int32))
+    answer: list[int] = []
+    while len(answer) < count and not generator.is_done():
+        generator.generate_next_token()
+        answer.append(int(generator.get_next_tokens()[0]))
+    return answer
+
+
+@pytest.mark.parametrize("quantize", [None, "int8", "int4"])
+@pytest.mark.parametrize("name", ["llama", "afmoe", "lightning"])
+def test_its_greedy_answers_are_ours(name: str, quantize: Quantization | None, tmp_path: Path) -> None:
+    seed = int(np.random.SeedSequence().generate_state(1)[0])
+    config = (LIGHTNING if name == "lightning" else family(name)).model_copy(update={"eos_token_id": END})
+    made = export(config, seed, tmp_path, ExportOptions(quantize=quantize))
+    prompt = np.random.default_rng(seed).integers(0, VOCABULARY, 30).tolist()
+    runner = OnnxRunner(made.artefact, EngineLimits(1, CONTEXT, threads=1))
+    [ours] = generate(runner, [prompt], SamplingParams(temperature=0, max_tokens=60), stop_ids=[END])
+    runner.close()
+    assert greedy(made.artefact, prompt, 60) == ours, made.label
+
+
+def test_half_precision_loads_too(tmp_path: Path) -> None:
+    made = export(family("afmoe"), 0, tmp_path, ExportOptions(dtype="float16"))
+    assert greedy(made.artefact, [1, 2, 3], 5)
