@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import cycle
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fulmen_core.backend import TrainPlan
+from fulmen_core.backend import Backend, TrainPlan
 from fulmen_core.model.balance import balance_losses
 from fulmen_core.model.config import ModelConfig
 from fulmen_core.model.transformer import Transformer
@@ -50,7 +50,7 @@ class Batch:
     segments_BT: Tensor
 
     @classmethod
-    def random(cls, vocabulary: int, rows: int, tokens: int, seed: int = 0) -> Batch:
+    def random(cls, vocabulary: int, rows: int, tokens: int, seed: int = 0, device: str = "cpu") -> Batch:
         """Documents of random lengths; tokens as frequent as words (Zipf), so that experts are not loaded evenly."""
         generator = np.random.default_rng(seed)
         share_V = 1 / np.arange(1, vocabulary + 1)
@@ -59,27 +59,38 @@ class Batch:
         begins[:, 0] = True
         at = np.broadcast_to(np.arange(tokens), (rows, tokens))
         positions = at - np.maximum.accumulate(np.where(begins, at, 0), axis=1)
-        return cls(
-            torch.from_numpy(ids), torch.from_numpy(positions), torch.from_numpy(begins.cumsum(axis=1, dtype=np.int64))
-        )
+        arrays = (ids, positions, begins.cumsum(axis=1, dtype=np.int64))
+        return cls(*(torch.from_numpy(array).to(device) for array in arrays))
 
 
-def _batches(vocabulary: int, rows: int, tokens: int) -> Iterator[Batch]:
-    return cycle([Batch.random(vocabulary, rows, tokens, seed) for seed in range(BATCHES)])
+def _batches(vocabulary: int, rows: int, tokens: int, device: str = "cpu") -> Iterator[Batch]:
+    return cycle([Batch.random(vocabulary, rows, tokens, seed, device) for seed in range(BATCHES)])
 
 
 def fulmen(
-    config: ModelConfig, rows: int, tokens: int, *, optimizer: str = "adamw", compile_model: bool = False
+    config: ModelConfig,
+    rows: int,
+    tokens: int,
+    *,
+    optimizer: str = "adamw",
+    compile_model: bool = False,
+    experts: Literal["auto", "fp8"] = "auto",
+    backend: Backend | None = None,
 ) -> Contestant:
-    """A step as `fulmen_trainer.pretrain` makes it: the CPU backend's model, chunked loss, balance losses, clipping."""
+    """A step as `fulmen_trainer.pretrain` makes it: a backend's model, chunked loss, balance losses, clipping.
+
+    The backend is the CPU's unless another one is given.
+    """
     torch.manual_seed(0)
     model = Transformer(config)
-    program = Registry.discover().backend("cpu").prepare_training(model, TrainPlan(compile=compile_model))
+    backend = backend if backend is not None else Registry.discover().backend("cpu")
+    program = backend.prepare_training(model, TrainPlan(compile=compile_model, experts=experts))
+    device = str(model.embed.weight.device)
     products = torch.bfloat16 if program.choices["dtype"] == "bfloat16" else torch.float32
     settings = OptimizerConfig.model_validate({"name": optimizer, "lr": LEARNING_RATE})
     updates = build_optimizer(model, settings, products=products)
-    batches = _batches(config.vocab_size, rows, tokens)
-    weights_N = torch.full((rows * tokens,), 1 / (rows * tokens))
+    batches = _batches(config.vocab_size, rows, tokens, device)
+    weights_N = torch.full((rows * tokens,), 1 / (rows * tokens), device=device)
 
     def step() -> float:
         batch = next(batches)
@@ -120,8 +131,33 @@ def transformers_missing() -> str | None:
     return None if importlib.util.find_spec("transformers") else "transformers is not installed"
 
 
-def transformers(config: ModelConfig, rows: int, tokens: int, settings: Mapping[str, str]) -> Contestant:
+def transformers(
+    config: ModelConfig, rows: int, tokens: int, settings: Mapping[str, str], device: str = "cpu"
+) -> Contestant:
     """Qwen3-MoE's step: full attention (SDPA) in every layer over whole rows, no balance loss, fused AdamW."""
+    model = qwen3(config).to(device)
+    model.set_experts_implementation(settings["experts"])
+    model.train()
+    updates = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95), fused=True)
+    called = torch.compile(model) if settings["compile"] == "yes" else model
+    batches = _batches(config.vocab_size, rows, tokens, device)
+
+    def step() -> float:
+        ids_BT = next(batches).ids_BT1[:, :-1]
+        low = settings["dtype"] == "bfloat16"
+        with torch.autocast(device, torch.bfloat16) if low else nullcontext():
+            loss = called(input_ids=ids_BT, labels=ids_BT, use_cache=False).loss
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        updates.step()
+        updates.zero_grad()
+        return float(loss.detach())
+
+    return Contestant(step, {**settings, "attention": model.config._attn_implementation, "optimizer": "adamw"})
+
+
+def qwen3(config: ModelConfig) -> Any:
+    """Transformers' Qwen3-MoE with the dimensions of `config`, randomly initialised."""
     from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
     torch.manual_seed(0)
@@ -138,25 +174,6 @@ def transformers(config: ModelConfig, rows: int, tokens: int, settings: Mapping[
         "moe_intermediate_size": config.moe_intermediate_size,
         "norm_topk_prob": True,
         "tie_word_embeddings": True,
-        "use_cache": False,
         "max_position_embeddings": config.max_position_embeddings,
     }
-    model: Any = Qwen3MoeForCausalLM(Qwen3MoeConfig(**sizes))
-    model.set_experts_implementation(settings["experts"])
-    model.train()
-    updates = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95), fused=True)
-    called = torch.compile(model) if settings["compile"] == "yes" else model
-    batches = _batches(config.vocab_size, rows, tokens)
-
-    def step() -> float:
-        ids_BT = next(batches).ids_BT1[:, :-1]
-        low = settings["dtype"] == "bfloat16"
-        with torch.autocast("cpu", torch.bfloat16) if low else nullcontext():
-            loss = called(input_ids=ids_BT, labels=ids_BT).loss
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        updates.step()
-        updates.zero_grad()
-        return float(loss.detach())
-
-    return Contestant(step, {**settings, "attention": model.config._attn_implementation, "optimizer": "adamw"})
+    return Qwen3MoeForCausalLM(Qwen3MoeConfig(**sizes))

@@ -50,11 +50,12 @@ def _config(
 
 
 def shapes() -> dict[str, Shape]:
-    """All shapes by name: the total number of parameters, and what is special. `toy` is for tests."""
+    """All shapes by name: the total number of parameters, and what is special. `toy` is for tests, `1B` for GPUs."""
     toy = _config(vocabulary=64, width=32, layers=4, heads=2, kv_heads=1, experts=8, top_k=2, inner=16)
     small = _config(vocabulary=4096, width=256, layers=8, heads=4, kv_heads=2, experts=16, top_k=4, inner=96)
     middle = _config(vocabulary=8192, width=384, layers=8, heads=6, kv_heads=2, experts=32, top_k=4, inner=96)
     fine = _config(vocabulary=8192, width=384, layers=8, heads=6, kv_heads=2, experts=64, top_k=8, inner=48)
+    billion = _config(vocabulary=32768, width=1536, layers=16, heads=24, kv_heads=4, experts=32, top_k=4, inner=384)
     large = _config(vocabulary=8192, width=1024, layers=8, heads=16, kv_heads=4, experts=16, top_k=4, inner=256)
     return {
         shape.name: shape
@@ -64,6 +65,7 @@ def shapes() -> dict[str, Shape]:
             Shape("34M", middle, 8, 512),
             Shape("34M-fine", fine, 8, 512),
             Shape("128M", large, 8, 512),
+            Shape("1B", billion, 8, 2048),
         )
     }
 

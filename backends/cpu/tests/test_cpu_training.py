@@ -141,6 +141,11 @@ def test_a_precision_that_no_cpu_is_fast_in_is_refused() -> None:
         prepare(Transformer(config()), dtype="float16")
 
 
+def test_experts_in_8_bit_floats_are_refused() -> None:
+    with pytest.raises(CapabilityError, match="does not train experts in fp8: use one of auto, grouped, dense"):
+        prepare(Transformer(config()), experts="fp8")
+
+
 def test_under_bfloat16_products_are_rounded_and_weights_and_gradients_stay_float32() -> None:
     model = Transformer(config())
     tokens = torch.randint(64, (2, 16))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -275,3 +276,21 @@ def test_a_recipe_that_does_not_add_up_is_refused(override: str, sentence: str, 
     )
     with pytest.raises(UserError, match=sentence):
         load_recipe(PretrainConfig, recipe, [override])
+
+
+@pytest.mark.gpu
+def test_a_run_on_the_gpu_learns_as_on_the_cpu_and_leaves_a_model_that_loads(
+    train: Callable[..., dict[str, Any]], registry: Registry, tmp_path: Path
+) -> None:
+    (record,) = [one for one in registry.backend_records() if one.name == "cuda"] or [None]
+    if record is None or record.state != "active":
+        reason = "the cuda backend is not installed" if record is None else record.reason
+        if "cuda" in os.environ.get("FULMEN_REQUIRE", "").split(","):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    on_cpu = train(tmp_path / "cpu", optimizer={"name": "muon", "lr": 3e-3})
+    on_gpu = train(tmp_path / "gpu", optimizer={"name": "muon", "lr": 3e-3}, backend="cuda")
+    assert on_gpu["device"].startswith("cuda")
+    assert on_gpu["train_loss"] == pytest.approx(on_cpu["train_loss"], rel=0.02)
+    assert on_gpu["heldout_bits_per_byte"] == pytest.approx(on_cpu["heldout_bits_per_byte"], rel=0.02)
+    load_model(tmp_path / "gpu")

@@ -42,11 +42,12 @@ class CpuBackend:
         """Choose precision and expert implementation for `model`, and compile it if the plan says so.
 
         Raises:
-            CapabilityError: the plan names a precision that the CPU does not train in.
+            CapabilityError: the plan names a precision, or a kind of experts, that the CPU does not train in.
         """
         from fulmen_backend_cpu.training import CpuTrainProgram
 
         self._require(plan.dtype, ("auto", *self.capabilities().train_dtypes), "train in")
+        self._require(plan.experts, ("auto", "grouped", "dense"), "train experts in")
         return CpuTrainProgram(model, plan)
 
     def load_runner(

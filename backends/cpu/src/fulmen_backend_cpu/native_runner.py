@@ -25,7 +25,8 @@ from fulmen_core.adapters.loaded import LoadedAdapters
 from fulmen_core.backend import Dtype, KVDtype, Quantization
 from fulmen_core.model.checkpoint import load_config, load_model
 from fulmen_core.model.kv import CacheSpec
-from fulmen_core.runner import CacheLayout, EngineLimits, SequenceStep
+from fulmen_core.paged_steps import paged_layout, pages_of, refuse_outside, refuse_unfit
+from fulmen_core.runner import EngineLimits, SequenceStep
 from fulmen_core.softmax_draw import inverse_temperatures
 
 logger = logging.getLogger(__name__)
@@ -81,7 +82,13 @@ class NativeRunner:
         weights, kv = _FORMATS[quantize or dtype], _FORMATS[kv_dtype or dtype]
         # matrix units take over from some number of rows on, and round otherwise
         matrix_units = features(self._library).amx and {weights, kv} != {Format.FLOAT32}
-        self.layout = _layout(self.cache, self.limits, batch_invariant=not matrix_units)
+        self.layout = paged_layout(
+            self.cache,
+            self.limits,
+            page_tokens=_PAGE_TOKENS,
+            block_tokens=_BLOCK_TOKENS,
+            batch_invariant=not matrix_units,
+        )
         self.choices = {
             "runner": "native",
             "runner_reason": f"compiled kernels: {features(self._library)}",
@@ -122,12 +129,14 @@ class NativeRunner:
 
     def copy_slot(self, source: int, target: int, tokens: int) -> None:  # noqa: ARG002 - a ring is copied whole
         """Make the windows of `target` those of `source`."""
-        self._refuse_outside("slot", (source, target), self.layout.slots)
+        self._refuse_closed()
+        refuse_outside("slot", (source, target), self.layout.slots)
         self._library.fulmen_copy_slot(self._handle, source, target)
 
     def copy_page(self, source: int, target: int) -> None:
         """Make page `target` what page `source` is."""
-        self._refuse_outside("page", (source, target), self.layout.pages)
+        self._refuse_closed()
+        refuse_outside("page", (source, target), self.layout.pages)
         self._library.fulmen_copy_page(self._handle, source, target)
 
     def load_adapter(self, directory: Path) -> int:
@@ -210,8 +219,10 @@ class NativeRunner:
     def _step(self, batch: Sequence[SequenceStep], columns: int, *, hidden: bool) -> NDArray[np.float32]:
         counts_S = [len(step.token_ids) for step in batch]
         tokens_N = np.fromiter((token for step in batch for token in step.token_ids), np.int32, sum(counts_S))
-        pages_S = [self._pages_of(step) for step in batch]
-        self._refuse(batch, counts_S, tokens_N, pages_S)
+        pages_S = [pages_of(step, self.layout, self.limits) for step in batch]
+        self._refuse_closed()
+        refuse_unfit(batch, tokens_N, pages_S, limits=self.limits, layout=self.layout, vocab_size=self.vocab_size)
+        self._adapters.refuse_unknown(batch)
         wanted_S = [step.wanted for step in batch]
         table_6S = np.array(
             [
@@ -240,66 +251,6 @@ class NativeRunner:
         )
         return results
 
-    def _pages_of(self, step: SequenceStep) -> Sequence[int]:
-        if step.pages is not None:
-            return step.pages
-        each = self.layout.pages_for(self.limits.max_context)
-        return range(step.slot * each, (step.slot + 1) * each)
-
-    def _refuse_outside(self, kind: str, numbers: Sequence[int], count: int) -> None:
-        self._refuse_closed()
-        for number in numbers:
-            if not 0 <= number < count:
-                raise ValueError(f"{kind} {number} is not one of 0 to {count - 1}")
-
-    def _refuse(
-        self,
-        batch: Sequence[SequenceStep],
-        counts_S: list[int],
-        tokens_N: NDArray[np.int32],
-        pages_S: Sequence[Sequence[int]],
-    ) -> None:
-        """Check everything that C++ would take on trust."""
-        limits = self.limits
-        self._refuse_closed()
-        if not batch or 0 in counts_S:
-            raise ValueError("a step needs at least one sequence, and each at least one token")
-        if len(tokens_N) > limits.max_step_tokens:
-            raise ValueError(f"{len(tokens_N)} tokens are more than the {limits.max_step_tokens} of a step")
-        if tokens_N.min() < 0 or tokens_N.max() >= self.vocab_size:
-            wrong = tokens_N.min() if tokens_N.min() < 0 else tokens_N.max()
-            raise ValueError(f"token {wrong} is outside the {self.vocab_size} of the model")
-        slots = [step.slot for step in batch]
-        if len(slots) > limits.max_sequences:
-            raise ValueError(f"{len(slots)} sequences are more than the {limits.max_sequences} of a step")
-        if min(slots) < 0 or max(slots) >= self.layout.slots or len(set(slots)) < len(slots):
-            raise ValueError(f"slots {slots} are not different ones of 0 to {self.layout.slots - 1}")
-        for step, count, pages in zip(batch, counts_S, pages_S, strict=True):
-            if step.start < 0 or step.start + count > limits.max_context:
-                raise ValueError(f"position {step.start + count - 1} is outside the {limits.max_context} reserved")
-            if not 1 <= step.wanted <= count:
-                raise ValueError(f"{step.wanted} results are wanted of {count} tokens")
-            if len(pages) < self.layout.pages_for(step.start + count):
-                raise ValueError(f"{len(pages)} pages do not hold {step.start + count} tokens")
-            self._refuse_outside("page", pages, self.layout.pages)
-        self._adapters.refuse_unknown(batch)
-
     def _refuse_closed(self) -> None:
         if self._handle is None:
             raise ValueError("the runner is closed")
-
-
-def _layout(cache: CacheSpec, limits: EngineLimits, *, batch_invariant: bool) -> CacheLayout:
-    windows = [group.window for group in cache.groups if group.window is not None]
-    # what rounding a ring up to whole blocks leaves anyway may be taken back, too
-    rewind = min((-(-(w + limits.draft_tokens) // _BLOCK_TOKENS) * _BLOCK_TOKENS - w for w in windows), default=None)
-    page_tokens = min(_PAGE_TOKENS, -(-limits.max_context // _BLOCK_TOKENS) * _BLOCK_TOKENS)
-    layout = CacheLayout(
-        slots=limits.slots,
-        page_tokens=page_tokens,
-        rewind=limits.max_context if rewind is None else rewind,
-        batch_invariant=batch_invariant,
-    )
-    whole = layout.pages_for(limits.max_context)
-    pages = layout.pages_for(limits.kv_tokens) if limits.kv_tokens else limits.max_sequences * whole
-    return replace(layout, pages=max(pages, whole))

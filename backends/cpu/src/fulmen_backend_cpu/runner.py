@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fulmen_backend_cpu.adapted_products import AdaptedProducts
 from fulmen_backend_cpu.experts import feed_forward
 from fulmen_backend_cpu.kv_cache import KVCache
+from fulmen_core.adapters.adapted_products import AdaptedProducts
 from fulmen_core.adapters.loaded import LoadedAdapters
 from fulmen_core.backend import Dtype
 from fulmen_core.model.attention import attend

@@ -18,6 +18,7 @@ from fulmen_backend_cpu.allocator import keep_freed_memory
 from fulmen_backend_cpu.compiler import NativeUnavailable
 from fulmen_backend_cpu.training_operations import native_operations
 from fulmen_core.backend import TrainPlan
+from fulmen_core.model.compilation import compile_or_keep
 from fulmen_core.model.transformer import Transformer
 
 logger = logging.getLogger(__name__)
@@ -98,19 +99,3 @@ def use_kernels(model: nn.Module) -> str:
     for transformer in transformers:
         transformer.use(operations)
     return "native"
-
-
-def compile_or_keep(model: nn.Module) -> tuple[nn.Module, str]:
-    """`model` compiled, and "yes"; or `model` itself, and why it could not be compiled (logged once).
-
-    A function of two lines is compiled and run first: that meets a missing compiler, missing Python headers or an
-    unwritable cache within a second or two, and not in the middle of the first step.
-    """
-    try:
-        probe = torch.compile(lambda x: x.sin() + 1, fullgraph=True)
-        probe(torch.zeros(8))
-    except Exception as error:  # dynamo wraps whatever the C++ toolchain throws
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        logger.warning("training runs uncompiled: %s", reason)
-        return model, f"no: {reason}"
-    return cast("nn.Module", torch.compile(model)), "yes"

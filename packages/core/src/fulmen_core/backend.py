@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fulmen_core.export.options import ExportOptions
 
 Dtype = Literal["float32", "bfloat16", "float16"]
-Quantization = Literal["int8", "int4"]  # of weights
+Quantization = Literal["int8", "int4", "fp8"]  # of weights; "fp8" is float8_e4m3fn with a scale for each row
 KVDtype = Literal["float32", "bfloat16", "float16", "int8"]
 
 
@@ -30,6 +30,7 @@ class Capabilities:
     train_dtypes: tuple[Dtype, ...] = ()
     serve_dtypes: tuple[Dtype, ...] = ()
     quantizations: tuple[Quantization, ...] = ()  # of weights, by `load_runner`
+    train_quantizations: tuple[Quantization, ...] = ()  # of experts' products, by `prepare_training`
     kv_dtypes: tuple[KVDtype, ...] = ()  # that may be chosen apart from the serving dtype
     embed: bool = False  # its runners give hidden states: `Runner.hidden`
     adapters: bool = False  # its runners serve LoRA adapters: `Runner.load_adapter`
@@ -43,7 +44,7 @@ class TrainPlan:
     dtype: Dtype | Literal["auto"] = "auto"
     compile: bool = False
     recompute: Literal["none", "experts", "blocks"] = "none"
-    experts: Literal["auto", "grouped", "dense"] = "auto"
+    experts: Literal["auto", "grouped", "dense", "fp8"] = "auto"  # "fp8": grouped products of 8-bit floats
 
 
 class TrainProgram(Protocol):

@@ -106,6 +106,8 @@ def _scored_losses(
         end = len(window.ids)
         ids_BT1[row, :end] = torch.tensor(window.ids)
         scored_BT[row, end - 1 - window.scored : end - 1] = True
+    device = model.embed.weight.device
+    ids_BT1, scored_BT = ids_BT1.to(device), scored_BT.to(device)
     with autocast:
         hidden_BTD = model(ids_BT1[:, :-1]).hidden_BTD
         return token_losses(hidden_BTD[scored_BT], model.head_weight_VD, ids_BT1[:, 1:][scored_BT])

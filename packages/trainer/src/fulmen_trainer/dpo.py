@@ -90,10 +90,10 @@ class DirectPreference:
         log_probs_N = token_log_probs(hidden_BTD, rows.scored_N, rows.targets_N, head_of(self._model))
         present_P = (rows.sample_N // 2).unique()  # type: ignore[no-untyped-call]
         policy_P2 = sample_log_probs(log_probs_N, rows.sample_N, 2 * count).view(count, 2)[present_P]
-        reference_P2 = self._reference_P2[pairs_P[present_P]]
+        reference_P2 = self._reference_P2[pairs_P[present_P.cpu()]].to(policy_P2.device)
         loss = dpo_loss(policy_P2, reference_P2, self._config.beta, count)
         chosen_P, rejected_P = dpo_margins(policy_P2.detach(), reference_P2, self._config.beta)
-        weights_P = sample_weights(torch.from_numpy(self._tokens[2 * pairs_P.numpy()]))
+        weights_P = sample_weights(torch.from_numpy(self._tokens[2 * pairs_P.numpy()])).to(policy_P2.device)
         is_chosen_N = rows.sample_N % 2 == 0
         nll = fine_tuning_loss(log_probs_N[is_chosen_N], rows.sample_N[is_chosen_N] // 2, weights_P)
         return loss + self._config.nll_weight * nll, {

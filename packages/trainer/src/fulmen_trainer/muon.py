@@ -114,4 +114,4 @@ class Muon:
             name = key.removesuffix(".momentum")
             if name not in self._parameters or self._parameters[name].shape != buffer.shape:
                 raise CorruptArtefact(f"optimizer state {key!r} fits no parameter", remedy="was the recipe changed?")
-            self._buffers[name] = buffer.clone()
+            self._buffers[name] = buffer.to(self._parameters[name].device, copy=True)

@@ -140,7 +140,7 @@ class Optimizer:
             parameter = self._adam_parameters.get(parameter_name)
             if parameter is None or (kind != "step" and tensor.shape != parameter.shape):
                 raise CorruptArtefact(f"optimizer state {name!r} fits no parameter", remedy="was the recipe changed?")
-            self._adamw.state[parameter][kind] = tensor.clone()
+            self._adamw.state[parameter][kind] = tensor.to(parameter.device, copy=True)
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig, *, products: torch.dtype = torch.float32) -> Optimizer:

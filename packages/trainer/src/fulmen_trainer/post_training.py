@@ -56,7 +56,7 @@ class PostTrainingConfig(BaseModel):
     backend: str = "auto"
     dtype: Dtype | Literal["auto"] = "auto"
     compile: bool = False
-    experts: Literal["auto", "grouped", "dense"] = "auto"
+    experts: Literal["auto", "grouped", "dense", "fp8"] = "auto"
     checkpoint_every: int = Field(100, ge=0)
     log_every: int = Field(10, ge=1)
     trackers: tuple[str, ...] = ()
@@ -85,16 +85,17 @@ class RowTensors:
     sample_N: Tensor
 
     @classmethod
-    def of(cls, rows: PackedRows) -> RowTensors:
-        """Share the arrays' memory."""
-        return cls(
-            torch.from_numpy(rows.tokens_BT),
-            torch.from_numpy(rows.positions_BT),
-            torch.from_numpy(rows.segments_BT),
-            torch.from_numpy(rows.scored_N),
-            torch.from_numpy(rows.targets_N),
-            torch.from_numpy(rows.sample_N),
+    def of(cls, rows: PackedRows, device: torch.device) -> RowTensors:
+        """On the device of the model; on the CPU they share the arrays' memory."""
+        arrays = (
+            rows.tokens_BT,
+            rows.positions_BT,
+            rows.segments_BT,
+            rows.scored_N,
+            rows.targets_N,
+            rows.sample_N,
         )
+        return cls(*(torch.from_numpy(array).to(device) for array in arrays))
 
     @property
     def tokens(self) -> int:
@@ -140,7 +141,8 @@ class ObjectiveModule:
 
     def train_step(self, step: int) -> dict[str, float]:
         """One optimizer step. Balance losses are means over micro-batches: their counts belong to one forward pass."""
-        micro_batches = [RowTensors.of(rows) for rows in self._objective.rows(step)]
+        device = self._trunk.embed.weight.device
+        micro_batches = [RowTensors.of(rows, device) for rows in self._objective.rows(step)]
         metrics: dict[str, float] = {}
         for rows in micro_batches:
             hidden_BTD, balance = self._forward(rows)
@@ -162,7 +164,7 @@ class ObjectiveModule:
                 rows.tokens_BT, positions_BT=rows.positions_BT, segments_BT=rows.segments_BT
             )
         if output.router is None:
-            return output.hidden_BTD, torch.zeros(())
+            return output.hidden_BTD, torch.zeros((), device=output.hidden_BTD.device)
         config = self._trunk.config
         return output.hidden_BTD, balance_losses(output.router, config.balance, config.num_experts_per_tok).total
 

@@ -95,7 +95,7 @@ class PretrainConfig(BaseModel):
 
     backend: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    experts: Literal["auto", "grouped", "dense"] = "auto"
+    experts: Literal["auto", "grouped", "dense", "fp8"] = "auto"
     compile: bool = False
     recompute: Literal["none", "experts", "blocks"] = "none"  # less memory, more time
 
@@ -213,13 +213,14 @@ class PretrainModule:
         split into micro-batches changes it. The balance losses are statistics of a micro-batch and enter by its share
         of rows.
         """
-        ids_BT1 = torch.from_numpy(batch.tokens_BT1[rows])
-        weights_BT = torch.from_numpy(batch.trained_BT[rows]).float() / max(1, trained_tokens)
+        device = self.model.embed.weight.device
+        ids_BT1 = torch.from_numpy(batch.tokens_BT1[rows]).to(device)
+        weights_BT = torch.from_numpy(batch.trained_BT[rows]).to(device).float() / max(1, trained_tokens)
         with self._program.autocast():
             output = self._program.model(
                 ids_BT1[:, :-1],
-                positions_BT=torch.from_numpy(batch.positions_BT1[rows, :-1]),
-                segments_BT=torch.from_numpy(batch.segments_BT1[rows, :-1]),
+                positions_BT=torch.from_numpy(batch.positions_BT1[rows, :-1]).to(device),
+                segments_BT=torch.from_numpy(batch.segments_BT1[rows, :-1]).to(device),
                 recompute=self._config.recompute,
             )
             loss = linear_cross_entropy(

@@ -39,7 +39,7 @@ def answer_log_probs(
     """Log-probability of each sample's scored tokens, summed: ``[M]``, without a gradient."""
     sums_M: Tensor | None = None
     for packed in pack(samples, config.sequence_length, config.rows_per_micro_batch, together=2):
-        rows = RowTensors.of(packed)
+        rows = RowTensors.of(packed, model.embed.weight.device)
         with program.autocast():
             hidden_BTD = program.model(
                 rows.tokens_BT, positions_BT=rows.positions_BT, segments_BT=rows.segments_BT
@@ -71,7 +71,7 @@ def cached_reference(
         except (SafetensorError, OSError):
             pass  # damaged: it costs one forward pass to make again
     model = load_model(reference).requires_grad_(False)
-    log_probs_P2 = answer_log_probs(model, config.prepare(model, registry), samples, config).view(-1, 2)
+    log_probs_P2 = answer_log_probs(model, config.prepare(model, registry), samples, config).view(-1, 2).cpu()
     temporary = cache.with_name(f".{cache.name}.tmp")
     save_file({"log_probs_P2": log_probs_P2}, temporary, metadata={"key": key})
     with temporary.open("rb") as file:

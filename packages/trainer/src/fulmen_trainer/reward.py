@@ -113,11 +113,12 @@ class RewardModel(nn.Module):
         ]
         scores = np.zeros(len(samples), np.float32)
         for packed in pack(samples, max([sequence_length, *map(len, samples)]), rows) if samples else []:
-            tensors = RowTensors.of(packed)
+            tensors = RowTensors.of(packed, self.head.weight.device)
             hidden_BTD = self.trunk(
                 tensors.tokens_BT, positions_BT=tensors.positions_BT, segments_BT=tensors.segments_BT
             ).hidden_BTD
-            scores[packed.sample_N] = self.rewards(hidden_BTD, tensors, len(samples))[tensors.sample_N].float().numpy()
+            rewards_N = self.rewards(hidden_BTD, tensors, len(samples))[tensors.sample_N]
+            scores[packed.sample_N] = rewards_N.float().cpu().numpy()
         return scores
 
 

@@ -61,7 +61,7 @@ class FineTuning:
         """See the class."""
         head_VD = self._model.head_weight_VD
         hidden_ND = hidden_BTD.flatten(0, 1).index_select(0, rows.scored_N).to(head_VD.dtype)
-        weights_M = sample_weights(torch.from_numpy(self._trained[self._indices(step)]))
+        weights_M = sample_weights(torch.from_numpy(self._trained[self._indices(step)])).to(hidden_ND.device)
         weights_N = weights_M.index_select(0, rows.sample_N)
         cross_entropy = self._model.operations.cross_entropy
         loss = linear_cross_entropy(hidden_ND, head_VD, rows.targets_N, weights_N, cross_entropy)

@@ -62,7 +62,7 @@ def test_the_cached_reference_gives_the_gradient_of_a_loaded_one(
 
     objective = DirectPreference(policy, pairs, cached_P2, config)
     for packed in objective.rows(0):
-        rows = RowTensors.of(packed)
+        rows = RowTensors.of(packed, torch.device("cpu"))
         hidden = policy(rows.tokens_BT, positions_BT=rows.positions_BT, segments_BT=rows.segments_BT).hidden_BTD
         torch.autograd.backward(objective.loss(hidden, rows, 0)[0])
     ours = {name: parameter.grad for name, parameter in policy.named_parameters()}

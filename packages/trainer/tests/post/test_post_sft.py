@@ -46,7 +46,7 @@ def gradients(model: Transformer, samples: Sequence[Sample], **changes: int) -> 
     model.zero_grad()
     total = 0.0
     for packed in objective.rows(0):
-        rows = RowTensors.of(packed)
+        rows = RowTensors.of(packed, torch.device("cpu"))
         hidden = model(rows.tokens_BT, positions_BT=rows.positions_BT, segments_BT=rows.segments_BT).hidden_BTD
         loss, _ = objective.loss(hidden, rows, 0)
         torch.autograd.backward(loss)

@@ -7,7 +7,7 @@ then of the up projection), I and O the sizes of a product, M = N*K (token, sele
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from fulmen_core.model.config import ModelConfig
+from fulmen_core.model.expert_rows import combine, dispatch, sort_rows
 from fulmen_core.model.precision import product_dtype
 from fulmen_core.model.router import Routing
 
@@ -70,10 +71,10 @@ def grouped(x_ND: Tensor, gate_up_EGD: Tensor, down_EFD: Tensor, routing: Routin
     dtype = product_dtype(x_ND)
     tokens, top_k = routing.selected_NK.shape
     experts = down_EFD.shape[0]
-    rows = _sort_rows(routing.selected_NK, experts, _row_multiple(x_ND.device, dtype, tokens * top_k, experts))
-    x_RD = _dispatch(x_ND.to(dtype), rows, top_k)
+    rows = sort_rows(routing.selected_NK, experts, _row_multiple(x_ND.device, dtype, tokens * top_k, experts))
+    x_RD = dispatch(x_ND.to(dtype), rows, top_k)
     hidden_RF = swiglu(_product(x_RD, gate_up_EGD.to(dtype).transpose(1, 2), rows.ends_E))
-    y_MD = _combine(_product(hidden_RF, down_EFD.to(dtype), rows.ends_E), rows)
+    y_MD = combine(_product(hidden_RF, down_EFD.to(dtype), rows.ends_E), rows)
     return torch.bmm(routing.weights_NK.to(dtype)[:, None], y_MD.view(tokens, top_k, -1))[:, 0]
 
 
@@ -82,69 +83,6 @@ def _product(x_RI: Tensor, weight_EIO: Tensor, ends_E: Tensor) -> Tensor:
         parts = zip(x_RI.tensor_split(ends_E[:-1].tolist()), weight_EIO, strict=True)
         return torch.cat([x @ weight_IO for x, weight_IO in parts])
     return F.grouped_mm(x_RI, weight_EIO, offs=ends_E)
-
-
-class _Rows(NamedTuple):
-    """Which row holds which (token, selection) pair: R rows sorted by expert, each expert's rounded up to a multiple.
-
-    Attributes:
-        ends_E: where each expert's rows end, int32; the last end is R, which depends on shapes alone.
-        row_M: the row of each pair.
-        pair_R: the pair of each row, M for filler.
-    """
-
-    ends_E: Tensor
-    row_M: Tensor
-    pair_R: Tensor
-
-
-def _sort_rows(selected_NK: Tensor, experts: int, multiple: int) -> _Rows:
-    selected_M = selected_NK.flatten()
-    pairs = selected_M.shape[0]
-    pair_M = torch.arange(pairs, device=selected_M.device)
-    order_M = selected_M.argsort(stable=True)
-    counts_E = selected_M.new_zeros(experts).scatter_add(0, selected_M, torch.ones_like(selected_M))
-    padded_E = (counts_E + (multiple - 1)) // multiple * multiple
-    ends_E = padded_E.cumsum(0)
-    shift_E = (ends_E - padded_E) - (counts_E.cumsum(0) - counts_E)
-    row_M = torch.zeros_like(selected_M).scatter(0, order_M, pair_M + shift_E[selected_M[order_M]])
-    rows = -(-(pairs + experts * (multiple - 1)) // multiple) * multiple
-    pair_R = selected_M.new_full((rows,), pairs).scatter(0, row_M, pair_M)
-    return _Rows(torch.cat((ends_E[:-1], ends_E.new_full((1,), rows))).to(torch.int32), row_M, pair_R)
-
-
-class _Dispatch(torch.autograd.Function):
-    """Copy each token to the rows of its experts. Autograd's own backward would scatter-add; gathering is faster."""
-
-    @staticmethod
-    def forward(ctx: Any, x_ND: Tensor, rows: _Rows, top_k: int) -> Tensor:
-        ctx.save_for_backward(rows.row_M)
-        ctx.top_k = top_k
-        zero_1D = x_ND.new_zeros(1, x_ND.shape[1])
-        return torch.cat((x_ND, zero_1D)).index_select(0, rows.pair_R // top_k)
-
-    @staticmethod
-    def backward(ctx: Any, grad_RD: Tensor) -> tuple[Tensor, None, None]:
-        (row_M,) = ctx.saved_tensors
-        return grad_RD.index_select(0, row_M).view(-1, ctx.top_k, grad_RD.shape[1]).sum(1), None, None
-
-
-class _Combine(torch.autograd.Function):
-    """Put rows back in the order of their pairs. Filler gets some pair's gradient; its zeros make nothing of it."""
-
-    @staticmethod
-    def forward(ctx: Any, y_RD: Tensor, rows: _Rows) -> Tensor:
-        ctx.save_for_backward(rows.pair_R)
-        return y_RD.index_select(0, rows.row_M)
-
-    @staticmethod
-    def backward(ctx: Any, grad_MD: Tensor) -> tuple[Tensor, None]:
-        (pair_R,) = ctx.saved_tensors
-        return grad_MD.index_select(0, pair_R.clamp(max=grad_MD.shape[0] - 1)), None
-
-
-_dispatch: Callable[[Tensor, _Rows, int], Tensor] = _Dispatch.apply
-_combine: Callable[[Tensor, _Rows], Tensor] = _Combine.apply
 
 
 def _row_multiple(device: torch.device, dtype: torch.dtype, pairs: int, experts: int) -> int:

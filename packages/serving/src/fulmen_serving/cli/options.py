@@ -28,10 +28,13 @@ def add_model_options(parser: ArgumentParser, *, max_sequences: int | None) -> N
         "--max-context", type=int, metavar="N", help="tokens of a conversation with its answer; default: the model's"
     )
     parser.add_argument(
-        "--dtype", choices=["float32", "bfloat16"], default="float32", help="of weights and products (%(default)s)"
+        "--dtype",
+        choices=["float32", "bfloat16", "float16"],
+        default="float32",
+        help="of weights and products (%(default)s)",
     )
     parser.add_argument(
-        "--quantize", choices=["int8"], help="keep weights in 8 bits; default: in --dtype, if the backend can"
+        "--quantize", choices=["int8", "fp8"], help="keep weights in 8 bits; default: in --dtype, if the backend can"
     )
     parser.add_argument(
         "--kv-dtype", choices=["float32", "bfloat16", "int8"], help="of keys and values; default: --dtype"

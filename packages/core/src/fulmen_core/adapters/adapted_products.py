@@ -1,4 +1,4 @@
-"""Adapters in the PyTorch runner: each projection of the model adds, for the rows that have an adapter, its change.
+"""Adapters in a PyTorch runner: each projection of the model adds, for the rows that have an adapter, its change.
 
 That is a hook behind the projection, so that the forward pass knows nothing of adapters.
 
@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fulmen_core.adapters.adapter import Adapter
@@ -31,9 +33,10 @@ class AdaptedProducts:
     def __init__(self, model: Transformer) -> None:
         self._rows: dict[int, Tensor] = {}  # of each adapter in the step
         self._products: list[_Product] = []
+        self._device = model.embed.weight.device
         for layer in model.plan:
             for linear, parts in _projections(model.block(layer.index)):
-                product = _Product(layer.index, parts, self._rows)
+                product = _Product(layer.index, parts, self._rows, self._device)
                 linear.register_forward_hook(product.add)
                 self._products.append(product)
 
@@ -52,21 +55,26 @@ class AdaptedProducts:
         adapters_N = torch.tensor([step.adapter for step in steps for _ in step.token_ids])
         self._rows.clear()
         for number in sorted({step.adapter for step in steps} - {0}):
-            self._rows[number] = (adapters_N == number).nonzero()[:, 0]
+            self._rows[number] = (adapters_N == number).nonzero()[:, 0].to(self._device)
 
 
 class _Product:
     """One projection's weight, which may hold several of Hugging Face's: equal parts of its outputs."""
 
-    def __init__(self, layer: int, parts: Sequence[Projection], rows: Mapping[int, Tensor]) -> None:
-        self._layer, self._parts, self._rows = layer, parts, rows
+    def __init__(
+        self, layer: int, parts: Sequence[Projection], rows: Mapping[int, Tensor], device: torch.device
+    ) -> None:
+        self._layer, self._parts, self._rows, self._device = layer, parts, rows, device
         self.deltas: dict[int, list[tuple[int, Tensor, Tensor]]] = {}  # by adapter: part, A, B
 
     def put(self, number: int, adapter: Adapter) -> None:
         found = [(part, adapter.deltas.get((self._layer, name))) for part, name in enumerate(self._parts)]
-        deltas = [(part, torch.from_numpy(d.a_RI), torch.from_numpy(d.b_OR)) for part, d in found if d is not None]
+        deltas = [(part, self._on_device(d.a_RI), self._on_device(d.b_OR)) for part, d in found if d is not None]
         if deltas:
             self.deltas[number] = deltas
+
+    def _on_device(self, matrix: NDArray[np.float32]) -> Tensor:
+        return torch.from_numpy(matrix).to(self._device)
 
     def add(self, module: nn.Module, inputs: tuple[Tensor], y: Tensor) -> None:  # noqa: ARG002 - what hooks are given
         """Add the changes to `y`, [N, O] or [1, N, O], the product of `inputs`."""
