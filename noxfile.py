@@ -23,7 +23,9 @@ MEMBERS = {
     for path in sorted(ROOT.glob(f"{pattern}/pyproject.toml"))
 }
 #: Backend -> the extras of its distribution that serving takes where nothing is special about the machine.
-BACKENDS = {"cpu": "", "onnxruntime": "[cpu]"}
+BACKENDS = {"cpu": "", "cuda": "", "onnxruntime": "[cpu]", "openvino": "[cpu]", "tensorrt": "[rtx]"}
+#: Backends that serve an artefact which can be made anywhere.
+EXPORTED = ("onnxruntime", "openvino")
 PLUGIN_SETS = {"none": (), "pii": ("pii",), "attack": ("attack",), "all": ("pii", "attack")}
 #: Extras that `alone` leaves out: they need a GPU, or an index of NVIDIA's.
 LEFT_OUT = ("gpu", "datacenter")
@@ -121,7 +123,7 @@ def alone(session: nox.Session, distribution: str) -> None:
 def combo_models(session: nox.Session) -> None:
     """Make the nano checkpoint that the combinations serve, and its artefacts."""
     build_wheels(session)
-    install_from_wheelhouse(session, "fulmen-trainer", "fulmen-backend-onnxruntime[cpu,export]")
+    install_from_wheelhouse(session, "fulmen-trainer", *(f"fulmen-backend-{name}[cpu,export]" for name in EXPORTED))
     session.run("python", "tests/combo/make_models.py", str(COMBO_MODELS))
 
 

@@ -1,4 +1,4 @@
-"""What the cross-distribution tests share: one nano model with its tokenizer, its ONNX artefact, and policies."""
+"""What the cross-distribution tests share: one nano model with its tokenizer, its artefacts, and policies."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with one nano model as each backend reads it: `cpu` a checkpoint, `onnxruntime` an artefact."""
+    """A folder with one nano model as each backend reads it: `cpu` a checkpoint, the others artefacts."""
     folder = tmp_path_factory.mktemp("models") / "models"
     subprocess.run([sys.executable, str(COMBO / "make_models.py"), str(folder)], check=True)
     return folder

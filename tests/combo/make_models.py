@@ -16,7 +16,7 @@ from fulmen_core.registry import Registry
 from fulmen_core.tokenizer import ByteLevelTokenizer
 
 #: Format of an artefact, and the backend that serves it.
-ARTEFACTS = {"onnx": "onnxruntime"}
+ARTEFACTS = {"onnx": "onnxruntime", "openvino": "openvino"}
 
 
 def main(out: Path) -> None:
