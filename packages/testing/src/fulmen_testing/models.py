@@ -46,6 +46,9 @@ DENSE = LIGHTNING.model_copy(update={"num_experts": 0, "num_experts_per_tok": 0,
 #: Experts in the last layer alone: where rounding makes its router choose others, no other token's results are touched.
 EXPERTS_LAST = LIGHTNING.model_copy(update={"num_dense_layers": 3})
 
+#: A megabyte and a half of weights: one that is not given back is seen among the noise of an allocator.
+HEAVY = DENSE.model_copy(update={"vocab_size": 4096, "intermediate_size": 2048, "num_hidden_layers": 2})
+
 #: What open checkpoints add to the plan; a backend serves each right, or refuses it by name.
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "gates, norms after, sigmoid routing with bias, no positions in full layers": {

@@ -57,6 +57,7 @@ def _nearest(weight_OI: Tensor, precision: str) -> Tensor:
     group, largest = _STEPS[precision]
     inputs = weight_OI.shape[-1]
     size = group if inputs % group == 0 else inputs
-    weight_OGN = weight_OI.unflatten(-1, (-1, size))
+    weight_OGN = torch.unflatten(weight_OI, -1, (-1, size))
     scale_OG1 = (weight_OGN.abs().amax(-1, keepdim=True) / largest).clamp_min(1e-12)
-    return ((weight_OGN / scale_OG1).round() * scale_OG1).flatten(-2)
+    rounded_OGN: Tensor = (weight_OGN / scale_OG1).round() * scale_OG1
+    return rounded_OGN.flatten(-2)
