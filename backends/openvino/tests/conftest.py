@@ -50,15 +50,18 @@ class Exported:
     artefact: Path
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what runs the graphs where OpenVINO is not installed; the tests of the plugin itself do not."""
-    here = Path(__file__).parent
-    found = probe_runtime()
-    if found.ok:
-        return
-    for item in items:
-        if item.path.is_relative_to(here) and item.path.name != "test_openvino_plugin.py":
-            item.add_marker(pytest.mark.skip(reason=found.reason))
+class Unavailable(pytest.Module):
+    """A test module that is skipped without being imported, as it imports what is not there."""
+
+    def collect(self) -> list[pytest.Item]:
+        raise pytest.skip.Exception(probe_runtime().reason, allow_module_level=True)
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    """Where OpenVINO is not installed nothing that runs it is tested; what says so is."""
+    if probe_runtime().ok or module_path.name == "test_openvino_plugin.py":
+        return None
+    return Unavailable.from_parent(parent, path=module_path)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from fulmen_backend_openvino.exporter import OpenVinoExporter
@@ -16,7 +17,7 @@ from fulmen_core.model.kv import CacheSpec
 from fulmen_core.runner import EngineLimits, SequenceStep
 from fulmen_core.sampling import SamplingParams
 
-from .conftest import CONTEXT, LIGHTNING, VOCABULARY, Exported
+from .conftest import CONTEXT, LIGHTNING, VOCABULARY, Exported, export, random_config
 from .driving import Played, assert_equal_to_the_model, drive, poison, run
 
 
@@ -27,6 +28,13 @@ def test_mixed_steps_equal_the_whole_forward_pass(exported: Exported) -> None:
         played = drive(runner, np.random.default_rng(), steps=20)
         runner.close()
         assert_equal_to_the_model(exported.model, played, exported.label)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(25))
+def test_many_plans_equal_their_models(tmp_path: Path, number: int) -> None:
+    seed = int(np.random.SeedSequence().generate_state(1)[0])
+    test_mixed_steps_equal_the_whole_forward_pass(export(random_config(np.random.default_rng(seed)), seed, tmp_path))
 
 
 def test_a_prompt_longer_than_a_rings_chunk_is_divided(exported: Exported) -> None:
@@ -107,7 +115,8 @@ def test_hidden_states_are_those_before_the_head(exported: Exported) -> None:
 
 def test_the_exporters_own_check_agrees(exported: Exported) -> None:
     for found in (OpenVinoExporter().check(exported.artefact, model) for model in (exported.model, None)):
-        assert found["max_abs_diff"] <= 1e-4, exported.label
+        # some random plans have logits of hundreds; another expert would move them by more than this all the same
+        assert found["max_abs_diff"] <= 1e-3, exported.label
         assert found["greedy_equal"], exported.label
         assert found["logits_compared"] >= 20
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fulmen_backend_openvino import names
 from fulmen_backend_openvino.artefact import FORMAT, GRAPH_FILE, WEIGHTS_FILE
-from fulmen_backend_openvino.compiling import DEVICE, compile_for_cpu
+from fulmen_backend_openvino.compiling import ACTIVATION_GROUP, DEVICE, compile_for_cpu
 from fulmen_backend_openvino.kv_blocks import KVBlocks, Span
 from fulmen_backend_openvino.paging import BEGINS, ROWS, paged_graph
 from fulmen_core.backend import Dtype, KVDtype
@@ -58,7 +58,9 @@ class OpenVinoRunner:
         self._width = config.hidden_size
         core = openvino.Core()
         graph = _open_graph(core, artefact / GRAPH_FILE, config)
-        compiled = compile_for_cpu(core, graph, dtype, kv_dtype or dtype, limits.threads)
+        compiled = compile_for_cpu(
+            core, graph, dtype, kv_dtype or dtype, limits.threads, quantized=manifest.quantize is not None
+        )
         shapes = {
             value.get_any_name(): (value.get_element_type(), list(value.get_partial_shape())[1:])
             for value in compiled.inputs
@@ -81,6 +83,7 @@ class OpenVinoRunner:
             "device": f"{DEVICE}: {core.get_property(DEVICE, 'FULL_DEVICE_NAME')}",
             "weights": manifest.quantize or manifest.dtype,
             "arithmetic": dtype,
+            "activations": f"8 bits in groups of {ACTIVATION_GROUP}" if manifest.quantize else dtype,
             "kv_dtype": kv_dtype or dtype,
             "threads": str(compiled.get_property("INFERENCE_NUM_THREADS")),
             "attention": f"paged, {self.layout.page_tokens} positions a block",
