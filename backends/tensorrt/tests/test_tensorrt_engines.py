@@ -126,6 +126,13 @@ def test_what_cannot_be_honoured_is_refused_by_name(
     assert not (tmp_path / "out").exists()
 
 
+def test_8_bits_are_refused_where_there_are_no_experts(tmp_path: Path) -> None:
+    none = {"num_experts": 0, "num_experts_per_tok": 0, "moe_intermediate_size": 0, "num_shared_experts": 0}
+    save(LIGHTNING.model_copy(update=none), 0, tmp_path / "model")
+    with pytest.raises(CapabilityError, match=r"quantises experts alone, and the model in .* has none"):
+        rtx_exporter().export(tmp_path / "model", tmp_path / "out", replace(OPTIONS, quantize="int8"))
+
+
 def order(folder: Path, nodes: list[onnx.NodeProto], **shapes: tuple[int | str, ...]) -> EngineSpec:
     """A graph of these nodes; inputs are what no node makes, the outputs of nodes are outputs."""
     made = {name for node in nodes for name in node.output}

@@ -94,9 +94,7 @@ class _Decoder:
         last_B1D = self._slice(x_BTD, -1, 2**62)
         last_BD = graph.op("Squeeze", self._norm(last_B1D, "norm.weight"), graph.integers(1))
         head = "embed.weight" if config.tie_word_embeddings else "head.weight"
-        # not quantised: the embedding is the same tensor, and errors here go straight into the answer
-        head_DV = graph.op("Transpose", graph.weight(head, lambda: self.load(head)), perm=(1, 0))
-        graph.op("Cast", graph.op("MatMul", last_BD, head_DV), to=TensorProto.FLOAT, name="logits")
+        graph.op("Cast", self._linear(last_BD, head), to=TensorProto.FLOAT, name="logits")
         graph.output("logits", TensorProto.FLOAT, ("batch", config.vocab_size))
         for cache in sorted(self.caches):
             for present in self.caches[cache]:

@@ -140,6 +140,9 @@ class EngineExecutor:
         if hasattr(runtime_config, "create_runtime_cache"):  # TensorRT-RTX compiles for the device, here and now
             self._kernels = self._kernels or runtime_config.create_runtime_cache()
             runtime_config.set_runtime_cache(self._kernels)
+            if phase == "decode":  # a recorded graph keeps the kernels it was recorded with
+                eager = trt.DynamicShapesKernelSpecializationStrategy.EAGER
+                runtime_config.dynamic_shapes_kernel_specialization_strategy = eager
         context = engine.create_execution_context(runtime_config)
         if context is None:
             raise RuntimeError(f"TensorRT makes no context for {phase}: {self._log.faults()}")

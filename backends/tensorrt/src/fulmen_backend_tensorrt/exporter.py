@@ -76,6 +76,11 @@ class EngineExporter:
             capabilities = present[:1]
         network = load_model(model)
         config = network.config
+        if options.quantize and not any(layer.ffn == "moe" for layer in network.plan):
+            raise CapabilityError(
+                f"the exporter {self.name} quantises experts alone, and the model in {model} has none",
+                remedy="leave --quantize out",
+            )
         context = min(options.max_context or config.max_position_embeddings, config.max_position_embeddings)
         chunk = min(options.max_step_tokens, context)
         with atomic_directory(out) as work:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
-from fulmen_backend_tensorrt.quantisation import TORCH, quantise
+from fulmen_backend_tensorrt.quantisation import TORCH
 from fulmen_core.backend import Dtype, Quantization
 
 OPSET = 24  # the first with TensorScatter
@@ -85,14 +85,8 @@ class GraphWriter:
         return name
 
     def matrix(self, name: str, load: Callable[[], Tensor]) -> str:
-        """A checkpoint's matrix [A, D] as [D, A], for a product: quantised if the graph's matrices are."""
-        if self.quantize is None:
-            return self.op("Transpose", self.weight(name, load), perm=(1, 0))
-        scale = f"{name}.scale"
-        values = self._weights.add(name, lambda: quantise(load(), 1, self.dtype).values, "int8")
-        self._initializers.setdefault(name, values)
-        self.weight(scale, lambda: quantise(load(), 1, self.dtype).scale[:, 0])
-        return self.op("Transpose", self.op("DequantizeLinear", name, scale, axis=0), perm=(1, 0))
+        """A checkpoint's matrix [A, D] as [D, A], for a product."""
+        return self.op("Transpose", self.weight(name, load), perm=(1, 0))
 
     def constant(self, value: NDArray[Any]) -> str:
         """A small tensor that lies in the graph; equal ones are one."""

@@ -48,7 +48,7 @@ def write_graphs(
         folder: of the artefact.
         capacities: of the caches.
         dtype: of weights, caches and arithmetic.
-        quantize: of matrices; the embedding, the head, norms and routers stay as they are.
+        quantize: of the experts; all other weights stay as they are.
     """
     tensors = network.state_dict()
     weights = WeightFile(folder / WEIGHTS_FILE)

@@ -1,4 +1,7 @@
-"""Weights in 8 bits: symmetric, one scale for each output of a product.
+"""Experts in 8 bits: symmetric, one scale for each output of a product.
+
+Only experts: TensorRT-RTX 1.7 builds constants in 8 bits (DequantizeLinear) in small graphs, and in larger ones fails
+with "there are uses before defs".
 
 Legend: A outputs, D inputs of a product.
 """
