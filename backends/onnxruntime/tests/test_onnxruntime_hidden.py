@@ -31,8 +31,29 @@ def test_hidden_states_are_those_after_the_final_norm(afmoe: Exported) -> None:
     assert OnnxRuntimeBackend().capabilities().embed
 
 
-@pytest.mark.parametrize("wanted", [0, 4])
-def test_more_results_than_tokens_are_refused(afmoe: Exported, wanted: int) -> None:
-    runner = OnnxRunner(afmoe.artefact, EngineLimits(1, 16, threads=1))
-    with pytest.raises(ValueError, match=f"{wanted} results are wanted of 3 tokens"):
-        runner.step([SequenceStep(0, 0, [1, 2, 3], wanted=wanted)])
+@pytest.mark.parametrize(
+    ("steps", "sentence"),
+    [
+        ([SequenceStep(0, 0, [1, 2, 3], wanted=0)], "0 results are wanted of 3 tokens"),
+        ([SequenceStep(0, 0, [1, 2, 3], wanted=4)], "4 results are wanted of 3 tokens"),
+        ([SequenceStep(0, 0, [])], "1 results are wanted of 0 tokens"),
+        ([SequenceStep(0, 0, [1, -1])], "a token is outside the 61 of the model"),
+        ([SequenceStep(0, 0, [61])], "a token is outside the 61 of the model"),
+        ([SequenceStep(0, 15, [1, 2])], "position 16 is outside the 16 reserved"),
+        ([SequenceStep(0, -1, [1])], "position -1 is outside the 16 reserved"),
+        ([SequenceStep(2, 0, [1])], r"slots \[2\] are not different ones of 0 to 1"),
+        ([SequenceStep(1, 0, [1]), SequenceStep(1, 0, [1])], r"slots \[1, 1\] are not different ones"),
+        ([], r"slots \[\] are not different ones"),
+    ],
+)
+def test_what_the_graph_would_take_on_trust_is_refused(
+    afmoe: Exported, steps: list[SequenceStep], sentence: str
+) -> None:
+    runner = OnnxRunner(afmoe.artefact, EngineLimits(2, 16, threads=1))
+    before = runner.step([SequenceStep(0, 0, [1, 2])])
+    with pytest.raises(ValueError, match=sentence):
+        runner.step(steps)
+    np.testing.assert_array_equal(runner.step([SequenceStep(0, 0, [1, 2])]), before)
+    runner.close()
+    with pytest.raises(ValueError, match="the runner is closed"):
+        runner.step(steps)

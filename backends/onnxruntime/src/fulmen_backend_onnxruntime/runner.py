@@ -118,7 +118,8 @@ class OnnxRunner:
         """Compute a mixed step: float32 logits [R, V] after the wanted tokens, in the batch's order.
 
         Raises:
-            ValueError: with an adapter, or more results of a sequence than tokens are wanted.
+            ValueError: a token, slot or position is not what `limits`, `layout` and the vocabulary allow, more results
+                are wanted than there are tokens, or there is an adapter; nothing was computed.
         """
         return self._step(batch, "logits", self.vocab_size)
 
@@ -127,7 +128,7 @@ class OnnxRunner:
         return self._step(batch, HIDDEN, self._width)
 
     def _step(self, batch: Sequence[SequenceStep], output: str, width: int) -> NDArray[np.float32]:
-        _check(batch)
+        self._refuse(batch)
         results_RA = np.empty((sum(step.wanted for step in batch), width), np.float32)
         ends, end = {}, 0  # where the results of a slot end
         for step in batch:
@@ -146,6 +147,24 @@ class OnnxRunner:
                     end = ends[step.slot] + step.start + len(step.token_ids)
                     results_RA[end - step.wanted : end] = found_LA[-step.wanted :]
         return results_RA
+
+    def _refuse(self, batch: Sequence[SequenceStep]) -> None:
+        """Check what the graph would take on trust: to it a negative token, say, is padding."""
+        if "_session" not in vars(self):
+            raise ValueError("the runner is closed")
+        slots = [step.slot for step in batch]
+        if not batch or len(set(slots)) < len(slots) or not 0 <= min(slots) <= max(slots) < self.layout.slots:
+            raise ValueError(f"slots {slots} are not different ones of 0 to {self.layout.slots - 1}")
+        for step in batch:
+            count = len(step.token_ids)
+            if step.adapter:
+                raise ValueError("no adapter is loaded: this backend serves none")
+            if not 1 <= step.wanted <= count:
+                raise ValueError(f"{step.wanted} results are wanted of {count} tokens")
+            if not 0 <= min(step.token_ids) <= max(step.token_ids) < self.vocab_size:
+                raise ValueError(f"a token is outside the {self.vocab_size} of the model")
+            if not 0 <= step.start <= self.limits.max_context - count:
+                raise ValueError(f"position {step.start + count - 1} is outside the {self.limits.max_context} reserved")
 
     def _runs(self, batch: Sequence[SequenceStep]) -> Iterator[list[SequenceStep]]:
         """The runs of a step, with sequences ready at their starts, and drops kept that may have to be taken back."""
@@ -248,11 +267,3 @@ class _Bound(NamedTuple):
     ids_BT: NDArray[np.int64]
     lengths_B1: NDArray[np.int64]
     wanted_1: NDArray[np.int64]
-
-
-def _check(batch: Sequence[SequenceStep]) -> None:
-    for step in batch:
-        if step.adapter:
-            raise ValueError("no adapter is loaded: this backend serves none")
-        if not 1 <= step.wanted <= len(step.token_ids):
-            raise ValueError(f"{step.wanted} results are wanted of {len(step.token_ids)} tokens")
