@@ -62,6 +62,9 @@ def test_forms_are_chosen_by_what_the_device_and_the_heads_allow() -> None:
     assert choose_attention(torch.bfloat16, 64, 64, support_of((9, 0))).chunks is chunks_by_flash
     assert choose_attention(torch.float32, 64, 64, support_of((9, 0))).chunks is chunks_by_torch
     assert choose_attention(torch.float16, 260, 64, support_of((8, 0))).chunks is chunks_by_torch
+    assert choose_attention(torch.float32, 192, 64, support_of((8, 0))).description.startswith(
+        "torch; torch for chunks"
+    )
 
 
 @pytest.mark.gpu

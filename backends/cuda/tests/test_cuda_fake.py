@@ -62,7 +62,7 @@ def config(**changes: Any) -> ModelConfig:
 def uncompiled_flex(monkeypatch: pytest.MonkeyPatch) -> None:
     """FlexAttention's operator without the compiler around it, which would want a GPU."""
     monkeypatch.setattr(flex_module, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True)
-    monkeypatch.setattr(training_attention, "_flex", flex_module.flex_attention)
+    monkeypatch.setattr(training_attention, "_compiled_flex", lambda: flex_module.flex_attention)
 
 
 def run(program: CudaTrainProgram, device: str, recompute: str, *, documents: bool) -> torch.Tensor:

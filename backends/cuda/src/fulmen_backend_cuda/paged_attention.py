@@ -20,6 +20,8 @@ from fulmen_core.model.attention import attend
 
 _WIDEST_FLASH = 256  # head width; and it must be a multiple of 8
 _HALF = (torch.bfloat16, torch.float16)
+#: Wider heads in float32 take the decode kernel 148 KiB of shared memory, more than the 99 KiB of 8.6, 8.9 and 12.0.
+_WIDEST_FLOAT32_KERNEL = 128
 
 
 class Chunks(NamedTuple):
@@ -53,17 +55,19 @@ def choose_attention(dtype: torch.dtype, width: int, places: int, support: Suppo
     """The fastest forms for heads of `width` in `dtype` and blocks of `places` on a device."""
     decode = partial(decode_by_torch, places=places)
     if not support.kernels:
-        return PagedAttention(decode, chunks_by_torch, "torch, torch for chunks: no GPU")
-    try:
-        from fulmen_backend_cuda.decode_kernel import decode_by_kernel
-    except ImportError:
-        how = "torch: Triton is not installed"
-    else:
-        decode = partial(decode_by_kernel, places=places, multiprocessors=support.multiprocessors)
-        how = "a Triton kernel over block tables"
+        return PagedAttention(decode, chunks_by_torch, "torch: there is no GPU")
+    how = "torch"
+    if dtype in _HALF or width <= _WIDEST_FLOAT32_KERNEL:
+        try:
+            from fulmen_backend_cuda.decode_kernel import decode_by_kernel
+        except ImportError:
+            how = "torch, as Triton is not installed"
+        else:
+            decode = partial(decode_by_kernel, places=places, multiprocessors=support.multiprocessors)
+            how = "a Triton kernel over block tables"
     if dtype in _HALF and width % 8 == 0 and width <= _WIDEST_FLASH:
         return PagedAttention(decode, chunks_by_flash, f"{how}; FlashAttention for chunks")
-    return PagedAttention(decode, chunks_by_torch, f"{how}; torch for chunks of {width} wide heads in {dtype}")
+    return PagedAttention(decode, chunks_by_torch, f"{how}; torch for chunks, in {dtype} with heads of {width}")
 
 
 def decode_by_torch(
