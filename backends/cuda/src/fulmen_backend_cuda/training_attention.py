@@ -37,7 +37,7 @@ def attend_by_flex(q_BTHh: Tensor, k_BTKh: Tensor, v_BTKh: Tensor, mask: BlockMa
     """FlexAttention (arXiv 2412.05496) over a block mask: [B, T, H, h]."""
     grouped = q_BTHh.shape[2] != k_BTKh.shape[2]
     # In a model that is compiled as a whole it becomes part of that.
-    flex = flex_attention if torch.compiler.is_compiling() else _compiled_flex()
+    flex: Any = flex_attention if torch.compiler.is_compiling() else _compiled_flex()
     o_BHTh: Tensor = flex(
         q_BTHh.transpose(1, 2), k_BTKh.transpose(1, 2), v_BTKh.transpose(1, 2), block_mask=mask, enable_gqa=grouped
     )
