@@ -21,7 +21,7 @@ ARTEFACTS = {"onnx": "onnxruntime"}
 
 def main(out: Path) -> None:
     torch.manual_seed(0)
-    checkpoint = out / "checkpoint"
+    checkpoint = out / "cpu"
     shutil.rmtree(out, ignore_errors=True)
     checkpoint.mkdir(parents=True)
     text = [path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parents[2].glob("docs/**/*.md"))]

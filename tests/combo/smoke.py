@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def refuses(backend: str, reason: str, models: Path) -> None:
-    command = ["fulmen", "serve", "--model", str(models / "checkpoint"), "--port", "0", "--backend", backend]
+    command = ["fulmen", "serve", "--model", str(models / "cpu"), "--port", "0", "--backend", backend]
     asked = subprocess.run(command, capture_output=True, text=True, check=False)
     expect(asked.returncode == 2, "a server that is asked for it does not start")
     expect(reason in asked.stderr, "and says the same reason")
@@ -78,7 +78,7 @@ def refuses(backend: str, reason: str, models: Path) -> None:
 
 def model_of(backend: str, models: Path) -> Path:
     """The artefact that was exported for the backend, or the checkpoint."""
-    return models / backend if (models / backend).exists() else models / "checkpoint"
+    return models / backend if (models / backend).exists() else models / "cpu"
 
 
 def serve(backend: str, plugins: list[str], models: Path) -> None:
