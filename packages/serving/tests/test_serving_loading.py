@@ -83,6 +83,25 @@ def test_auto_takes_the_first_backend_that_serves_the_format(kit):
     assert choose_backend(registry, "slow", "onnx").name == "slow"
 
 
+@pytest.mark.parametrize(
+    ("exported", "can", "served"),
+    [
+        ("float16", ("float32", "float16"), "float16"),
+        ("float16", ("float32",), "float32"),
+        (None, ("bfloat16", "float32"), "float32"),
+    ],
+)
+def test_an_artefact_is_served_in_what_it_was_exported_in_where_the_backend_can(
+    kit, nano_directory, tmp_path, exported, can, served
+):
+    directory = shutil.copytree(nano_directory, tmp_path / "model")
+    if exported:
+        (directory / "fulmen_artefact.json").write_text(json.dumps({"format": "onnx", "dtype": exported}))
+    stone = Stone(kit, "stone", ("onnx", "checkpoint"))
+    stone.capabilities = lambda: Capabilities(serve=True, formats=("onnx",), serve_dtypes=can)
+    assert ModelDirectory.inspect(directory).dtype_on(stone) == served
+
+
 def test_where_no_backend_fits_each_says_why(kit):
     stones = [Stone(kit, "mute", ("onnx",), serve=False), Stone(kit, "fast", ("onnx",)), Stone(kit, "best", ("gone",))]
     registry = Registry.of(plugin("three", stones))

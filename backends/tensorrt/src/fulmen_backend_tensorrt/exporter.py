@@ -115,7 +115,7 @@ class EngineExporter:
                 build_seconds=seconds,
                 experts=graphs.experts,
             )
-            write_card(work, manifest, [f"fulmen serve --model . --backend tensorrt --dtype {options.dtype}"])
+            write_card(work, manifest, ["fulmen serve --model . --backend tensorrt"])
             document = manifest.model_copy(update={"files": hash_files(work)}).model_dump(mode="json")
             atomic_write_json(work / MANIFEST_FILE, document)
         return document

@@ -12,7 +12,7 @@ from fulmen_core.errors import CapabilityError, CorruptArtefact, PluginError, Us
 from fulmen_core.files import read_json
 
 if TYPE_CHECKING:
-    from fulmen_core.backend import Backend
+    from fulmen_core.backend import Backend, Dtype
     from fulmen_core.registry import Registry
 
 ARTEFACT_FILE = "fulmen_artefact.json"
@@ -27,6 +27,7 @@ class ModelDirectory:
     Attributes:
         path: the directory.
         format: "checkpoint", or what its `fulmen_artefact.json` says, e.g. "onnx".
+        dtype: what an artefact was exported in; "float32" of a checkpoint, which is converted on loading.
         max_context: the longest sequence it was made for, in tokens.
         vocab_size: rows of its embedding.
         generation: its generation_config.json, or nothing.
@@ -34,6 +35,7 @@ class ModelDirectory:
 
     path: Path
     format: str
+    dtype: str
     max_context: int
     vocab_size: int
     generation: dict[str, Any]
@@ -55,11 +57,18 @@ class ModelDirectory:
         generation = path / "generation_config.json"
         return cls(
             path,
-            _format_of(path),
+            *_format_of(path),
             _positive(config, "max_position_embeddings", path),
             _positive(config, "vocab_size", path),
             _read_object(generation, "generation configuration") if generation.exists() else {},
         )
+
+    def dtype_on(self, backend: Backend) -> Dtype:
+        """What a backend serves it in if nobody says: what it was exported in, float32 where the backend cannot."""
+        for dtype in backend.capabilities().serve_dtypes:
+            if dtype == self.dtype:
+                return dtype
+        return "float32"
 
     def stop_ids(self) -> frozenset[int]:
         """The ids that end an answer by its generation_config.json.
@@ -126,7 +135,8 @@ def choose_backend(registry: Registry, name: str, format: str) -> Backend:
     raise PluginError(
         f"no installed backend serves a model of the format {format!r}"
         + (f" ({'; '.join(reasons)})" if reasons else ""),
-        remedy="pip install fulmen-backend-cpu for checkpoints, 'fulmen-backend-onnxruntime[cpu]' for ONNX",
+        remedy="install the backend that serves it: 'pip install fulmen-backend-cpu' for checkpoints, "
+        "'fulmen-backend-onnxruntime[cpu]' for onnx, 'fulmen-backend-openvino[cpu]', 'fulmen-backend-tensorrt[rtx]'",
     )
 
 
@@ -139,14 +149,16 @@ def _refusal(backend: Backend, format: str) -> str:
     return ""
 
 
-def _format_of(path: Path) -> str:
+def _format_of(path: Path) -> tuple[str, str]:
+    """The format, and the dtype."""
     if (path / ARTEFACT_FILE).exists():
-        format = _read_object(path / ARTEFACT_FILE, "artefact manifest").get("format")
+        manifest = _read_object(path / ARTEFACT_FILE, "artefact manifest")
+        format, dtype = manifest.get("format"), manifest.get("dtype", "float32")
         if not isinstance(format, str):
             raise UserError("there is no format", where=str(path / ARTEFACT_FILE), remedy="export the model again")
-        return format
+        return format, str(dtype)
     if any((path / name).exists() for name in _CHECKPOINT_FILES):
-        return "checkpoint"
+        return "checkpoint", "float32"
     raise UserError(
         f"{path} holds no model: neither {' nor '.join((ARTEFACT_FILE, *_CHECKPOINT_FILES))} is there",
         remedy="give a checkpoint or an exported artefact",

@@ -44,7 +44,7 @@ class ServingOptions:
         max_context: tokens of a conversation with its answer; None is the model's own, at most `DEFAULT_CONTEXT`.
         admission: how much may wait.
         threads: of a backend's runtime that has a pool of its own; 0 is its choice.
-        dtype: of weights and products.
+        dtype: of weights and products; None: what an artefact was exported in, float32 of a checkpoint.
         quantize: how weights are quantised on loading; None: not.
         kv_dtype: of keys and values; None: `dtype`.
         reasoning: whether answers may begin with reasoning; None: if the template or the vocabulary knows it.
@@ -67,7 +67,7 @@ class ServingOptions:
     max_context: int | None = None
     admission: AdmissionLimits = field(default_factory=AdmissionLimits)
     threads: int = 0
-    dtype: Dtype = "float32"
+    dtype: Dtype | None = None
     quantize: Quantization | None = None
     kv_dtype: KVDtype | None = None
     reasoning: bool | None = None

@@ -34,7 +34,7 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--top-p", type=float, help="keep the likeliest tokens of this probability")
     parser.add_argument("--seed", type=int, help="makes the draws repeatable")
     parser.add_argument("--backend", default="auto", help="a backend's name; default: the best that serves the model")
-    parser.add_argument("--dtype", default="float32", help="what the backend computes in (%(default)s)")
+    parser.add_argument("--dtype", help="what the backend computes in; default: an artefact's own, else float32")
     args = parser.parse_args(argv)
     if args.system is not None and not args.chat:
         raise UserError("--system needs --chat", remedy="a completion has no system message")
@@ -70,7 +70,7 @@ def _generate(args: Namespace) -> dict[str, Any]:
         )
     backend = choose_backend(context.registry(), args.backend, directory.format)
     limits = EngineLimits(1, context_tokens, _STEP_TOKENS, context.settings().threads or 0)
-    runner = backend.load_runner(path, limits, args.dtype)
+    runner = backend.load_runner(path, limits, args.dtype or directory.dtype_on(backend))
     try:
         loaded = time.perf_counter()
         stop_ids = directory.stop_ids() | frozenset(tokenizer.stop_ids)

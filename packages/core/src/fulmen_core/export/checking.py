@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fulmen_core.export.comparison import compare, limits_for
-from fulmen_core.export.manifest import Manifest, artefact_format, read_manifest
+from fulmen_core.export.manifest import Manifest, read_manifest
 from fulmen_core.export.reference import Reference
-from fulmen_core.model_directory import choose_backend
+from fulmen_core.model_directory import ModelDirectory, choose_backend
 
 if TYPE_CHECKING:
     from fulmen_core.registry import Registry
@@ -22,11 +22,13 @@ def check_by_backend(registry: Registry, artefact: Path) -> Mapping[str, Any]:
         PluginError: no backend here serves its format.
         CorruptArtefact: a file of the artefact is missing or altered.
     """
-    format = artefact_format(artefact)
-    manifest = read_manifest(artefact, format, Manifest)
+    directory = ModelDirectory.inspect(artefact)
+    read_manifest(artefact, directory.format, Manifest)  # every file is what was written
     reference = Reference.load(artefact)
-    runner = choose_backend(registry, "auto", format).load_runner(artefact, limits_for(reference), manifest.dtype)
+    backend = choose_backend(registry, "auto", directory.format)
+    dtype = directory.dtype_on(backend)
+    runner = backend.load_runner(artefact, limits_for(reference), dtype)
     try:
-        return compare(runner, reference)
+        return {**compare(runner, reference), "executed": f"the artefact in {dtype} by the backend {backend.name}"}
     finally:
         runner.close()

@@ -30,8 +30,7 @@ def add_model_options(parser: ArgumentParser, *, max_sequences: int | None) -> N
     parser.add_argument(
         "--dtype",
         choices=["float32", "bfloat16", "float16"],
-        default="float32",
-        help="of weights and products (%(default)s)",
+        help="of weights and products; default: an artefact's own, float32 for a checkpoint",
     )
     parser.add_argument(
         "--quantize", choices=["int8", "fp8"], help="keep weights in 8 bits; default: in --dtype, if the backend can"

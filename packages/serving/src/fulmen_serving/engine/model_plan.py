@@ -27,7 +27,7 @@ class ModelPlan:
         model: a checkpoint or an exported artefact.
         backend: a backend's name, or "auto".
         limits: what the engine will ask for at most.
-        dtype: of weights and products.
+        dtype: of weights and products; None: see `ModelDirectory.dtype_on`.
         choices: further arguments of `Backend.load_runner`.
         plugins: how the registry was discovered.
         speculate: what guesses tokens: "ngram", or the directory of a smaller model over the same vocabulary, or "".
@@ -37,7 +37,7 @@ class ModelPlan:
     model: Path
     backend: str
     limits: EngineLimits
-    dtype: Dtype = "float32"
+    dtype: Dtype | None = None
     choices: Mapping[str, Any] = field(default_factory=dict)
     plugins: Discovery = field(default_factory=Discovery)
     speculate: str = ""
@@ -81,9 +81,11 @@ class ModelPlan:
         Raises:
             UserError: there is no such model, or no backend that serves it so.
         """
-        backend = choose_backend(registry, self.backend, ModelDirectory.inspect(self.model).format)
+        directory = ModelDirectory.inspect(self.model)
+        backend = choose_backend(registry, self.backend, directory.format)
         if self.limits.adapters and not backend.capabilities().adapters:
             raise CapabilityError(
                 f"the backend {backend.name} serves no adapters", remedy="leave --adapters out, or use --backend cpu"
             )
-        return backend, backend.load_runner(self.model, self.limits, self.dtype, **self.choices)
+        dtype = self.dtype or directory.dtype_on(backend)
+        return backend, backend.load_runner(self.model, self.limits, dtype, **self.choices)
