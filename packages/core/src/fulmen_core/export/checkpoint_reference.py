@@ -25,7 +25,7 @@ ROUTING_TIE = 1e-6
 
 _SEQUENCES = 12
 _LONGEST = 2048  # of a sequence that is to leave a window
-_STORED = 16 << 20  # bytes of logits, about
+_STORED = 4 << 20  # bytes of logits, about
 _PROMPTS, _PROMPT_TOKENS, _ANSWER_TOKENS = 8, 12, 32
 _TEXTS = (
     "def add(a, b):\n    return a + b\n",
