@@ -14,6 +14,7 @@ import nox
 nox.needs_version = ">=2025.5.1"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_existing_virtualenvs = True
+nox.options.download_python = "never"  # a missing interpreter is skipped, not fetched
 nox.options.sessions = ["lint", "types", "tests"]
 
 ROOT = Path(__file__).parent
@@ -63,7 +64,9 @@ def build_wheels(session: nox.Session) -> None:
 
 def install_from_wheelhouse(session: nox.Session, *requirements: str) -> None:
     """Install requirements, taking members from the wheelhouse and everything else from the index."""
-    session.install("--find-links", str(WHEELHOUSE), *requirements)
+    # the option hides the variable, so that what the variable names is named again: it may hold the torch to take
+    places = [str(WHEELHOUSE), *filter(None, (session.env.get("UV_FIND_LINKS") or "").split(","))]
+    session.install(*(part for place in places for part in ("--find-links", place)), *requirements)
 
 
 @nox.session
