@@ -6,7 +6,6 @@ The folder holds the graph, its weights beside it (ONNX files end at 2 GB), the 
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -23,20 +22,19 @@ from fulmen_backend_onnxruntime.genai_config import genai_config
 from fulmen_backend_onnxruntime.graph import DecoderGraph, check_expressible
 from fulmen_backend_onnxruntime.products import WeightFormat
 from fulmen_backend_onnxruntime.runner import OnnxRunner
-from fulmen_core.artefacts import MANIFEST_FILE, check_replaceable
+from fulmen_core.artefacts import check_replaceable
 from fulmen_core.backend import Quantization
 from fulmen_core.errors import CapabilityError
 from fulmen_core.export.checkpoint_reference import ask_checkpoint
 from fulmen_core.export.comparison import compare, limits_for
-from fulmen_core.export.manifest import LayerInfo, Manifest, TensorInfo, hash_files
-from fulmen_core.export.model_card import write_card
+from fulmen_core.export.finishing import finish
+from fulmen_core.export.manifest import LayerInfo, Manifest, TensorInfo
 from fulmen_core.export.options import ExportOptions
 from fulmen_core.export.reference import Reference
 from fulmen_core.files import atomic_directory, atomic_write_json, hash_file, hash_tree
 from fulmen_core.model.checkpoint import load_config, load_model
 from fulmen_core.model.layer_plan import LayerPlan
 
-_COPIED = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
 _TOOLS = ("fulmen-backend-onnxruntime", "torch", "onnx", "onnxruntime")
 
 #: Bits and the largest block of each quantisation: see the tables in the README.
@@ -69,9 +67,6 @@ class OnnxExporter:
                 graph, {"fulmen.model_hash": model_hash, "fulmen.weights_hash": hash_file(work / DATA_FILE)}
             )
             onnx.save_model(graph, work / GRAPH_FILE)
-            for name in _COPIED:
-                if (model / name).is_file():
-                    shutil.copyfile(model / name, work / name)
             atomic_write_json(work / "genai_config.json", genai_config(config))
             ask_checkpoint(load_model(model), model).save(work)
             manifest = Manifest(
@@ -85,10 +80,7 @@ class OnnxExporter:
                 layer_plan=LayerInfo.of(LayerPlan.of(config)),
                 tool_versions={name: version(name) for name in _TOOLS},
             )
-            write_card(work, manifest, ["fulmen serve --model . --backend onnxruntime"])
-            document = manifest.model_copy(update={"files": hash_files(work)}).model_dump(mode="json")
-            atomic_write_json(work / MANIFEST_FILE, document)
-        return document
+            return finish(work, model, manifest, ["fulmen serve --model . --backend onnxruntime"])
 
     def check(self, out: Path, model: Path | None = None) -> Mapping[str, Any]:
         """Run the artefact on the answers that it holds, or on fresh ones of `model`."""

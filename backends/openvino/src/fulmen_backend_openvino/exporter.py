@@ -6,7 +6,6 @@ tokenizer files, its answers to check the artefact by, a card, and the manifest 
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -19,19 +18,18 @@ from fulmen_backend_openvino.compiling import computes_in
 from fulmen_backend_openvino.graph import build_graph
 from fulmen_backend_openvino.runner import OpenVinoRunner
 from fulmen_backend_openvino.weights import Weights
-from fulmen_core.artefacts import MANIFEST_FILE, check_replaceable
+from fulmen_core.artefacts import check_replaceable
 from fulmen_core.backend import Dtype
 from fulmen_core.export.checkpoint_reference import ask_checkpoint
 from fulmen_core.export.comparison import compare, limits_for
-from fulmen_core.export.manifest import LayerInfo, Manifest, TensorInfo, hash_files, read_manifest
-from fulmen_core.export.model_card import write_card
+from fulmen_core.export.finishing import finish
+from fulmen_core.export.manifest import LayerInfo, Manifest, TensorInfo, read_manifest
 from fulmen_core.export.options import ExportOptions
 from fulmen_core.export.reference import Reference
-from fulmen_core.files import atomic_directory, atomic_write_json, hash_tree
+from fulmen_core.files import atomic_directory, hash_tree
 from fulmen_core.model.checkpoint import load_model
 from fulmen_core.model.transformer import Transformer
 
-_COPIED = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
 _TOOLS = ("fulmen-backend-openvino", "torch", "openvino")
 _DIMENSIONS: Mapping[str, tuple[str, ...]] = {
     "input_ids": ("batch", "length"),
@@ -60,9 +58,6 @@ class OpenVinoExporter:
         network = load_model(model)
         with atomic_directory(out) as work:
             inputs, outputs = _write_graph(network, options, work)
-            for name in _COPIED:
-                if (model / name).is_file():
-                    shutil.copyfile(model / name, work / name)
             ask_checkpoint(network, model).save(work)
             manifest = Manifest(
                 format=FORMAT,
@@ -75,10 +70,7 @@ class OpenVinoExporter:
                 layer_plan=LayerInfo.of(network.plan),
                 tool_versions={name: version(name) for name in _TOOLS},
             )
-            write_card(work, manifest, ["fulmen serve --model . --backend openvino"])
-            document = manifest.model_copy(update={"files": hash_files(work)}).model_dump(mode="json")
-            atomic_write_json(work / MANIFEST_FILE, document)
-        return document
+            return finish(work, model, manifest, ["fulmen serve --model . --backend openvino"])
 
     def check(self, out: Path, model: Path | None = None) -> Mapping[str, Any]:
         """Run the artefact on the answers that it holds, or on fresh ones of `model`.

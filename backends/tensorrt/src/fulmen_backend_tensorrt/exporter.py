@@ -32,18 +32,17 @@ from fulmen_backend_tensorrt.graphs import write_graphs
 from fulmen_backend_tensorrt.products import PRODUCTS, Product
 from fulmen_backend_tensorrt.runner import EngineRunner, OpenExecutor
 from fulmen_backend_tensorrt.twin_executor import EXECUTED, TwinExecutor
-from fulmen_core.artefacts import MANIFEST_FILE, check_replaceable, is_artefact
+from fulmen_core.artefacts import check_replaceable, is_artefact
 from fulmen_core.errors import CapabilityError, UserError
 from fulmen_core.export.checkpoint_reference import ask_checkpoint
 from fulmen_core.export.comparison import compare, limits_for
-from fulmen_core.export.manifest import LayerInfo, TensorInfo, hash_files
-from fulmen_core.export.model_card import write_card
+from fulmen_core.export.finishing import finish
+from fulmen_core.export.manifest import LayerInfo, TensorInfo
 from fulmen_core.export.options import ExportOptions
 from fulmen_core.export.reference import Reference
-from fulmen_core.files import atomic_directory, atomic_write_json, hash_file, hash_tree
+from fulmen_core.files import atomic_directory, hash_file, hash_tree
 from fulmen_core.model.checkpoint import load_model
 
-_COPIED = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
 _TOOLS = ("fulmen-backend-tensorrt", "torch", "onnx")
 
 
@@ -92,9 +91,6 @@ class EngineExporter:
             for phase, spec in specs.items():
                 known = _take_over(out, work, spec.engine_file(phase))
                 seconds[phase] = 0.0 if known else build_engine(self.product, spec, phase, work)
-            for name in _COPIED:
-                if (model / name).is_file():
-                    shutil.copyfile(model / name, work / name)
             ask_checkpoint(network, model, context).save(work)
             manifest = EngineManifest(
                 format=self.name,
@@ -115,10 +111,7 @@ class EngineExporter:
                 build_seconds=seconds,
                 experts=graphs.experts,
             )
-            write_card(work, manifest, ["fulmen serve --model . --backend tensorrt"])
-            document = manifest.model_copy(update={"files": hash_files(work)}).model_dump(mode="json")
-            atomic_write_json(work / MANIFEST_FILE, document)
-        return document
+            return finish(work, model, manifest, ["fulmen serve --model . --backend tensorrt"])
 
     def _specs(
         self,
