@@ -91,3 +91,12 @@ def test_the_tool_of_the_how_to_works_as_a_single_file(tmp_path: Path) -> None:
     assert asyncio.run(ToolRunner().run(tool, json.dumps(ask), "r", 5)).parts == ("78.00 CNY",)
     refused = asyncio.run(ToolRunner().run(tool, json.dumps(ask | {"to": "GBP"}), "r", 5))
     assert refused.parts == ("Error: there is no rate of 'GBP'; there are EUR, USD, CNY",)
+
+
+def test_every_backend_has_a_row_of_runs_with_every_plugin_set() -> None:
+    newest = (DOCS / "reference/compatibility.md").read_text(encoding="utf-8").split("\n## ")[1]
+    rows = {row.split(" | ")[0].removeprefix("| "): row for row in newest.splitlines() if row.startswith("| ")}
+    for member in (ROOT / "backends").glob("*/pyproject.toml"):
+        cells = rows[member.parent.name].removesuffix(" |").split(" | ")[1:]
+        assert len(cells) == 4
+        assert "-" not in cells, "a combination was not run: nox -s combo compatibility"
