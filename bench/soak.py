@@ -140,7 +140,8 @@ async def _answers_alone(url: str, made: Questions, count: int) -> list[Question
 
 async def _fill_pools(server: ServerProcess) -> None:
     """Threads are started when they are first needed: ask until no more come, before they are counted."""
-    limits = httpx.Limits(max_connections=_MANY)
+    # a connection each: one that waits for the next round may be closed by the server as it is used again
+    limits = httpx.Limits(max_connections=_MANY, max_keepalive_connections=0)
     asked: list[tuple[str, dict[str, Any]]] = [
         ("v1/completions", {"model": "soak", "prompt": "all at once", "max_tokens": 1}),
         ("tokenize", {"model": "soak", "prompt": "all at once " * 1_500}),  # long, so that all threads are needed
