@@ -39,5 +39,5 @@ def compare(seed: int) -> float:
 
 
 if __name__ == "__main__":
-    worst = max(compare(seed) for seed in range(int(sys.argv[1]), int(sys.argv[1]) + int(sys.argv[2])))
-    assert worst < 1e-5, worst
+    first, count = map(int, sys.argv[1:])
+    sys.stdout.write(str(max(compare(seed) for seed in range(first, first + count))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import subprocess
@@ -33,13 +34,17 @@ def run(script: str, *arguments: str, **environment: str) -> str:
 
 def test_the_interpreted_kernel_equals_pytorchs_form(tmp_path: Path) -> None:
     pytest.importorskip("triton", reason="Triton is not installed: pip install triton")
-    run("interpreted_decode.py", str(secrets.randbelow(2**31)), "8", TRITON_INTERPRET="1")
+    seed = str(secrets.randbelow(2**31))
+    assert float(run("interpreted_decode.py", seed, "8", TRITON_INTERPRET="1")) < 1e-5, seed
 
 
 @pytest.mark.slow
 def test_the_kernel_compiles_for_every_generation_of_gpus(tmp_path: Path) -> None:
     pytest.importorskip("triton", reason="Triton is not installed: pip install triton")
-    run("compiled_decode.py", "80", "89", "90", "100", "120", TRITON_CACHE_DIR=str(tmp_path))
+    capabilities = ("80", "89", "90", "100", "120")
+    sizes = json.loads(run("compiled_decode.py", *capabilities, TRITON_CACHE_DIR=str(tmp_path)))
+    assert {name.split()[0] for name in sizes} == set(capabilities)
+    assert {name: size for name, size in sizes.items() if size <= 1000} == {}
 
 
 def test_decoding_sees_its_span_of_its_blocks_and_nothing_else() -> None:

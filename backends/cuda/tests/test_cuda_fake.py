@@ -79,7 +79,8 @@ def test_a_forward_pass_of_training_runs_under_the_gpus_autocast(experts: Any) -
     """Over whole rows without windows: fakes of FlexAttention's operator ask for CUDA themselves."""
     with fake_cuda(), torch.no_grad(), autocast():
         program = CudaTrainProgram(fake_model(config(sliding_window=400)), TrainPlan(experts=experts), DEVICE, HOPPER)
-        run(program, "cuda", "none", documents=False)
+        hidden_BTD = run(program, "cuda", "none", documents=False)
+    assert (hidden_BTD.device.type, hidden_BTD.dtype) == ("cuda", torch.float32)  # the stream stays wide
 
 
 @pytest.mark.usefixtures("uncompiled_flex")
