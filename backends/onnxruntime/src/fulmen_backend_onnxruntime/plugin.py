@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fulmen_core.descriptors import Availability, BackendInfo, ExporterInfo
 from fulmen_core.hooks import hookimpl
+from fulmen_core.installed import all_installed, versions_of
 
 #: The first in which GroupQueryAttention can be told how many tokens of each sequence are no padding.
 _OLDEST = (1, 32)
@@ -12,22 +13,9 @@ _BUILDS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino")
 _REMEDY = "pip install 'fulmen-backend-onnxruntime[cpu]'"
 
 
-def _installed(*names: str) -> dict[str, str]:
-    """Versions of those of these distributions that are installed, found by name: nothing is imported."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {}
-    for name in names:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
 def probe_runtime() -> Availability:
     """Whether an ONNX Runtime is installed that has the operators of our graphs."""
-    found = _installed(*_BUILDS)
+    found = versions_of(*_BUILDS)
     if not found:
         return Availability(ok=False, reason=f"ONNX Runtime is not installed: {_REMEDY}")
     build, number = next(iter(found.items()))
@@ -39,17 +27,8 @@ def probe_runtime() -> Availability:
 
 def probe_export() -> Availability:
     """Whether everything is installed that writing and checking an artefact takes."""
-    needed = ("torch", "safetensors", "onnx")
-    found = _installed(*needed)
-    missing = [name for name in needed if name not in found]
-    if missing:
-        return Availability(
-            ok=False, reason=f"{', '.join(missing)} not installed: pip install 'fulmen-backend-onnxruntime[export]'"
-        )
-    runtime = probe_runtime()
-    return (
-        runtime if not runtime.ok else Availability(ok=True, devices=("cpu",), versions={**found, **runtime.versions})
-    )
+    remedy = "pip install 'fulmen-backend-onnxruntime[export]'"
+    return all_installed("torch", "safetensors", "onnx", remedy=remedy).also(probe_runtime())
 
 
 @hookimpl

@@ -4,28 +4,16 @@ from __future__ import annotations
 
 from fulmen_core.descriptors import Availability, BackendInfo, ExporterInfo
 from fulmen_core.hooks import hookimpl
+from fulmen_core.installed import all_installed, versions_of
 
 #: The paged attention operator changes its operands from release to release; these have the ones we give.
 _RELEASE = (2026, 4)
 _REMEDY = "pip install 'fulmen-backend-openvino[cpu]'"
 
 
-def _installed(*names: str) -> dict[str, str]:
-    """Versions of those of these distributions that are installed, found by name: nothing is imported."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {}
-    for name in names:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
 def probe_runtime() -> Availability:
     """Whether an OpenVINO is installed that has the operators of our graphs."""
-    found = _installed("openvino")
+    found = versions_of("openvino")
     if not found:
         return Availability(ok=False, reason=f"OpenVINO is not installed: {_REMEDY}")
     major, minor = (int(part) for part in found["openvino"].split(".")[:2])
@@ -37,17 +25,8 @@ def probe_runtime() -> Availability:
 
 def probe_export() -> Availability:
     """Whether everything is installed that writing and checking an artefact takes."""
-    needed = ("torch", "safetensors")
-    found = _installed(*needed)
-    missing = [name for name in needed if name not in found]
-    if missing:
-        return Availability(
-            ok=False, reason=f"{', '.join(missing)} not installed: pip install 'fulmen-backend-openvino[export]'"
-        )
-    runtime = probe_runtime()
-    return (
-        runtime if not runtime.ok else Availability(ok=True, devices=("cpu",), versions={**found, **runtime.versions})
-    )
+    remedy = "pip install 'fulmen-backend-openvino[export]'"
+    return all_installed("torch", "safetensors", remedy=remedy).also(probe_runtime())
 
 
 @hookimpl

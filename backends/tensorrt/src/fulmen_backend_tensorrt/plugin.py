@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 
 from fulmen_backend_tensorrt.products import PRODUCTS, Product
 from fulmen_core.descriptors import Availability, BackendInfo, ExporterInfo
 from fulmen_core.hooks import hookimpl
+from fulmen_core.installed import all_installed
 
 _EXPORT = ("torch", "safetensors", "onnx", "onnxruntime")
 
@@ -29,25 +29,16 @@ def probe_runtime() -> Availability:
 
 def probe_export(product: Product) -> Availability:
     """Whether everything is installed that writing, building and checking an artefact takes, and a GPU if it must."""
-    found = {}
-    for name in (*_EXPORT, product.distribution):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            remedy = f"pip install 'fulmen-backend-tensorrt[{product.extra},export]'"
-            return Availability(ok=False, reason=f"{name} is not installed: {remedy}")
-    if product.ahead_of_time:
-        return Availability(ok=True, devices=("cpu",), versions=found)
+    remedy = f"pip install 'fulmen-backend-tensorrt[{product.extra},export]'"
+    tools = all_installed(*_EXPORT, product.distribution, remedy=remedy)
+    if not tools.ok or product.ahead_of_time:
+        return tools.also(Availability(ok=True, devices=("cpu",)))
     from fulmen_backend_tensorrt.devices import find_devices
 
     seen = find_devices()
-    if not seen.devices:
-        return Availability(
-            ok=False,
-            reason=f"{product.title} builds on the GPU it builds for, and {seen.reason} (tensorrt-rtx needs none)",
-            versions=found,
-        )
-    return Availability(ok=True, devices=tuple(device.name for device in seen.devices), versions=found)
+    reason = "" if seen.devices else f"{product.title} builds on the GPU it builds for, and {seen.reason}"
+    reason += " (tensorrt-rtx needs none)" if reason else ""
+    return tools.also(Availability(ok=not reason, reason=reason, devices=tuple(one.name for one in seen.devices)))
 
 
 @hookimpl

@@ -28,6 +28,13 @@ class Availability:
     devices: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
 
+    def also(self, other: Availability) -> Availability:
+        """Both: usable if each is, and otherwise for the first reason that there is."""
+        reason = self.reason if not self.ok else other.reason
+        return Availability(
+            self.ok and other.ok, reason, (*self.devices, *other.devices), {**self.versions, **other.versions}
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class BackendInfo:
