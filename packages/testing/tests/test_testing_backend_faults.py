@@ -105,8 +105,8 @@ FAULTS = {
     ),
     "a dtype that is served in silence": (
         "backend.py",
-        "if dtype not in can.serve_dtypes:",
-        'if dtype == "float8":',
+        'require(self.name, "serve in", dtype, can.serve_dtypes)',
+        "pass",
         "test_a_dtype_it_does_not_list_is_refused[float16]",
     ),
     "a quantisation that is ignored": (

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fulmen_core.backend import Capabilities, Dtype, KVDtype, Quantization, TrainPlan, TrainProgram
 from fulmen_core.errors import CapabilityError
+from fulmen_core.refusals import require
 from fulmen_core.runner import EngineLimits, Runner
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ class CpuBackend:
         """
         from fulmen_backend_cpu.training import CpuTrainProgram
 
-        self._require(plan.dtype, ("auto", *self.capabilities().train_dtypes), "train in")
-        self._require(plan.experts, ("auto", "grouped", "dense"), "train experts in")
+        require(self.name, "train in", plan.dtype, ("auto", *self.capabilities().train_dtypes))
+        require(self.name, "train experts in", plan.experts, ("auto", "grouped", "dense"))
         return CpuTrainProgram(model, plan)
 
     def load_runner(
@@ -73,11 +74,11 @@ class CpuBackend:
         from fulmen_backend_cpu.runner import CpuRunner
 
         can = self.capabilities()
-        self._require(dtype, can.serve_dtypes, "serve in")
+        require(self.name, "serve in", dtype, can.serve_dtypes)
         if quantize is not None:
-            self._require(quantize, can.quantizations, "quantise to")
+            require(self.name, "quantise to", quantize, can.quantizations)
         if kv_dtype is not None:
-            self._require(kv_dtype, can.kv_dtypes, "keep keys and values in")
+            require(self.name, "keep keys and values in", kv_dtype, can.kv_dtypes)
         try:
             return NativeRunner(model, limits, dtype, quantize=quantize, kv_dtype=kv_dtype)
         except NativeUnavailable as error:
@@ -89,7 +90,3 @@ class CpuBackend:
             )
         logger.warning("serving on PyTorch, several times slower than the native kernels: %s", reason)
         return CpuRunner(model, limits, dtype, reason)
-
-    def _require(self, wanted: str, known: tuple[str, ...], verb: str) -> None:
-        if wanted not in known:
-            raise CapabilityError(f"the cpu backend does not {verb} {wanted}", remedy=f"use one of {', '.join(known)}")

@@ -30,6 +30,7 @@ from fulmen_core.model.kv import CacheSpec
 from fulmen_core.model.layer_plan import LayerSpec
 from fulmen_core.model.masks import Mask, build_mask
 from fulmen_core.model.rope import rotary
+from fulmen_core.refusals import WithoutPages
 from fulmen_core.runner import CacheLayout, EngineLimits, SequenceStep
 
 #: Up to this many tokens, sequences attend together, padded to the longest; beyond, one by one. Measured with 8
@@ -59,7 +60,7 @@ class _Chunk:
     masks: dict[int | None, Mask]  # by window
 
 
-class CpuRunner:
+class CpuRunner(WithoutPages):
     """A `fulmen_core.runner.Runner` over PyTorch.
 
     `limits` is what was asked for, with the context cut to the positions that the model was made for.
@@ -97,14 +98,6 @@ class CpuRunner:
     def copy_slot(self, source: int, target: int, tokens: int) -> None:
         """Make `target` hold the `tokens` tokens that `source` holds."""
         self._kv.copy(source, target, tokens)
-
-    def copy_page(self, source: int, target: int) -> None:  # noqa: ARG002 - there are none
-        """There are no pages.
-
-        Raises:
-            ValueError: always.
-        """
-        raise ValueError("this runner has no pages")
 
     def load_adapter(self, directory: Path) -> int:
         """Load the LoRA adapter in a PEFT folder: see `fulmen_core.runner.Runner.load_adapter`."""

@@ -9,6 +9,7 @@ from fulmen_backend_cuda.driver import DriverUnavailable, ask_driver
 from fulmen_backend_cuda.support import EMULATED, Support, support_of, why_no_fp8, why_too_old
 from fulmen_core.backend import Capabilities, Dtype, KVDtype, Quantization, TrainPlan, TrainProgram
 from fulmen_core.errors import CapabilityError
+from fulmen_core.refusals import require
 from fulmen_core.runner import EngineLimits, Runner
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class CudaBackend:
 
         from fulmen_backend_cuda.training import CudaTrainProgram
 
-        self._require(plan.dtype, ("auto", *self.capabilities().train_dtypes), "train in")
+        require(self.name, "train in", plan.dtype, ("auto", *self.capabilities().train_dtypes))
         if plan.experts == "fp8":
             self._require_fp8("train experts in")
         return CudaTrainProgram(model, plan, torch.device(self._device), self._support)
@@ -79,7 +80,7 @@ class CudaBackend:
         """
         from fulmen_backend_cuda.runner import CudaRunner
 
-        self._require(dtype, self.capabilities().serve_dtypes, "serve in")
+        require(self.name, "serve in", dtype, self.capabilities().serve_dtypes)
         if kv_dtype not in (None, dtype):
             raise CapabilityError(
                 f"the cuda backend keeps keys and values in the dtype it serves in, {dtype}, not in {kv_dtype}",
@@ -92,10 +93,6 @@ class CudaBackend:
                 f"the cuda backend does not quantise to {quantize}", remedy="use fp8, or leave the option out"
             )
         return CudaRunner(model, limits, dtype, quantize=quantize, device=self._device, support=self._support)
-
-    def _require(self, wanted: str, known: tuple[str, ...], verb: str) -> None:
-        if wanted not in known:
-            raise CapabilityError(f"the cuda backend does not {verb} {wanted}", remedy=f"use one of {', '.join(known)}")
 
     def _require_fp8(self, verb: str) -> None:
         if not self._support.fp8:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from fulmen_core.backend import Capabilities, Dtype, KVDtype, Quantization, TrainPlan, TrainProgram
 from fulmen_core.errors import CapabilityError
+from fulmen_core.refusals import refuse_adapters, require
 from fulmen_core.runner import EngineLimits, Runner
 
 if TYPE_CHECKING:
@@ -47,14 +48,8 @@ class OnnxRuntimeBackend:
         """
         from fulmen_backend_onnxruntime.runner import OnnxRunner
 
-        if dtype not in self.capabilities().serve_dtypes:
-            raise CapabilityError(
-                f"the onnxruntime backend does not serve in {dtype}", remedy="use float32, or the artefact's dtype"
-            )
-        if limits.adapters:
-            raise CapabilityError(
-                "the onnxruntime backend serves no adapters", remedy="serve the checkpoint with --backend cpu"
-            )
+        require(self.name, "serve in", dtype, self.capabilities().serve_dtypes)
+        refuse_adapters(self.name, limits)
         runner = OnnxRunner(model, limits)
         made = runner.manifest
         wanted = (("dtype", dtype, ("float32", made.dtype)), ("quantisation", quantize, (None, made.quantize)))

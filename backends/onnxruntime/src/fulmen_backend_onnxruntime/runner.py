@@ -20,15 +20,16 @@ from fulmen_backend_onnxruntime.kv_buffers import Dropped, KVBuffers
 from fulmen_backend_onnxruntime.rows import Block, Rows
 from fulmen_backend_onnxruntime.session import PROVIDER, bind, open_session, provider_reason
 from fulmen_backend_onnxruntime.step_runs import runs_of
-from fulmen_core.errors import CapabilityError, CorruptArtefact
+from fulmen_core.errors import CorruptArtefact
 from fulmen_core.export.manifest import Manifest, cache_names, read_manifest
 from fulmen_core.model.config_file import load_config
 from fulmen_core.model.kv import CacheSpec
 from fulmen_core.model.layer_plan import LayerPlan
+from fulmen_core.refusals import WithoutAdapters, WithoutPages
 from fulmen_core.runner import CacheLayout, EngineLimits, SequenceStep
 
 
-class OnnxRunner:
+class OnnxRunner(WithoutPages, WithoutAdapters):
     """A `fulmen_core.runner.Runner` over an artefact that the "onnx" exporter wrote.
 
     Sequences with one token run together, and chunks of prompts do where padding costs little; where layers borrow keys
@@ -82,27 +83,6 @@ class OnnxRunner:
         self._dropped.pop(target, None)
         if source in self._dropped:
             self._dropped[target] = self._dropped[source]
-
-    def copy_page(self, source: int, target: int) -> None:  # noqa: ARG002 - there are none
-        """There are no pages.
-
-        Raises:
-            ValueError: always.
-        """
-        raise ValueError("this runner has no pages")
-
-    def load_adapter(self, directory: Path) -> int:  # noqa: ARG002 - it cannot
-        """The artefact's graph has no place for one.
-
-        Raises:
-            CapabilityError: always.
-        """
-        raise CapabilityError(
-            "the onnxruntime backend serves no adapters", remedy="serve the checkpoint with --backend cpu"
-        )
-
-    def unload_adapter(self, number: int) -> None:
-        """Nothing to do: none is ever loaded."""
 
     def release(self, slot: int) -> None:
         """Forget the sequence in `slot`. Idempotent."""

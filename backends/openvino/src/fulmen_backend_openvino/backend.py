@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from fulmen_backend_openvino.artefact import FORMAT
 from fulmen_core.backend import Capabilities, Dtype, KVDtype, Quantization, TrainPlan, TrainProgram
 from fulmen_core.errors import CapabilityError
+from fulmen_core.refusals import refuse_adapters, require
 from fulmen_core.runner import EngineLimits, Runner
 
 if TYPE_CHECKING:
@@ -59,13 +60,7 @@ class OpenVinoBackend:
                 "the openvino backend does not quantise on loading",
                 remedy=f"export the model with --quantize {quantize}, and load that",
             )
-        if kv_dtype is not None and kv_dtype not in (known := self.capabilities().kv_dtypes):
-            raise CapabilityError(
-                f"the openvino backend does not keep keys and values in {kv_dtype}",
-                remedy=f"use one of {', '.join(known)}",
-            )
-        if limits.adapters:
-            raise CapabilityError(
-                "the openvino backend serves no adapters", remedy="serve the checkpoint with --backend cpu"
-            )
+        if kv_dtype is not None:
+            require(self.name, "keep keys and values in", kv_dtype, self.capabilities().kv_dtypes)
+        refuse_adapters(self.name, limits)
         return OpenVinoRunner(model, limits, dtype, kv_dtype=kv_dtype)

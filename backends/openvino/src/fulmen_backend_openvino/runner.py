@@ -20,16 +20,17 @@ from fulmen_backend_openvino.compiling import ACTIVATION_GROUP, DEVICE, compile_
 from fulmen_backend_openvino.kv_blocks import KVBlocks, Span
 from fulmen_backend_openvino.paging import BEGINS, ROWS, paged_graph
 from fulmen_core.backend import Dtype, KVDtype
-from fulmen_core.errors import CapabilityError, CorruptArtefact
+from fulmen_core.errors import CorruptArtefact
 from fulmen_core.export.manifest import Manifest, read_manifest
 from fulmen_core.model.config import ModelConfig
 from fulmen_core.model.config_file import load_config
 from fulmen_core.model.kv import CacheSpec
 from fulmen_core.model.layer_plan import LayerPlan
+from fulmen_core.refusals import WithoutAdapters
 from fulmen_core.runner import EngineLimits, SequenceStep
 
 
-class OpenVinoRunner:
+class OpenVinoRunner(WithoutAdapters):
     """A `fulmen_core.runner.Runner` over an artefact that the "openvino" exporter wrote.
 
     `limits` is what was asked for, with the context cut to the model's. `choices` says what it became.
@@ -102,19 +103,6 @@ class OpenVinoRunner:
         """Make page `target` what page `source` is."""
         self._refuse_outside("page", (source, target), self.layout.pages)
         self._kv.copy_page(source, target)
-
-    def load_adapter(self, directory: Path) -> int:  # noqa: ARG002 - it cannot
-        """The artefact's graph has no place for one.
-
-        Raises:
-            CapabilityError: always.
-        """
-        raise CapabilityError(
-            "the openvino backend serves no adapters", remedy="serve the checkpoint with --backend cpu"
-        )
-
-    def unload_adapter(self, number: int) -> None:
-        """Nothing to do: none is ever loaded."""
 
     def release(self, slot: int) -> None:
         """Forget the sequence in `slot`: nothing to do, as nothing that lies there is read by the next."""

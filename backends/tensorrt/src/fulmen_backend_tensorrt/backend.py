@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from fulmen_backend_tensorrt.products import PRODUCTS
 from fulmen_core.backend import Capabilities, Dtype, KVDtype, Quantization, TrainPlan, TrainProgram
 from fulmen_core.errors import CapabilityError
+from fulmen_core.refusals import refuse_adapters
 from fulmen_core.runner import EngineLimits, Runner
 
 if TYPE_CHECKING:
@@ -60,8 +61,5 @@ class TensorRTBackend:
                 "the tensorrt backend neither quantises nor chooses the cache's dtype on loading",
                 remedy="leave the option out",
             )
-        if limits.adapters:
-            raise CapabilityError(
-                "the tensorrt backend serves no adapters", remedy="serve the checkpoint with --backend cpu"
-            )
+        refuse_adapters(self.name, limits)
         return EngineRunner(model, limits, EngineExecutor)

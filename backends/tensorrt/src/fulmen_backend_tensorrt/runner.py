@@ -21,6 +21,7 @@ from fulmen_backend_tensorrt.launches import plan
 from fulmen_core.errors import CapabilityError
 from fulmen_core.model.config import ModelConfig
 from fulmen_core.model.kv import CacheSpec
+from fulmen_core.refusals import WithoutAdapters, WithoutPages
 from fulmen_core.runner import CacheLayout, EngineLimits, SequenceStep
 
 
@@ -50,7 +51,7 @@ class Executor(Protocol):
 OpenExecutor = Callable[[Path, EngineManifest, ModelConfig, int], Executor]
 
 
-class EngineRunner:
+class EngineRunner(WithoutPages, WithoutAdapters):
     """A `fulmen_core.runner.Runner` over an artefact of the formats "tensorrt-rtx" and "tensorrt".
 
     `limits` is what was asked for, with the context cut to what the artefact was built for. More sequences and longer
@@ -116,27 +117,6 @@ class EngineRunner:
         """Make `target` hold the first `tokens` tokens of what `source` holds."""
         self._executor.copy_row(source, target)
         self._lengths[target] = tokens
-
-    def copy_page(self, source: int, target: int) -> None:  # noqa: ARG002 - there are none
-        """There are no pages.
-
-        Raises:
-            ValueError: always.
-        """
-        raise ValueError("this runner has no pages")
-
-    def load_adapter(self, directory: Path) -> int:  # noqa: ARG002 - it cannot
-        """The graphs have no place for one.
-
-        Raises:
-            CapabilityError: always.
-        """
-        raise CapabilityError(
-            "the tensorrt backend serves no adapters", remedy="serve the checkpoint with --backend cpu"
-        )
-
-    def unload_adapter(self, number: int) -> None:
-        """Nothing to do: none is ever loaded."""
 
     def release(self, slot: int) -> None:
         """Forget the sequence in `slot`. Idempotent."""

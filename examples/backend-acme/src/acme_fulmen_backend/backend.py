@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from fulmen_core.backend import Capabilities, Dtype, KVDtype, Quantization, TrainPlan, TrainProgram
 from fulmen_core.errors import CapabilityError
+from fulmen_core.refusals import refuse_adapters, require
 from fulmen_core.runner import EngineLimits, Runner
 
 if TYPE_CHECKING:
@@ -43,16 +44,12 @@ class AcmeBackend:
             UserError, CorruptArtefact: the directory is not a whole model.
         """
         can = self.capabilities()
-        if dtype not in can.serve_dtypes:
-            raise CapabilityError(
-                f"the acme backend does not serve in {dtype}", remedy=f"use {' or '.join(can.serve_dtypes)}"
-            )
+        require(self.name, "serve in", dtype, can.serve_dtypes)
         if quantize is not None:
-            raise CapabilityError(f"the acme backend does not quantise to {quantize}", remedy="leave it out")
+            require(self.name, "quantise to", quantize, can.quantizations)
         if kv_dtype not in (None, dtype):
-            raise CapabilityError(f"the acme backend keeps no keys and values in {kv_dtype}", remedy="leave it out")
-        if limits.adapters:
-            raise CapabilityError("the acme backend serves no adapters", remedy="use --backend cpu")
+            require(self.name, "keep keys and values in", kv_dtype, can.kv_dtypes)
+        refuse_adapters(self.name, limits)
         from acme_fulmen_backend.runner import AcmeRunner
 
         return AcmeRunner(model, limits, dtype)

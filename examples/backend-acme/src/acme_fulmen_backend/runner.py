@@ -24,6 +24,7 @@ from fulmen_core.model.checkpoint import load_model
 from fulmen_core.model.kv import CacheSpec
 from fulmen_core.model.layer_plan import LayerSpec
 from fulmen_core.model.rope import rotary
+from fulmen_core.refusals import WithoutAdapters, WithoutPages
 from fulmen_core.runner import CacheLayout, EngineLimits, SequenceStep
 
 
@@ -35,7 +36,7 @@ class _Slot:
     caches: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
-class AcmeRunner:
+class AcmeRunner(WithoutPages, WithoutAdapters):
     """A `fulmen_core.runner.Runner` on PyTorch, without pages: a slot holds all of a sequence."""
 
     def __init__(self, model_dir: Path, limits: EngineLimits, dtype: Dtype) -> None:
@@ -68,17 +69,6 @@ class AcmeRunner:
         held = self._slots[source]
         self._slots[target] = _Slot(held.length, dict(held.caches))
         self._cut(self._slots[target], tokens)
-
-    def copy_page(self, source: int, target: int) -> None:
-        """There are no pages."""
-        raise ValueError("this runner has no pages")
-
-    def load_adapter(self, directory: Path) -> int:
-        """Refuse: `Capabilities.adapters` is not declared."""
-        raise CapabilityError("the acme backend serves no adapters", remedy="use --backend cpu")
-
-    def unload_adapter(self, number: int) -> None:
-        """Nothing to do: none is ever loaded."""
 
     def release(self, slot: int) -> None:
         """Forget the sequence in `slot`. Idempotent."""
