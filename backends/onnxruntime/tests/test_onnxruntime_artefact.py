@@ -196,7 +196,7 @@ def test_a_runner_says_what_computes_and_why(lightning: Exported) -> None:
 def test_the_probe_knows_every_build(
     installed: dict[str, str], ok: bool, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plugin, "_installed", lambda *names: {n: v for n, v in installed.items() if n in names})
+    monkeypatch.setattr(plugin, "versions_of", lambda *names: {n: v for n, v in installed.items() if n in names})
     found = plugin.probe_runtime()
     assert found.ok == ok
     assert found.reason.startswith(reason)
