@@ -15,8 +15,7 @@ from fulmen_core.cli import main
 from fulmen_core.descriptors import Availability
 from fulmen_core.export.reference import Reference
 from fulmen_core.files import hash_file
-
-from .conftest import Exported
+from fulmen_testing.exporter.exported import Exported
 
 
 def test_export_replaces_an_older_artefact_checks_and_reports_as_json(

@@ -14,8 +14,9 @@ from fulmen_core.export.options import ExportOptions
 from fulmen_core.generation import generate
 from fulmen_core.runner import EngineLimits, SequenceStep
 from fulmen_core.sampling import SamplingParams
+from fulmen_testing.models import VOCABULARY
 
-from .conftest import CONTEXT, LIGHTNING, VOCABULARY, export, family
+from .conftest import CONTEXT, LIGHTNING, export, family
 
 END = 7
 

@@ -10,8 +10,7 @@ from fulmen_backend_onnxruntime.backend import OnnxRuntimeBackend
 from fulmen_backend_onnxruntime.runner import OnnxRunner
 from fulmen_core.model.checkpoint import load_model
 from fulmen_core.runner import EngineLimits, SequenceStep
-
-from .conftest import Exported
+from fulmen_testing.exporter.exported import Exported
 
 
 @torch.inference_mode()

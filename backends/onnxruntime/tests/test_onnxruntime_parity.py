@@ -13,39 +13,36 @@ from fulmen_backend_onnxruntime.runner import OnnxRunner
 from fulmen_core.generation import generate
 from fulmen_core.model.checkpoint import load_model, save_model
 from fulmen_core.model.kv import CacheSpec
-from fulmen_core.runner import EngineLimits, SequenceStep
+from fulmen_core.runner import EngineLimits
 from fulmen_core.sampling import SamplingParams
+from fulmen_testing.exporter.exported import Exported
+from fulmen_testing.models import VOCABULARY, fresh_seed
 
-from .conftest import CONTEXT, FAMILIES, LIGHTNING, VOCABULARY, Exported, export, family, random_config
-from .mixed_steps import Played, assert_equal_to_the_model, drive, poison, run
+from .conftest import CONTEXT, FAMILIES, LIGHTNING, export, export_drawn, family
+from .mixed_steps import assert_equal_to_the_model, drive, player_of
 
 
 def test_mixed_steps_equal_the_whole_forward_pass(exported: Exported) -> None:
     for shape in ((1, 16, CONTEXT), (4, 9, 40), (7, 200, 70)):
         limits = EngineLimits(max_sequences=shape[0], max_step_tokens=shape[1], max_context=shape[2], threads=1)
-        runner = OnnxRunner(exported.artefact, limits)
-        played = drive(runner, np.random.default_rng(), steps=25)
-        runner.close()
+        played = drive(OnnxRunner(exported.artefact, limits), steps=25)
         assert_equal_to_the_model(exported.model, played, exported.label)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_open_family_is_the_same_model(name: str, tmp_path: Path) -> None:
-    made = export(family(name), int(np.random.SeedSequence().generate_state(1)[0]), tmp_path)
+    made = export(family(name), fresh_seed(), tmp_path)
     limits = EngineLimits(max_sequences=5, max_step_tokens=60, max_context=90, threads=1)
-    runner = OnnxRunner(made.artefact, limits)
-    played = drive(runner, np.random.default_rng(), steps=20)
-    runner.close()
+    played = drive(OnnxRunner(made.artefact, limits), steps=20)
     assert assert_equal_to_the_model(made.model, played, made.label) > 20, made.label
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(40))
 def test_plans_that_nobody_thought_of_are_the_same_model(number: int, tmp_path: Path) -> None:
-    seed = int(np.random.SeedSequence().generate_state(1)[0])
-    made = export(random_config(np.random.default_rng(seed)), seed, tmp_path)
+    made = export_drawn(tmp_path)
     limits = EngineLimits(max_sequences=4, max_step_tokens=50, max_context=80, threads=1, draft_tokens=number % 3)
-    played = drive(OnnxRunner(made.artefact, limits), np.random.default_rng(), steps=25)
+    played = drive(OnnxRunner(made.artefact, limits), steps=25)
     assert_equal_to_the_model(made.model, played, made.label)
 
 
@@ -55,22 +52,16 @@ def test_copies_of_a_sequence_go_on_as_it_would_have(exported: Exported) -> None
     for length in (3, 20, 45):
         limits = EngineLimits(max_sequences=2, max_context=CONTEXT, threads=1, cached_sequences=1)
         runner = OnnxRunner(exported.artefact, limits)
-        poison(runner, 2)
-        sequences = {slot: Played(random.integers(0, VOCABULARY, length).tolist()) for slot in (0, 1)}
-        runner.step([SequenceStep(slot, 0, sequence.tokens) for slot, sequence in sequences.items()])
+        player = player_of(runner, several=False)
+        source, other = player.begin(), player.begin()
+        player.together((source, length), (other, length))
         kept = int(random.integers(1, length + 1)) if length <= min(windows, default=CONTEXT) else length
-        runner.copy_slot(0, 2, kept)
-        sequences[2] = Played(sequences[0].tokens[:kept])
+        sequences = [source, other, player.fork(source, kept)]
         for _ in range(12):
-            batch = []
-            for slot in random.permutation(3).tolist():
-                tokens = sequences[slot].tokens
-                new = random.integers(0, VOCABULARY, int(random.integers(1, 3))).tolist()
-                batch.append(SequenceStep(slot, len(tokens), new))
-                tokens.extend(new)
-            run(runner, batch, sequences)
+            order = random.permutation(3).tolist()
+            player.together(*((sequences[index], int(random.integers(1, 3))) for index in order))
         runner.close()
-        assert_equal_to_the_model(exported.model, list(sequences.values()), exported.label)
+        assert_equal_to_the_model(exported.model, sequences, exported.label)
 
 
 def test_the_exporters_own_check_agrees(exported: Exported) -> None:
@@ -115,7 +106,7 @@ def test_the_context_is_cut_to_the_positions_of_the_model(lightning: Exported) -
 
 def test_a_window_longer_than_the_context_still_has_its_room(exported: Exported) -> None:
     limits = EngineLimits(max_sequences=2, max_context=6, max_step_tokens=6, threads=1)
-    played = drive(OnnxRunner(exported.artefact, limits), np.random.default_rng(), steps=10)
+    played = drive(OnnxRunner(exported.artefact, limits), steps=10)
     assert_equal_to_the_model(exported.model, played, exported.label)
 
 

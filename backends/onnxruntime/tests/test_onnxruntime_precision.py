@@ -26,9 +26,12 @@ from fulmen_core.model.checkpoint import load_model, save_model
 from fulmen_core.model.config import ModelConfig
 from fulmen_core.model.transformer import Transformer
 from fulmen_core.runner import EngineLimits
+from fulmen_testing.agreement import assert_equal, logits_and_margins
+from fulmen_testing.models import fresh_seed, random_model, save_random_model
+from fulmen_testing.player import Sequence
 
-from .conftest import FAMILIES, LIGHTNING, export, family, make_model
-from .mixed_steps import Played, assert_equal, drive, expected
+from .conftest import FAMILIES, LIGHTNING, export, family
+from .mixed_steps import drive
 
 LIMITS = EngineLimits(max_sequences=4, max_step_tokens=60, max_context=90, threads=1)
 #: How far off half of the tokens may be, as a share, in models of 32 columns, where errors of rounding average little.
@@ -118,11 +121,11 @@ def rounded(directory: Path, dtype: str, bits: Bits | None, block: int) -> Trans
     return network
 
 
-def errors(network: Transformer, played: list[Played], tie: float = 0.02) -> NDArray[np.float64]:
+def errors(network: Transformer, played: list[Sequence], tie: float = 0.02) -> NDArray[np.float64]:
     """How far each token's logits are off, as a share of their length, but for tokens that may choose other experts."""
     found = []
     for sequence in played:
-        expected_TV, margin_T = expected(network, sequence.tokens)
+        expected_TV, margin_T = logits_and_margins(network, sequence.tokens)
         for position, logits_V in sequence.logits.items():
             if margin_T[position] >= tie:
                 off_V = logits_V - expected_TV[position]
@@ -130,11 +133,9 @@ def errors(network: Transformer, played: list[Played], tie: float = 0.02) -> NDA
     return np.array(found)
 
 
-def play(config: ModelConfig, folder: Path, options: ExportOptions) -> tuple[Path, list[Played], str]:
-    made = export(config, int(np.random.SeedSequence().generate_state(1)[0]), folder, options)
-    runner = OnnxRunner(made.artefact, LIMITS)
-    played = drive(runner, np.random.default_rng(), steps=15)
-    runner.close()
+def play(config: ModelConfig, folder: Path, options: ExportOptions) -> tuple[Path, list[Sequence], str]:
+    made = export(config, fresh_seed(), folder, options)
+    played = drive(OnnxRunner(made.artefact, LIMITS), steps=15)
     return made.model, played, made.label
 
 
@@ -215,9 +216,10 @@ def test_a_smaller_artefact_is_smaller(name: str, tmp_path: Path) -> None:
 
 def test_what_cannot_be_kept_so_is_refused_by_name(tmp_path: Path) -> None:
     narrow = family("mixtral").model_copy(update={"moe_intermediate_size": 24})
-    make_model(narrow, 0, tmp_path / "narrow")
-    large = make_model(family("llama"), 0, tmp_path / "large")
+    save_random_model(narrow, 0, tmp_path / "narrow")
+    large = random_model(family("llama"), 0)
     large.state_dict()["blocks.1.ffn.down.weight"][3, 5] = 70_000
+    (tmp_path / "large").mkdir()
     save_model(large, tmp_path / "large")
     for model, options, sentence in (
         ("narrow", ExportOptions(quantize="int8"), "experts of 32 x 24 cannot be quantised in blocks"),

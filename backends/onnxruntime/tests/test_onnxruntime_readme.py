@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from .conftest import Exported
+from fulmen_testing.exporter.exported import Exported
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 

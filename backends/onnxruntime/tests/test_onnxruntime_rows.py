@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from fulmen_backend_onnxruntime.kv_buffers import KVBuffers
 from fulmen_backend_onnxruntime.rows import Rows
 from fulmen_core.runner import EngineLimits
-
-from .conftest import LIGHTNING
+from fulmen_testing.models import DEEP as LIGHTNING
 
 
 @settings(max_examples=50, deadline=None)

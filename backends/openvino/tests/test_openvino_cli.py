@@ -11,8 +11,7 @@ import pytest
 from fulmen_backend_openvino import plugin
 from fulmen_core.cli import main
 from fulmen_core.descriptors import Availability
-
-from .conftest import Exported
+from fulmen_testing.exporter.exported import Exported
 
 
 def test_export_replaces_an_older_artefact_checks_and_reports_as_json(

@@ -16,65 +16,52 @@ from fulmen_core.model.checkpoint import load_model, save_model
 from fulmen_core.model.kv import CacheSpec
 from fulmen_core.runner import EngineLimits, SequenceStep
 from fulmen_core.sampling import SamplingParams
+from fulmen_testing.exporter.exported import Exported
+from fulmen_testing.models import VOCABULARY
 
-from .conftest import CONTEXT, LIGHTNING, VOCABULARY, Exported, export, random_config
-from .driving import Played, assert_equal_to_the_model, drive, poison, run
+from .conftest import CONTEXT, LIGHTNING, export_drawn
+from .driving import assert_equal_to_the_model, drive, player_of
 
 
 def test_mixed_steps_equal_the_whole_forward_pass(exported: Exported) -> None:
     for shape in ((1, 16, CONTEXT), (4, 9, 40), (7, 200, 70)):
         limits = EngineLimits(max_sequences=shape[0], max_step_tokens=shape[1], max_context=shape[2], threads=1)
-        runner = OpenVinoRunner(exported.artefact, limits)
-        played = drive(runner, np.random.default_rng(), steps=20)
-        runner.close()
+        played = drive(OpenVinoRunner(exported.artefact, limits), steps=20)
         assert_equal_to_the_model(exported.model, played, exported.label)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(25))
 def test_many_plans_equal_their_models(tmp_path: Path, number: int) -> None:
-    seed = int(np.random.SeedSequence().generate_state(1)[0])
-    test_mixed_steps_equal_the_whole_forward_pass(export(random_config(np.random.default_rng(seed)), seed, tmp_path))
+    test_mixed_steps_equal_the_whole_forward_pass(export_drawn(tmp_path))
 
 
 def test_a_prompt_longer_than_a_rings_chunk_is_divided(exported: Exported) -> None:
     limits = EngineLimits(max_sequences=2, max_context=CONTEXT, max_step_tokens=2 * CONTEXT, threads=1)
     runner = OpenVinoRunner(exported.artefact, limits)
     runner._kv.chunk = 32  # the ring has room for more
-    tokens = np.random.default_rng().integers(0, VOCABULARY, 150).tolist()
-    sequences = {0: Played(tokens), 1: Played(tokens[:40])}
-    batch = [SequenceStep(0, 0, tokens, wanted=70), SequenceStep(1, 0, tokens[:40], wanted=2)]
-    run(runner, batch, sequences)
+    player = player_of(runner)
+    long, short = player.begin(), player.begin()
+    player.together((long, 150), (short, 40))
     runner.close()
-    assert_equal_to_the_model(exported.model, list(sequences.values()), exported.label)
+    assert_equal_to_the_model(exported.model, [long, short], exported.label)
 
 
 def test_copies_of_a_sequence_go_on_as_it_would_have(exported: Exported) -> None:
     random = np.random.default_rng()
     limits = EngineLimits(max_sequences=3, max_context=CONTEXT, threads=1, cached_sequences=1)
     runner = OpenVinoRunner(exported.artefact, limits)
-    each = runner.layout.pages_for(CONTEXT)
-    # pages in an order of the engine's, and none of the slot's own
-    order = random.permutation(runner.layout.pages).tolist()
-    pages = {slot: order[slot * each : (slot + 1) * each] for slot in range(3)}
     for length in (3, 20, 45):
-        poison(runner, 2)
-        sequences = {slot: Played(random.integers(0, VOCABULARY, length).tolist()) for slot in (0, 1)}
-        steps = [SequenceStep(slot, 0, one.tokens, pages[slot]) for slot, one in sequences.items()]
-        run(runner, steps, sequences)
-        runner.copy_slot(0, 2, length)
-        for source, target in zip(pages[0], pages[2], strict=True):
-            runner.copy_page(source, target)
-        sequences[2] = Played(list(sequences[0].tokens))
+        player = player_of(runner, several=False)
+        source, other = player.begin(), player.begin()
+        player.together((source, length), (other, length))
+        sequences = [source, other, player.fork(source, length)]
         for _ in range(12):
-            batch = []
-            for slot in random.permutation(3).tolist():
-                tokens = sequences[slot].tokens
-                new = random.integers(0, VOCABULARY, int(random.integers(1, 3))).tolist()
-                batch.append(SequenceStep(slot, len(tokens), new, pages[slot]))
-                tokens.extend(new)
-            run(runner, batch, sequences)
-        assert_equal_to_the_model(exported.model, list(sequences.values()), exported.label)
+            order = random.permutation(3).tolist()
+            player.together(*((sequences[index], int(random.integers(1, 3))) for index in order))
+        assert_equal_to_the_model(exported.model, sequences, exported.label)
+        for sequence in sequences:
+            player.end(sequence)
     runner.close()
 
 
@@ -83,21 +70,16 @@ def test_as_many_tokens_as_the_layout_says_can_be_taken_back(exported: Exported)
     limits = EngineLimits(max_sequences=1, max_context=CONTEXT, max_step_tokens=48, draft_tokens=5, threads=1)
     runner = OpenVinoRunner(exported.artefact, limits)
     assert runner.layout.rewind >= 5
-    tokens = random.integers(0, VOCABULARY, 48).tolist()
-    runner.step([SequenceStep(0, 0, tokens)])
-    written = len(tokens)  # what was taken back has taken its room
+    player = player_of(runner, several=False)
+    sequence = player.begin()
+    player.grow(sequence, 48)
     for _ in range(12):
-        kept = int(random.integers(max(0, written - runner.layout.rewind), len(tokens) + 1))
-        tokens = tokens[:kept]
-        new = random.integers(0, VOCABULARY, min(CONTEXT - len(tokens), int(random.integers(1, 49)))).tolist()
-        if not new:
-            continue
-        start = len(tokens)
-        tokens += new
-        written = max(written, len(tokens))
-        sequence = Played(tokens)
-        run(runner, [SequenceStep(0, start, new)], {0: sequence})
-        assert_equal_to_the_model(exported.model, [sequence], exported.label)
+        # what was taken back has taken its room
+        kept = int(random.integers(max(0, sequence.longest - runner.layout.rewind), len(sequence.tokens) + 1))
+        player.take_back(sequence, len(sequence.tokens) - kept)
+        if count := min(CONTEXT - kept, int(random.integers(1, 49))):
+            player.grow(sequence, count)
+            assert_equal_to_the_model(exported.model, [sequence], exported.label)
     runner.close()
 
 

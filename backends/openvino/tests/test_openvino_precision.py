@@ -22,8 +22,9 @@ from fulmen_core.export.comparison import compare, limits_for
 from fulmen_core.export.options import ExportOptions
 from fulmen_core.export.reference import Reference
 from fulmen_core.export.verdict import DIVERGENCE, fault
+from fulmen_testing.exporter.exported import Exported
 
-from .conftest import LIGHTNING, Exported, export
+from .conftest import LIGHTNING, export
 
 #: As a trained model's are: logits of a few nats, and inputs of products that divide into groups of 32 and 64.
 TAME = LIGHTNING.model_copy(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -20,28 +19,30 @@ from fulmen_backend_tensorrt.devices import Device, Devices
 from fulmen_backend_tensorrt.engine_executor import check_device, import_bindings
 from fulmen_backend_tensorrt.runner import EngineRunner
 from fulmen_backend_tensorrt.twin_executor import TwinExecutor
-from fulmen_core.artefacts import MANIFEST_FILE
 from fulmen_core.backend import TrainPlan
 from fulmen_core.errors import CapabilityError, CorruptArtefact
 from fulmen_core.model.checkpoint import load_model
 from fulmen_core.registry import Registry
 from fulmen_core.runner import EngineLimits, SequenceStep
+from fulmen_testing.exporter.artefacts import change_manifest, flip, manifest_of, truncate
+from fulmen_testing.exporter.exported import Exported
+from fulmen_testing.models import save_random_model
 
-from .conftest import LIGHTNING, Written, save, write
+from .conftest import LIGHTNING, write
 
 LIMITS = EngineLimits(max_sequences=2, max_context=32, max_step_tokens=16, threads=1)
 ADA = Devices((Device("NVIDIA L4", "8.9"),))
 
 
 @pytest.fixture
-def copied(lightning: Written, tmp_path: Path) -> Path:
+def copied(lightning: Exported, tmp_path: Path) -> Path:
     return shutil.copytree(lightning.artefact, tmp_path / "artefact")
 
 
 @pytest.fixture(scope="module")
 def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("graphs")
-    save(LIGHTNING, 0, root / "model")
+    save_random_model(LIGHTNING, 0, root / "model")
     write(root / "model", root / "artefact")
     return root / "artefact"
 
@@ -70,7 +71,7 @@ def test_without_any_tensorrt_the_probe_names_both_packages(monkeypatch: pytest.
     assert "pip install 'fulmen-backend-tensorrt[datacenter]' for TensorRT" in found.reason
 
 
-def test_without_a_gpu_the_probe_repeats_what_cuda_says(lightning: Written) -> None:
+def test_without_a_gpu_the_probe_repeats_what_cuda_says(lightning: Exported) -> None:
     pytest.importorskip("cuda.bindings.runtime", reason="cuda-bindings is not installed")
     if devices.find_devices().devices:
         pytest.skip("there is a GPU")
@@ -110,7 +111,7 @@ def test_another_gpu_than_was_built_for_is_refused_with_the_option_that_mends_it
         check_device(graphs, altered(graphs, compute_capabilities=()), turing)
 
 
-def test_engines_of_another_version_are_refused(lightning: Written) -> None:
+def test_engines_of_another_version_are_refused(lightning: Exported) -> None:
     import_bindings(lightning.artefact, altered(lightning.artefact))
     with pytest.raises(CapabilityError, match=r"built by TensorRT-RTX 1\.6\.0\.1, and .* is installed: pip install"):
         import_bindings(lightning.artefact, altered(lightning.artefact, tensorrt_version="1.6.0.1"))
@@ -137,7 +138,7 @@ def test_tensorrt_itself_builds_for_the_gpu_that_is_there(
         check_capabilities(datacenter, None, wanted, present)
 
 
-def test_the_precision_is_the_artefacts(lightning: Written) -> None:
+def test_the_precision_is_the_artefacts(lightning: Exported) -> None:
     backend = TensorRTBackend()
     with pytest.raises(CapabilityError, match="computes in float16, not in float32: serve it with --dtype float16"):
         backend.load_runner(lightning.artefact, LIMITS)
@@ -151,16 +152,6 @@ def test_the_precision_is_the_artefacts(lightning: Written) -> None:
         backend.prepare_training(load_model(lightning.model), TrainPlan())
 
 
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
 @pytest.mark.parametrize("pattern", ["decode-*.engine", "prefill.onnx", "weights.data", "experts.data", "config.json"])
 @pytest.mark.parametrize("harm", [truncate, flip, Path.unlink])
 def test_a_damaged_file_is_named(copied: Path, pattern: str, harm: Callable[[Path], None]) -> None:
@@ -171,20 +162,17 @@ def test_a_damaged_file_is_named(copied: Path, pattern: str, harm: Callable[[Pat
 
 
 def test_an_engine_that_the_manifest_does_not_list_is_refused(copied: Path) -> None:
-    manifest = json.loads((copied / MANIFEST_FILE).read_text())
-    manifest["engines"]["decode"] = "other.engine"
-    (copied / MANIFEST_FILE).write_text(json.dumps(manifest))
+    change_manifest(copied, engines=manifest_of(copied)["engines"] | {"decode": "other.engine"})
     with pytest.raises(CorruptArtefact, match=r"does not list other\.engine"):
         load(copied)
 
 
-def test_a_checkpoint_and_another_format_are_refused(lightning: Written, copied: Path) -> None:
+def test_a_checkpoint_and_another_format_are_refused(lightning: Exported, copied: Path) -> None:
     from fulmen_core.errors import UserError
 
     with pytest.raises(UserError, match="is no artefact"):
         load(lightning.model)
-    manifest = json.loads((copied / MANIFEST_FILE).read_text())
-    (copied / MANIFEST_FILE).write_text(json.dumps(manifest | {"format": "onnx"}))
+    change_manifest(copied, format="onnx")
     with pytest.raises(CapabilityError, match="the format 'onnx'"):
         load(copied)
 

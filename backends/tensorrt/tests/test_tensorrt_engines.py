@@ -24,8 +24,10 @@ from fulmen_core.cli import main
 from fulmen_core.errors import CapabilityError, UserError
 from fulmen_core.export.options import ExportOptions
 from fulmen_core.files import hash_file, hash_tree
+from fulmen_testing.exporter.exported import Exported
+from fulmen_testing.models import save_random_model
 
-from .conftest import LIGHTNING, OPTIONS, Written, needs_rtx, random_config, save
+from .conftest import LIGHTNING, OPTIONS, draw_plan, needs_rtx
 
 pytestmark = needs_rtx
 
@@ -37,7 +39,7 @@ def manifest_of(directory: Path) -> EngineManifest:
     return EngineManifest.model_validate_json((directory / MANIFEST_FILE).read_bytes())
 
 
-def test_the_manifest_says_what_was_built_for_what(lightning: Written) -> None:
+def test_the_manifest_says_what_was_built_for_what(lightning: Exported) -> None:
     manifest = manifest_of(lightning.artefact)
     files = {file.name for file in lightning.artefact.iterdir()} - {MANIFEST_FILE}
     assert manifest.files == {name: hash_file(lightning.artefact / name) for name in files}
@@ -55,7 +57,7 @@ def test_the_manifest_says_what_was_built_for_what(lightning: Written) -> None:
     assert shapes["blocks.0.ffn.experts.gate_up_EGD"] == (8, 32, 24)
 
 
-def test_the_experts_are_not_in_the_engines_and_lie_in_the_folder_once(lightning: Written) -> None:
+def test_the_experts_are_not_in_the_engines_and_lie_in_the_folder_once(lightning: Exported) -> None:
     manifest = manifest_of(lightning.artefact)
     total = sum(tensor.nbytes for tensor in manifest.experts.values())
     assert total == 8 * 8 * 3 * 16 * 24 * 2
@@ -64,7 +66,7 @@ def test_the_experts_are_not_in_the_engines_and_lie_in_the_folder_once(lightning
         assert {tensor.name for tensor in initializers}.isdisjoint(manifest.experts)
 
 
-def test_the_check_says_that_the_graphs_were_run_and_the_engines_were_not(lightning: Written) -> None:
+def test_the_check_says_that_the_graphs_were_run_and_the_engines_were_not(lightning: Exported) -> None:
     if find_devices().devices:
         pytest.skip("there is a GPU: the engines are run")
     found = rtx_exporter().check(lightning.artefact)
@@ -73,7 +75,7 @@ def test_the_check_says_that_the_graphs_were_run_and_the_engines_were_not(lightn
     assert found["logits_compared"] > 100
 
 
-def test_an_export_of_the_same_takes_the_engines_over_and_another_does_not(lightning: Written, tmp_path: Path) -> None:
+def test_an_export_of_the_same_takes_the_engines_over_and_another_does_not(lightning: Exported, tmp_path: Path) -> None:
     out = shutil.copytree(lightning.artefact, tmp_path / "artefact")
     again = rtx_exporter().export(lightning.model, out, OPTIONS)
     assert again["build_seconds"] == {"decode": 0.0, "prefill": 0.0}
@@ -89,7 +91,7 @@ def test_an_export_of_the_same_takes_the_engines_over_and_another_does_not(light
     [("bfloat16", None, "12.0"), ("float32", None, "8.9"), ("float16", "int8", "8.6")],
 )
 def test_every_precision_builds(tmp_path: Path, dtype: Dtype, quantize: Quantization | None, capability: str) -> None:
-    save(FOUR_LAYERS, 0, tmp_path / "model")
+    save_random_model(FOUR_LAYERS, 0, tmp_path / "model")
     options = replace(OPTIONS, dtype=dtype, quantize=quantize, compute_capabilities=(capability,))
     manifest = rtx_exporter().export(tmp_path / "model", tmp_path / "out", options)
     assert (manifest["dtype"], manifest["quantize"]) == (dtype, quantize)
@@ -97,11 +99,8 @@ def test_every_precision_builds(tmp_path: Path, dtype: Dtype, quantize: Quantiza
 
 
 def test_a_random_plan_builds_without_a_stated_device(tmp_path: Path) -> None:
-    import numpy as np
-
-    seed = int(np.random.SeedSequence().generate_state(1)[0])
-    config = random_config(np.random.default_rng(seed))
-    save(config, seed, tmp_path / "model")
+    config, seed = draw_plan()
+    save_random_model(config, seed, tmp_path / "model")
     options = ExportOptions(dtype="float16", max_sequences=3, max_context=40, max_step_tokens=9)
     try:
         manifest = rtx_exporter().export(tmp_path / "model", tmp_path / "out", options)
@@ -119,7 +118,7 @@ def test_a_random_plan_builds_without_a_stated_device(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_honoured_is_refused_by_name(
-    lightning: Written, tmp_path: Path, changes: dict[str, object], sentence: str
+    lightning: Exported, tmp_path: Path, changes: dict[str, object], sentence: str
 ) -> None:
     with pytest.raises(CapabilityError, match=sentence):
         rtx_exporter().export(lightning.model, tmp_path / "out", replace(OPTIONS, **changes))  # type: ignore[arg-type]
@@ -128,7 +127,7 @@ def test_what_cannot_be_honoured_is_refused_by_name(
 
 def test_8_bits_are_refused_where_there_are_no_experts(tmp_path: Path) -> None:
     none = {"num_experts": 0, "num_experts_per_tok": 0, "moe_intermediate_size": 0, "num_shared_experts": 0}
-    save(LIGHTNING.model_copy(update=none), 0, tmp_path / "model")
+    save_random_model(LIGHTNING.model_copy(update=none), 0, tmp_path / "model")
     with pytest.raises(CapabilityError, match=r"quantises experts alone, and the model in .* has none"):
         rtx_exporter().export(tmp_path / "model", tmp_path / "out", replace(OPTIONS, quantize="int8"))
 
@@ -199,7 +198,7 @@ def test_an_operator_that_is_not_known_is_named(tmp_path: Path) -> None:
 
 
 def test_an_export_that_cannot_be_built_leaves_what_was_there(
-    lightning: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lightning: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> float:
         raise BuildError("it cannot be built")
@@ -214,7 +213,7 @@ def test_an_export_that_cannot_be_built_leaves_what_was_there(
 
 
 def test_the_command_line_builds_checks_and_reports(
-    lightning: Written, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    lightning: Exported, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = shutil.copytree(lightning.artefact, tmp_path / "artefact")  # so that the engines need not be built again
     command = ["export", "--to", "tensorrt-rtx", "--model", str(lightning.model), "--out", str(out), "--json"]

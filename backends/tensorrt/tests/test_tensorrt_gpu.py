@@ -19,8 +19,9 @@ from fulmen_backend_tensorrt.twin_executor import TwinExecutor
 from fulmen_core.errors import CapabilityError
 from fulmen_core.export.verdict import fault
 from fulmen_core.runner import EngineLimits, SequenceStep
+from fulmen_testing.models import VOCABULARY, save_random_model
 
-from .conftest import LIGHTNING, OPTIONS, VOCABULARY, save
+from .conftest import LIGHTNING, OPTIONS
 
 pytestmark = pytest.mark.gpu
 
@@ -33,7 +34,7 @@ def artefact(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         if not found.ok:
             pytest.skip(found.reason)
     root = tmp_path_factory.mktemp("gpu")
-    save(LIGHTNING, 0, root / "model")
+    save_random_model(LIGHTNING, 0, root / "model")
     capability = find_devices().devices[0].compute_capability
     options = replace(OPTIONS, compute_capabilities=(capability,))
     try:

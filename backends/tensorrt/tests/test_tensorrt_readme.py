@@ -8,13 +8,12 @@ import sys
 from pathlib import Path
 
 from fulmen_backend_tensorrt.devices import find_devices
-
-from .conftest import Written
+from fulmen_testing.exporter.exported import Exported
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
 
-def test_the_example_runs_or_says_that_there_is_no_gpu(lightning: Written) -> None:
+def test_the_example_runs_or_says_that_there_is_no_gpu(lightning: Exported) -> None:
     (example,) = re.findall(r"```python\n(.*?)```", README, re.S)
     program = example.replace("ARTEFACT", lightning.artefact.name) + "print([len(answer) for answer in answers])"
     order = [sys.executable, "-c", program]

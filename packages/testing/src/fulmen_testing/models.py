@@ -49,6 +49,17 @@ EXPERTS_LAST = LIGHTNING.model_copy(update={"num_dense_layers": 3})
 #: A megabyte and a half of weights: one that is not given back is seen among the noise of an allocator.
 HEAVY = DENSE.model_copy(update={"vocab_size": 4096, "intermediate_size": 2048, "num_hidden_layers": 2})
 
+#: The pattern of the real one, eight layers of experts, of which the last reads the keys and values of the fourth.
+DEEP = LIGHTNING.model_copy(
+    update={
+        "num_hidden_layers": 8,
+        "max_position_embeddings": 160,
+        "layer_pattern": "SSSF",
+        "intermediate_size": 32,
+        "num_dense_layers": 0,
+    }
+)
+
 #: What open checkpoints add to the plan; a backend serves each right, or refuses it by name.
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "gates, norms after, sigmoid routing with bias, no positions in full layers": {
@@ -71,31 +82,53 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def random_config(random: np.random.Generator) -> ModelConfig:
-    """Draw a plan nobody thought of, among everything that shapes the layers of a Yi-Lightning model."""
+Choices = Mapping[str, tuple[Any, ...]]
 
-    def choose(*values: Any) -> Any:
-        return values[random.integers(len(values))]
+#: What shapes the layers of a Yi-Lightning model, and may be anything of this.
+LAYER_CHOICES: Choices = {
+    "num_hidden_layers": (2, 3, 4, 5),
+    "head_dim": (8, 16, 32),
+    "layer_pattern": ("SSSF", "SF", "F", "S", "FFS"),
+    "sliding_window": (1, 2, 5, 8, 13, 64),
+    "kv_share": (1, 2, 3),
+    "num_dense_layers": (0, 1),
+    "num_experts_per_tok": (1, 3),
+    "num_shared_experts": (0, 1),
+    "norm_topk_prob": (True, False),
+    "qk_norm": (True, False),
+    "tie_word_embeddings": (True, False),
+}
 
+#: And every choice of open checkpoints: all that changes an exported graph.
+GRAPH_CHOICES: Choices = {
+    **LAYER_CHOICES,
+    "router_score": ("softmax", "sigmoid"),
+    "router_bias": (True, False),
+    "router_scale": (1.0, 1.7, 2.5),
+    "rope_layers": ("all", "window"),
+    "rope_scaling": (
+        None,
+        RopeScaling(rope_type="linear", factor=2.0),
+        RopeScaling(rope_type="yarn", factor=4.0, original_max_position_embeddings=40),
+    ),
+    "qk_norm_span": ("head", "projection"),
+    "clip_qkv": (None, 0.7, 1.3),
+    "attention_gate": (True, False),
+    "post_norms": (True, False),
+    "embedding_scale": (1.0, 3.3),
+}
+
+
+def random_config(
+    random: np.random.Generator, choices: Choices = LAYER_CHOICES, base: ModelConfig = LIGHTNING
+) -> ModelConfig:
+    """Draw a plan nobody thought of: one value of each of `choices`, random heads, and every fifth without experts."""
+    changes = {name: values[random.integers(len(values))] for name, values in choices.items()}
     kv_heads = int(random.integers(1, 3))
-    changes = {
-        "num_hidden_layers": int(random.integers(2, 6)),
-        "num_attention_heads": kv_heads * int(random.integers(1, 4)),
-        "num_key_value_heads": kv_heads,
-        "head_dim": choose(8, 16, 32),
-        "layer_pattern": choose("SSSF", "SF", "F", "S", "FFS"),
-        "sliding_window": choose(1, 2, 5, 8, 13, 64),
-        "kv_share": int(random.integers(1, 4)),
-        "num_dense_layers": int(random.integers(0, 2)),
-        "num_experts_per_tok": choose(1, 3),
-        "num_shared_experts": int(random.integers(0, 2)),
-        "norm_topk_prob": choose(True, False),
-        "qk_norm": choose(True, False),
-        "tie_word_embeddings": choose(True, False),
-    }
-    if random.random() < 0.25:
+    changes |= {"num_attention_heads": kv_heads * int(random.integers(1, 4)), "num_key_value_heads": kv_heads}
+    if random.random() < 0.2:
         changes |= {"num_experts": 0, "num_experts_per_tok": 0, "num_shared_experts": 0, "moe_intermediate_size": 0}
-    return ModelConfig.model_validate(LIGHTNING.model_dump() | changes)
+    return with_changes(base, changes)
 
 
 def with_changes(config: ModelConfig, changes: Mapping[str, Any]) -> ModelConfig:
@@ -116,7 +149,12 @@ def random_model(config: ModelConfig, seed: int) -> Transformer:
 
 
 def save_random_model(config: ModelConfig, seed: int, folder: Path) -> Path:
-    """Save `random_model` into a new folder, as a checkpoint."""
-    folder.mkdir(parents=True)
+    """Save `random_model` into a folder, as a checkpoint."""
+    folder.mkdir(parents=True, exist_ok=True)
     save_model(random_model(config, seed), folder)
     return folder
+
+
+def fresh_seed() -> int:
+    """Return a seed that no run had before. What is made of it must say it where a claim fails."""
+    return int(np.random.SeedSequence().generate_state(1)[0])

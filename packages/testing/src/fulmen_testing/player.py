@@ -17,6 +17,7 @@ from fulmen_core.runner import Runner, SequenceStep
 from fulmen_testing.reference import Reference
 
 Logits = NDArray[np.float32]
+Poison = Callable[[int, list[int]], None]
 
 
 @dataclass
@@ -37,26 +38,26 @@ class Player:
     Args:
         random: draws tokens, places and chunks.
         several: results may be wanted of more than the last token.
+        poison: spoils what a free slot and free pages hold; where it is not given, the runner's own, if it has one.
     """
 
-    def __init__(self, runner: Runner, random: np.random.Generator, *, several: bool = False) -> None:
+    def __init__(
+        self, runner: Runner, random: np.random.Generator, *, several: bool = False, poison: Poison | None = None
+    ) -> None:
         self.runner, self.random, self.several = runner, random, several
+        self._poison: Poison | None = poison or getattr(runner, "poison", None)
         self.played: list[Sequence] = []
         self._free_slots: list[int] = random.permutation(runner.layout.slots).tolist()
         self._free_pages: list[int] = random.permutation(runner.layout.pages).tolist()
         self.soil()
 
     def soil(self) -> None:
-        """Fill every free slot and page with an earlier user's tokens; with NaN where the runner has a `poison`."""
-        poison: Callable[[int, list[int]], None] | None = getattr(self.runner, "poison", None)
+        """Fill every free slot and page with an earlier user's tokens, and give them back."""
         for _ in range(len(self._free_slots)):
             sequence = self.begin()
             while room := self._room(sequence):
                 self.grow(sequence, min(room, self.runner.limits.max_step_tokens))
-            pages = list(sequence.pages)
             self.end(sequence)
-            if poison is not None:
-                poison(sequence.slot, pages)
         self.played.clear()
 
     def begin(self, adapter: int = 0) -> Sequence:
@@ -66,10 +67,13 @@ class Player:
         return sequence
 
     def end(self, sequence: Sequence) -> None:
-        """Give a sequence's slot and pages back, as when its client hung up."""
+        """Give a sequence's slot and pages back, as when its client hung up, and poison what nobody else holds."""
         self.runner.release(sequence.slot)
+        pages = [page for page in sequence.pages if not self._shared(page, sequence)]
+        if self._poison is not None:
+            self._poison(sequence.slot, pages)
         self._free_slots.insert(0, sequence.slot)
-        self._free_pages[:0] = [page for page in sequence.pages if not self._shared(page, sequence)]
+        self._free_pages[:0] = pages
         sequence.pages = []
 
     def grow(self, sequence: Sequence, *chunks: int) -> None:
@@ -125,8 +129,11 @@ class Player:
             return length - 1
         return max(0, min(rewind - (sequence.longest - length), length - 1))
 
-    def mix(self, steps: int) -> None:
-        """Run random mixed steps: chunks and single tokens, sequences that end in the middle and slots used again."""
+    def mix(self, steps: int) -> list[Sequence]:
+        """Run random mixed steps: chunks and single tokens, sequences that end in the middle and slots used again.
+
+        Return every sequence that has got a result.
+        """
         current: list[Sequence] = []
         limits = self.runner.limits
         for _ in range(steps):
@@ -148,6 +155,7 @@ class Player:
                 budget -= count
             if plans:
                 self.step(plans)
+        return [sequence for sequence in self.played if sequence.logits]
 
     def _run(self, batch: list[SequenceStep], sequences: list[Sequence]) -> None:
         logits_RV = self.runner.step(batch)
