@@ -20,10 +20,11 @@ from fulmen_core.model.config import ModelConfig
 from fulmen_core.model.config_file import load_config
 from fulmen_core.runner import EngineLimits, SequenceStep
 from fulmen_testing.adapters import merged, write_adapter
+from fulmen_testing.models import save_random_model
 
 from . import adapter_models as models
 from .mixed_steps import AnyRunner, drive
-from .test_cpu_runner import CONTEXT, configs, reference_logits, saved
+from .test_cpu_runner import CONTEXT, configs, reference_logits
 from .test_cpu_runner import VOCABULARY as SMALL_VOCABULARY
 
 #: Of float32 against float64 in a random model that amplifies it: of every position, 1.2e-4 was the most in thousands.
@@ -77,7 +78,7 @@ def test_mixed_steps_equal_merged_weights(
     random = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        directory = saved(config, root, seed)
+        directory = save_random_model(config, seed, root)
         folders = {
             name: write_adapter(config, root / name, random, rank, share=share)
             for name, rank, share in (("a", 3, 1.0), ("b", 16, 0.5), ("c", 33, 0.3))
@@ -110,7 +111,7 @@ def small(tmp_path: Path) -> tuple[Path, ModelConfig]:
         initializer_range=0.3,
     )
     (tmp_path / "model").mkdir()
-    return saved(config, tmp_path / "model", 1), config
+    return save_random_model(config, 1, tmp_path / "model"), config
 
 
 def test_numbers_are_the_lowest_free_ones_and_only_as_many_as_the_limits_say(

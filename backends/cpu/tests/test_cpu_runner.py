@@ -15,18 +15,20 @@ from hypothesis import strategies as st
 
 from fulmen_backend_cpu.runner import CpuRunner
 from fulmen_core.generation import generate
-from fulmen_core.model.checkpoint import load_model, save_model
+from fulmen_core.model.checkpoint import load_model
 from fulmen_core.model.config import BalanceConfig, ModelConfig, RopeScaling
 from fulmen_core.model.kv import CacheSpec
-from fulmen_core.model.router import Router
 from fulmen_core.model.transformer import Transformer
 from fulmen_core.runner import EngineLimits
 from fulmen_core.sampling import SamplingParams
+from fulmen_testing.agreement import assert_equal, in_float64, settled_logits
+from fulmen_testing.models import save_random_model
 
 from .mixed_steps import AnyRunner, Played, drive
 
 CONTEXT = 40
 VOCABULARY = 61
+ROUTING_TIE = 1e-5  # of scores
 YARN = RopeScaling(rope_type="yarn", factor=4.0, original_max_position_embeddings=16)
 
 
@@ -70,45 +72,13 @@ def configs(draw: st.DrawFn) -> ModelConfig:
     )
 
 
-def saved(config: ModelConfig, directory: Path, seed: int) -> Path:
-    torch.manual_seed(seed)
-    model = Transformer(config)
-    for tensor in (*model.parameters(), *model.buffers()):
-        if tensor.ndim == 1:  # norms begin as ones and biases as zeros, which would hide one that is left out
-            tensor.data += 0.2 * torch.randn_like(tensor)
-    save_model(model, directory)
-    return directory
-
-
-@torch.inference_mode()
 def reference_logits(model: Transformer, tokens: list[int]) -> np.ndarray:
     """Logits after every token, of the whole row at once; those after a token whose routing is a coin toss are NaN."""
-    output = model(torch.tensor([tokens]))
-    logits: np.ndarray = model.logits(output.hidden_BTD)[0].double().numpy()
-    k = model.config.num_experts_per_tok
-    if output.router is not None and k < model.config.num_experts:
-        for logits_NE, bias_E in zip(output.router.logits, biases(model), strict=True):
-            scores_NE = logits_NE.softmax(-1) if model.config.router_score == "softmax" else logits_NE.sigmoid()
-            best_NK = (scores_NE + bias_E).topk(k + 1).values
-            tossed = (best_NK[:, -2] - best_NK[:, -1] < 1e-5).nonzero().flatten().tolist()
-            logits[min(tossed, default=len(tokens)) :] = np.nan
-    return logits
-
-
-def biases(model: Transformer) -> list[torch.Tensor | float]:
-    """What each router adds to its scores, in layer order."""
-    routers = [module for module in model.modules() if isinstance(module, Router)]
-    return [0.0 if router.bias is None else router.bias for router in routers]
+    return settled_logits(model, tokens, ROUTING_TIE)
 
 
 def assert_equal_to_the_model(directory: Path, played: list[Played]) -> None:
-    reference = load_model(directory, torch.float64)
-    reference.set_experts_implementation("dense")  # grouped products know no float64
-    for sequence in played:
-        expected_TV = reference_logits(reference, sequence.tokens)
-        for position, logits_V in sequence.logits.items():
-            if not np.isnan(expected_TV[position]).any():
-                np.testing.assert_allclose(logits_V, expected_TV[position], atol=1e-4, rtol=0)
+    assert_equal(in_float64(directory), played, tie=ROUTING_TIE)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -118,14 +88,14 @@ def test_mixed_steps_equal_the_whole_forward_pass(
 ) -> None:
     limits = EngineLimits(max_sequences=shape[0], max_context=CONTEXT, max_step_tokens=shape[1])
     with tempfile.TemporaryDirectory() as folder:
-        directory = saved(config, Path(folder), seed)
+        directory = save_random_model(config, seed, Path(folder))
         runner = runner_class(directory, limits)
         assert_equal_to_the_model(directory, drive(runner, np.random.default_rng(seed), 10, VOCABULARY))
 
 
 def test_long_sequences_attend_one_by_one_with_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = _config(sliding_window=8)
-    directory = saved(config, tmp_path, 5)
+    directory = save_random_model(config, 5, tmp_path)
     monkeypatch.setattr("fulmen_backend_cpu.runner._TOGETHER_TOKENS", 4)
     runner = CpuRunner(directory, EngineLimits(max_sequences=4, max_context=CONTEXT, max_step_tokens=32))
     assert_equal_to_the_model(directory, drive(runner, np.random.default_rng(5), 25, VOCABULARY))
@@ -133,7 +103,7 @@ def test_long_sequences_attend_one_by_one_with_the_same_result(tmp_path: Path, m
 
 def test_bfloat16_stays_as_close_to_float64_as_the_model_itself(runner_class: type[AnyRunner], tmp_path: Path) -> None:
     # Without experts: a bfloat16 router may rightly pick others, and then nothing can be compared.
-    directory = saved(_config(num_experts=0), tmp_path, 3)
+    directory = save_random_model(_config(num_experts=0), 3, tmp_path)
     limits = EngineLimits(max_sequences=3, max_context=CONTEXT, max_step_tokens=32)
     runner = runner_class(directory, limits, "bfloat16")
     exact, own = load_model(directory, torch.float64), load_model(directory, torch.bfloat16)
@@ -150,7 +120,7 @@ def test_bfloat16_stays_as_close_to_float64_as_the_model_itself(runner_class: ty
 @given(configs(), st.sampled_from(["float32", "bfloat16"]), st.integers(1, 9), st.integers(1, 60))
 def test_memory_is_what_the_cache_spec_says(config: ModelConfig, dtype: str, slots: int, context: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        directory = saved(config, Path(folder), 0)
+        directory = save_random_model(config, 0, Path(folder))
         runner = CpuRunner(directory, EngineLimits(slots, context, 16), dtype)  # type: ignore[arg-type]
     element_bytes = {"float32": 4, "bfloat16": 2}[dtype]
     expected = CacheSpec.of(config).bytes_per_sequence(min(context, CONTEXT), element_bytes)
@@ -158,12 +128,12 @@ def test_memory_is_what_the_cache_spec_says(config: ModelConfig, dtype: str, slo
 
 
 def test_the_context_is_cut_to_the_positions_of_the_model(runner_class: type[AnyRunner], tmp_path: Path) -> None:
-    runner = runner_class(saved(_config(), tmp_path, 0), EngineLimits(max_context=10_000))
+    runner = runner_class(save_random_model(_config(), 0, tmp_path), EngineLimits(max_context=10_000))
     assert runner.limits.max_context == CONTEXT
 
 
 def test_greedy_answers_do_not_depend_on_the_batch(runner_class: type[AnyRunner], tmp_path: Path) -> None:
-    directory = saved(_config(), tmp_path, 9)
+    directory = save_random_model(_config(), 9, tmp_path)
     random = np.random.default_rng(9)
     prompts = [random.integers(0, VOCABULARY, random.integers(1, 20)).tolist() for _ in range(9)]
     params = SamplingParams(temperature=0, max_tokens=16)
@@ -175,7 +145,7 @@ def test_greedy_answers_do_not_depend_on_the_batch(runner_class: type[AnyRunner]
 
 
 def test_closing_gives_back_the_memory_and_may_be_repeated(tmp_path: Path) -> None:
-    runner = CpuRunner(saved(_config(), tmp_path, 0), EngineLimits())
+    runner = CpuRunner(save_random_model(_config(), 0, tmp_path), EngineLimits())
     weights, cache = weakref.ref(runner._model.embed.weight), weakref.ref(runner._kv._caches[0].k)
     runner.close()
     runner.close()

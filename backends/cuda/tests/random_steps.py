@@ -12,10 +12,11 @@ import numpy as np
 import torch
 
 from fulmen_backend_cuda.runner import CudaRunner
-from fulmen_core.model.checkpoint import load_model
-from fulmen_core.model.router import Router
 from fulmen_core.model.transformer import Transformer
 from fulmen_core.runner import SequenceStep
+from fulmen_testing.agreement import assert_equal, in_float64, settled_logits
+
+ROUTING_TIE = 1e-5  # of scores
 
 
 @dataclass
@@ -167,30 +168,11 @@ def _poison(runner: CudaRunner, unit: int, *, pages: bool) -> None:
                 x_PKh.narrow(0, unit * cache.unit, cache.unit).fill_(torch.nan)
 
 
-@torch.inference_mode()
 def reference_logits(model: Transformer, tokens: list[int]) -> np.ndarray:
     """Logits after every token, of the whole row at once; those after a token whose routing is a coin toss are NaN."""
-    output = model(torch.tensor([tokens]))
-    logits_TV: np.ndarray = model.logits(output.hidden_BTD)[0].double().numpy()
-    k = model.config.num_experts_per_tok
-    if output.router is not None and k < model.config.num_experts:
-        routers = [module for module in model.modules() if isinstance(module, Router)]
-        for logits_NE, router in zip(output.router.logits, routers, strict=True):
-            scores_NE = logits_NE.softmax(-1) if model.config.router_score == "softmax" else logits_NE.sigmoid()
-            best_NK = (scores_NE if router.bias is None else scores_NE + router.bias).topk(k + 1).values
-            tossed = (best_NK[:, -2] - best_NK[:, -1] < 1e-5).nonzero().flatten().tolist()
-            logits_TV[min(tossed, default=len(tokens)) :] = np.nan
-    return logits_TV
+    return settled_logits(model, tokens, ROUTING_TIE)
 
 
 def assert_equal_to_the_model(directory: Path, played: list[Played], tolerance: float = 1e-4) -> int:
     """Hold every result against the model in float64 over the whole sequence; how many were held."""
-    reference = load_model(directory, torch.float64)
-    compared = 0
-    for sequence in played:
-        expected_TV = reference_logits(reference, sequence.tokens)
-        for position, logits_V in sequence.logits.items():
-            if not np.isnan(expected_TV[position]).any():
-                np.testing.assert_allclose(logits_V, expected_TV[position], atol=tolerance, rtol=0)
-                compared += 1
-    return compared
+    return assert_equal(in_float64(directory), played, tie=ROUTING_TIE, tolerance=tolerance)

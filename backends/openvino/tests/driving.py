@@ -41,7 +41,7 @@ def drive(runner: OpenVinoRunner, steps: int) -> list[player.Sequence]:
 
 
 def expected_logits(directory: Path, tokens: Sequence[int]) -> NDArray[np.float64]:
-    """The model's logits in float64 after each token before the first whose routing is a coin toss."""
+    """The model's logits in float64 after every token: NaN from the first on whose routing is a coin toss."""
     return settled_logits(in_float64(directory), tokens, ROUTING_TIE)
 
 

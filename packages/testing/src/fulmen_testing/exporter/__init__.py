@@ -1,7 +1,7 @@
 """What tests of an exporter share: a model and its artefact, and what must hold of the artefact whoever wrote it.
 
-In: an exporter, or a test class with fixtures. Out: an artefact, or a pytest run. May import: fulmen_core with its extra
-``model``, and the kit.
+In: an exporter, or a test class with fixtures. Out: an artefact, or a pytest run. May import: fulmen_core with its
+extra ``model``, and the kit.
 """
 
 from __future__ import annotations
