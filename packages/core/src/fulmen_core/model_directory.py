@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fulmen_core.artefacts import MANIFEST_FILE
 from fulmen_core.errors import CapabilityError, CorruptArtefact, PluginError, UserError
 from fulmen_core.files import read_json
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from fulmen_core.backend import Backend, Dtype
     from fulmen_core.registry import Registry
 
-ARTEFACT_FILE = "fulmen_artefact.json"
 _CHECKPOINT_FILES = ("model.safetensors", "model.safetensors.index.json")
 _FINGERPRINTED = 1 << 20  # bytes at each end of a file; training changes nearly every byte of the weights
 
@@ -151,16 +151,16 @@ def _refusal(backend: Backend, format: str) -> str:
 
 def _format_of(path: Path) -> tuple[str, str]:
     """The format, and the dtype."""
-    if (path / ARTEFACT_FILE).exists():
-        manifest = _read_object(path / ARTEFACT_FILE, "artefact manifest")
+    if (path / MANIFEST_FILE).exists():
+        manifest = _read_object(path / MANIFEST_FILE, "artefact manifest")
         format, dtype = manifest.get("format"), manifest.get("dtype", "float32")
         if not isinstance(format, str):
-            raise UserError("there is no format", where=str(path / ARTEFACT_FILE), remedy="export the model again")
+            raise UserError("there is no format", where=str(path / MANIFEST_FILE), remedy="export the model again")
         return format, str(dtype)
     if any((path / name).exists() for name in _CHECKPOINT_FILES):
         return "checkpoint", "float32"
     raise UserError(
-        f"{path} holds no model: neither {' nor '.join((ARTEFACT_FILE, *_CHECKPOINT_FILES))} is there",
+        f"{path} holds no model: neither {' nor '.join((MANIFEST_FILE, *_CHECKPOINT_FILES))} is there",
         remedy="give a checkpoint or an exported artefact",
     )
 
