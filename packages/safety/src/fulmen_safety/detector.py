@@ -15,7 +15,7 @@ answer at once. `fulmen_safety.conformance` tests a detector against both. A det
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from fulmen_core.guard import Finding
@@ -47,6 +47,17 @@ class StreamingDetector(Detector, Protocol):
 
         ``len(text)`` if nothing needs to be held. Called often, on short texts; it should cost microseconds.
         """
+        ...
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """A detector that has an opinion of every text, not only of those in which it finds something. Needed to rank
+    texts: without it all below a detector's floor are alike.
+    """
+
+    def scores(self, text: str) -> Mapping[str, float]:
+        """Return category of the taxonomy -> calibrated probability in [0, 1] that `text`, as a whole, is of it."""
         ...
 
 
