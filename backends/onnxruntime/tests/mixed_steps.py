@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +19,8 @@ from fulmen_core.model.feed_forward import MixtureFeedForward
 from fulmen_core.model.transformer import Transformer
 from fulmen_core.runner import SequenceStep
 
-ROUTING_TIE = 1e-4  # of scores: what float32 has added to them after some layers may decide below it
+#: Where two experts' scores are closer than this, rounding decides between them and both choices are right.
+ROUTING_TIE = 1e-5
 
 
 @dataclass
@@ -87,32 +89,75 @@ def drive(runner: OnnxRunner, random: np.random.Generator, steps: int) -> list[P
     return [sequence for sequence in played if sequence.tokens]
 
 
+class Expected(NamedTuple):
+    """What a network makes of a sequence.
+
+    Attributes:
+        logits_TV: float64 or float32, as the network is.
+        margin_T: the smallest margin of any choice of experts at each token.
+        chosen_TX: those experts' ids, of all layers in a row, each layer's in order.
+    """
+
+    logits_TV: NDArray[np.floating]
+    margin_T: NDArray[np.floating]
+    chosen_TX: NDArray[np.integer]
+
+
 @torch.inference_mode()
-def expected(network: Transformer, tokens: list[int]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """The network's logits [T, V], and the smallest margin of any choice of experts at each token [T]."""
+def expected(network: Transformer, tokens: list[int]) -> Expected:
+    """Run the sequence as a whole."""
     output = network(torch.tensor([tokens]))
     margin_T = torch.ones(len(tokens), dtype=torch.float64)
+    chosen = [torch.empty(len(tokens), 0, dtype=torch.int64)]
     routers = [block.ffn.router for block in network.blocks if isinstance(block.ffn, MixtureFeedForward)]
     for router, logits_NE in zip(routers, output.router.logits if output.router is not None else (), strict=True):
         scores_NE = logits_NE.softmax(-1) if router.score == "softmax" else logits_NE.sigmoid()
         ranks_NE = scores_NE if router.bias is None else scores_NE + router.bias
-        best_NK = ranks_NE.topk(router.top_k + 1).values
+        best_NK, experts_NK = ranks_NE.topk(router.top_k + 1)
         margin_T = torch.minimum(margin_T, best_NK[:, -2] - best_NK[:, -1])
-    return network.logits(output.hidden_BTD)[0].numpy(), margin_T.numpy()
+        chosen.append(experts_NK[:, :-1].sort(1).values)
+    logits_TV = network.logits(output.hidden_BTD)[0]
+    return Expected(logits_TV.numpy(), margin_T.numpy(), torch.cat(chosen, 1).numpy())
+
+
+def tolerances(exact: Expected, rounded: Expected, settled: int) -> NDArray[np.floating]:
+    """How far off the logits of each settled token may be: `rounded`, which is PyTorch's float32, measures it.
+
+    Now and then a token multiplies rounding ten times as much as others do: float32 need not be within 1e-4 there.
+    Elsewhere 1e-4 is more than float32 needs.
+    """
+    error_T = np.abs(rounded.logits_TV[:settled] - exact.logits_TV[:settled]).max(1)
+    return np.clip(1e-4, 3 * error_T, 8 * error_T.max(initial=0))
 
 
 def assert_equal(
-    network: Transformer, played: list[Played], label: str, tolerance: float = 1e-4, tie: float = ROUTING_TIE
+    network: Transformer,
+    played: list[Played],
+    label: str,
+    tolerance: float = 1e-4,
+    tie: float = ROUTING_TIE,
+    in_float32: Transformer | None = None,
 ) -> int:
-    """Compare with a network, up to the first token whose routing is a coin toss. Return how many logits were."""
+    """Compare with a network, up to the first token whose routing is a coin toss. Return how many logits were.
+
+    Args:
+        in_float32: the same network in float32. Where it chooses other experts it has tossed a coin, too; what it
+            adds to logits takes the place of `tolerance`.
+    """
     compared = 0
     for sequence in played:
-        expected_TV, margin_T = expected(network, sequence.tokens)
-        settled = min([len(margin_T), *np.flatnonzero(margin_T < tie).tolist()])
+        exact = expected(network, sequence.tokens)
+        tossed_T = exact.margin_T < tie
+        rounded = None if in_float32 is None else expected(in_float32, sequence.tokens)
+        if rounded is not None:
+            tossed_T |= (rounded.chosen_TX != exact.chosen_TX).any(1)
+        settled = min([len(tossed_T), *np.flatnonzero(tossed_T).tolist()])
+        tolerance_T = np.full(settled, tolerance) if rounded is None else tolerances(exact, rounded, settled)
         for position, logits_V in sequence.logits.items():
             if position < settled:
                 compared += 1
-                np.testing.assert_allclose(logits_V, expected_TV[position], atol=tolerance, rtol=0, err_msg=label)
+                atol = tolerance_T[position]
+                np.testing.assert_allclose(logits_V, exact.logits_TV[position], atol=atol, rtol=0, err_msg=label)
     return compared
 
 
@@ -120,4 +165,4 @@ def assert_equal_to_the_model(directory: Path, played: list[Played], label: str)
     """Compare with a model directory in float64."""
     network = load_model(directory, torch.float64)
     network.set_experts_implementation("dense")  # grouped products know no float64
-    return assert_equal(network, played, label)
+    return assert_equal(network, played, label, in_float32=load_model(directory))

@@ -122,11 +122,11 @@ def errors(network: Transformer, played: list[Played], tie: float = 0.02) -> NDA
     """How far each token's logits are off, as a share of their length, but for tokens that may choose other experts."""
     found = []
     for sequence in played:
-        expected_TV, margin_T = expected(network, sequence.tokens)
+        exact = expected(network, sequence.tokens)
         for position, logits_V in sequence.logits.items():
-            if margin_T[position] >= tie:
-                off_V = logits_V - expected_TV[position]
-                found.append(float(np.linalg.norm(off_V) / np.linalg.norm(expected_TV[position])))
+            if exact.margin_T[position] >= tie:
+                exact_V = exact.logits_TV[position]
+                found.append(float(np.linalg.norm(logits_V - exact_V) / np.linalg.norm(exact_V)))
     return np.array(found)
 
 
