@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from fulmen_backend_openvino.runner import OpenVinoRunner
+from fulmen_core.export.reference import Reference
 from fulmen_core.model.checkpoint import load_model
 from fulmen_core.model.feed_forward import MixtureFeedForward
 from fulmen_core.runner import SequenceStep
@@ -99,6 +100,17 @@ def expected_logits(directory: Path, tokens: Sequence[int]) -> tuple[NDArray[np.
         settled = min([settled, *tossed.flatten().tolist()])
     logits: NDArray[np.float64] = model.logits(output.hidden_BTD)[0].numpy()
     return logits, settled
+
+
+def rounding(directory: Path, reference: Reference) -> float:
+    """How far off what the checkpoint answered in float32 is from float64, at most, where no expert is tossed for."""
+    errors = [0.0]
+    for number, tokens in enumerate(reference.sequences()):
+        exact_TV, settled = expected_logits(directory, tokens)
+        for row, (sequence, position) in enumerate(reference.positions_P2):
+            if sequence == number and position < settled:
+                errors.append(float(np.abs(reference.logits_PV[row] - exact_TV[position]).max()))
+    return max(errors)
 
 
 def assert_equal_to_the_model(directory: Path, played: Sequence[Played], label: str) -> None:
