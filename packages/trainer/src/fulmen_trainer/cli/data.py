@@ -15,9 +15,8 @@ USAGE = """usage: fulmen data build [--recipe FILE] [--json] [key=value ...]
 def run(argv: Sequence[str]) -> int:
     """Run the verb `data`."""
     if not argv or argv[0] in ("-h", "--help"):
-        print(
-            f"{USAGE}\n\nbuild: sources, RAISE-1, dedup, tokenizer, shards. safety-pairs: what RAISE-2 teaches. `--help` for the options."
-        )
+        told = "build: sources, RAISE-1, dedup, tokenizer, shards. safety-pairs: what RAISE-2 teaches."
+        print(f"{USAGE}\n\n{told} `--help` says more.")
         return 0
     if argv[0] == "safety-pairs":
         from fulmen_trainer.cli.safety_pairs import run as safety_pairs
