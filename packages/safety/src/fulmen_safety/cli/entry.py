@@ -12,6 +12,7 @@ _USAGE = """usage: fulmen raise check --text TEXT --phase input|output|corpus [-
        fulmen raise policy lint [FILE] [--json]
 
 RAISE judges text under one policy: the corpus, the reward, the input and the streamed output.
+A detector's plugin may bring more: `fulmen raise VERB` is its verb raise-VERB.
 `fulmen raise check --help` and `fulmen raise policy --help` say more."""
 
 
@@ -32,5 +33,9 @@ def run(argv: Sequence[str]) -> int:
         from fulmen_safety.cli.policy import run as policy
 
         return policy(argv[1:])
+    from fulmen_core.cli import context
+
+    if context.registry().has_command(plugged := f"raise-{argv[0]}"):
+        return context.registry().command(plugged)(argv[1:])
     remedy = remedy_for_unknown(argv[0], ("check", "policy"), kind="verbs")
     raise UserError(f"unknown verb {argv[0]!r}", where="fulmen raise", remedy=remedy)
