@@ -73,7 +73,8 @@ class JsonEndpoint:
             raise UserError(f"{base_url!r} is no URL of a server", remedy="write e.g. http://127.0.0.1:8000/v1")
         if parts.username or parts.password:
             raise UserError(
-                f"the URL of {parts.hostname} holds a user name or a password", remedy="name a file with the key instead"
+                f"the URL of {parts.hostname} holds a user name or a password",
+                remedy="name a file with the key instead",
             )
         self.url = base_url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -117,7 +118,9 @@ class JsonEndpoint:
         except httpx.HTTPError as error:
             raise _Passing(f"{self.url} cannot be reached: {error or type(error).__name__}") from error
         if response.status_code != 200:
-            said = f"{self.url} answered {response.status_code}: {' '.join(data[:300].decode('utf-8', 'replace').split())}"
+            said = (
+                f"{self.url} answered {response.status_code}: {' '.join(data[:300].decode('utf-8', 'replace').split())}"
+            )
             raise (_Passing if response.status_code in _BUSY else RemoteFailure)(said)
         try:
             return json.loads(data)

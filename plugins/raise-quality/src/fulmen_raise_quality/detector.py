@@ -74,7 +74,9 @@ def make(settings: Mapping[str, Any]) -> QualityDetector:
     for rule in (*(read.rules or ()), *read.without):
         if rule not in known:
             raise UserError(
-                f"there is no rule {rule!r} of quality", where=where, remedy=remedy_for_unknown(rule, known, kind="rules")
+                f"there is no rule {rule!r} of quality",
+                where=where,
+                remedy=remedy_for_unknown(rule, known, kind="rules"),
             )
     rules = frozenset(known if read.rules is None else read.rules) - frozenset(read.without)
     return QualityDetector(rules, Scorer.load(Path(read.scorer)) if read.scorer else None, read.floor)

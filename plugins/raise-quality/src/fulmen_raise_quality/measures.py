@@ -29,7 +29,9 @@ _STOP_EN = frozenset(("the", "be", "to", "of", "and", "that", "have", "with"))
 _STOP_ZH = frozenset("的了是在不有人这我他和也就而之者以为其于所曰")
 _LETTER = re.compile(r"[^\W\d_]")
 #: UTF-8 read as Latin-1 or CP1252; UTF-8 and GBK read as each other.
-_MISREAD = re.compile("[ÃÂ][\x80-\xbf\u2013-\u2122]|â€[\x80-\xff\u0152-\u2122]|ï¿½|ï»¿|锟斤拷|烫烫|屯屯|锘[夸琪挎]|鈥[檚渢攕]")
+_MISREAD = re.compile(
+    "[ÃÂ][\x80-\xbf\u2013-\u2122]|â€[\x80-\xff\u0152-\u2122]|ï¿½|ï»¿|锟斤拷|烫烫|屯屯|锘[夸琪挎]|鈥[檚渢攕]"
+)
 _MISREAD_SIGNS = ("Ã", "Â", "â€", "ï¿½", "ï»¿", "锟", "烫烫", "屯屯", "锘", "鈥")
 _GENERATED = re.compile(r"auto-?generated|generated (?:by|from)|do not (?:edit|modify)", re.IGNORECASE)
 _SHORT = {"en": 30, "zh": 10}  # characters of a short line

@@ -26,5 +26,7 @@ def fulmen_raise_detectors() -> list[DetectorInfo]:
 def fulmen_commands() -> list[CommandInfo]:
     """The verb `fulmen raise quality`."""
     return [
-        CommandInfo("raise-quality", "train a scorer of quality, measure a corpus", "fulmen_raise_quality.cli.entry:run")
+        CommandInfo(
+            "raise-quality", "train a scorer of quality, measure a corpus", "fulmen_raise_quality.cli.entry:run"
+        )
     ]

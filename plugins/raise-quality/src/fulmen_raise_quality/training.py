@@ -39,7 +39,9 @@ def train(good: Sequence[str], bad: Sequence[str], slot_bits: int) -> tuple[Scor
     """
     parts = {"good": _split(good), "bad": _split(bad)}
     models = {
-        name: NgramModel.fit(part["train"], slot_bits) for name, part in parts.items() if part["train"] and part["apart"]
+        name: NgramModel.fit(part["train"], slot_bits)
+        for name, part in parts.items()
+        if part["train"] and part["apart"]
     }
     if "good" not in models or (bad and "bad" not in models):
         raise UserError("there are too few texts to train a scorer of quality", remedy="give hundreds of documents")

@@ -20,7 +20,12 @@ def run(argv: Sequence[str]) -> int:
     """
     arguments = parser("fulmen raise quality train", "train a scorer of quality from texts", recipe=False)
     arguments.add_argument(
-        "--good", nargs="+", type=Path, required=True, metavar="FILE", help="documents as they should be: JSON Lines or .gz"
+        "--good",
+        nargs="+",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="documents as they should be: JSON Lines or .gz",
     )
     arguments.add_argument(
         "--bad", nargs="*", type=Path, default=[], metavar="FILE", help="documents as they should not be; default: none"
@@ -32,7 +37,9 @@ def run(argv: Sequence[str]) -> int:
     args = arguments.parse_args(argv)
     if not 10 <= args.slot_bits <= 24:
         raise UserError(f"--slot-bits is {args.slot_bits}", remedy="give 10 to 24")
-    good, bad = ([text_of(row, place) for path in paths for place, row in read_rows(path)] for paths in (args.good, args.bad))
+    good, bad = (
+        [text_of(row, place) for path in paths for place, row in read_rows(path)] for paths in (args.good, args.bad)
+    )
     scorer, card = train(good, bad, args.slot_bits)
     scorer.save(args.out, card)
     if args.json:
