@@ -66,8 +66,10 @@ class JudgeServer:
     def completion(self, body: Mapping[str, Any]) -> dict[str, Any]:
         said = self.answer(body["messages"][-1]["content"])
         choice: dict[str, Any] = {
-            "index": 0, "message": {"role": "assistant", "content": said}, "finish_reason": self.finish,
-        }  # fmt: skip
+            "index": 0,
+            "message": {"role": "assistant", "content": said},
+            "finish_reason": self.finish,
+        }
         if self.likely and body.get("logprobs"):
             choice["logprobs"] = {"content": [_told(token, others) for token, others in self.likely]}
         return {"id": "x", "object": "chat.completion", "model": body["model"], "choices": [choice]}

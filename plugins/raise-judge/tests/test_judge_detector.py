@@ -28,12 +28,21 @@ def guard(server, *, on_error="closed", **more):
     info = plugin.fulmen_raise_detectors()[0]
     entry = {"name": "judge", "on_error": on_error, "settings": settings(server, **more)}
     default = {
-        "threshold": 0.5, "corpus": "drop", "reward": 1.0, "input": "block", "output": "stop", "message": {"en": "blocked"},
-    }  # fmt: skip
+        "threshold": 0.5,
+        "corpus": "drop",
+        "reward": 1.0,
+        "input": "block",
+        "output": "stop",
+        "message": {"en": "blocked"},
+    }
     table = {
-        "name": "t", "version": "1", "taxonomy": "1.1", "failure": {"en": "could not be checked"},
-        "detectors": [entry], "categories": {"default": default},
-    }  # fmt: skip
+        "name": "t",
+        "version": "1",
+        "taxonomy": "1.1",
+        "failure": {"en": "could not be checked"},
+        "detectors": [entry],
+        "categories": {"default": default},
+    }
     policy = make_policy(table, where="the test's policy", folder=Path.cwd())
     return RaiseGuard(policy, OneDetector(info, lambda: make(entry["settings"])))
 
@@ -69,9 +78,12 @@ def test_an_answer_is_judged_with_the_question_that_it_answers(server) -> None:
     detector.scan("a")
     assert [turn["role"] for turn in server.calls[-1]["messages"]] == ["user", "assistant"]
     talk = [
-        {"role": "system", "content": "s"}, {"role": "assistant", "content": "hi"}, {"role": "user", "content": "q1"},
-        {"role": "assistant", "content": "a1"}, {"role": "user", "content": "q2"},
-    ]  # fmt: skip
+        {"role": "system", "content": "s"},
+        {"role": "assistant", "content": "hi"},
+        {"role": "user", "content": "q1"},
+        {"role": "assistant", "content": "a1"},
+        {"role": "user", "content": "q2"},
+    ]
     detector.in_context(talk).scan("a2")
     assert [turn["content"] for turn in server.calls[-1]["messages"]] == ["q1", "a1", "q2", "a2"]
 
@@ -104,10 +116,16 @@ def test_an_answer_that_is_no_verdict_is_a_failure(server, answer: str) -> None:
 
 @pytest.mark.parametrize(
     "raw",
-    ["no json", "[]", "{}", '{"choices": []}', '{"choices": [{"message": {"content": null}}]}',
-     '{"choices": [{"message": {"content": "safe"}, "finish_reason": "length"}]}',
-     json.dumps({"choices": [{"message": {"content": "safe"}, "logprobs": {"content": [{"token": "safe"}]}}]})],
-)  # fmt: skip
+    [
+        "no json",
+        "[]",
+        "{}",
+        '{"choices": []}',
+        '{"choices": [{"message": {"content": null}}]}',
+        '{"choices": [{"message": {"content": "safe"}, "finish_reason": "length"}]}',
+        json.dumps({"choices": [{"message": {"content": "safe"}, "logprobs": {"content": [{"token": "safe"}]}}]}),
+    ],
+)
 def test_what_is_no_chat_completion_is_a_failure(server, raw: str) -> None:
     server.raw = raw
     with pytest.raises((Malformed, RemoteFailure)):
@@ -169,9 +187,15 @@ def test_the_key_is_sent_and_told_nowhere(server, tmp_path: Path, caplog: pytest
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({"url": "file:///etc"}, "no URL"), ({"catagories": ["hate"]}, "catagories"), ({"categories": ["hate"]}, "unknown category"),
-     ({"categories": ["low_quality"]}, "no code"), ({"seconds": 0}, "seconds"), ({"key_file": "/nonexistent/key"}, "key file")],
-)  # fmt: skip
+    [
+        ({"url": "file:///etc"}, "no URL"),
+        ({"catagories": ["hate"]}, "catagories"),
+        ({"categories": ["hate"]}, "unknown category"),
+        ({"categories": ["low_quality"]}, "no code"),
+        ({"seconds": 0}, "seconds"),
+        ({"key_file": "/nonexistent/key"}, "key file"),
+    ],
+)
 def test_settings_that_do_not_fit_are_told(server, change: dict[str, object], words: str) -> None:
     with pytest.raises(UserError, match=words):
         make(settings(server) | change)

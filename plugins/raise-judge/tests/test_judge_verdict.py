@@ -26,9 +26,25 @@ def test_llama_guards_answers_are_read() -> None:
 
 @pytest.mark.parametrize(
     "answer",
-    ["", "Safe", "safe.", "unsafe", "unsafe\n", "unsafe S1", "safe\nS1", "unsafe\nS0", "unsafe\nS15", "unsafe\nS1;S2",
-     "unsafe\nS1,", "unsafe\nS1\nbecause", "I think it is safe", "<think>\n</think>\nsafe", "unsafe\nviolence", "不安全\nS1"],
-)  # fmt: skip
+    [
+        "",
+        "Safe",
+        "safe.",
+        "unsafe",
+        "unsafe\n",
+        "unsafe S1",
+        "safe\nS1",
+        "unsafe\nS0",
+        "unsafe\nS15",
+        "unsafe\nS1;S2",
+        "unsafe\nS1,",
+        "unsafe\nS1\nbecause",
+        "I think it is safe",
+        "<think>\n</think>\nsafe",
+        "unsafe\nviolence",
+        "不安全\nS1",
+    ],
+)
 def test_anything_else_is_no_verdict_of_llama_guard(answer: str) -> None:
     with pytest.raises(Malformed):
         read_llama_guard(answer)
@@ -56,10 +72,18 @@ def test_qwen3guards_answers_are_read() -> None:
 
 @pytest.mark.parametrize(
     "answer",
-    ["Safety: Unsafe\nCategories: None", "Safety: Safe\nCategories: Violent", "Safety: Unsafe", "Safety: Bad\nCategories: PII",
-     "Safety: Unsafe\nCategories: Weather", "Safety: Safe\nCategories: None\nRefusal: Maybe", "safe", "unsafe\nS1",
-     "Note.\nSafety: Safe\nCategories: None"],
-)  # fmt: skip
+    [
+        "Safety: Unsafe\nCategories: None",
+        "Safety: Safe\nCategories: Violent",
+        "Safety: Unsafe",
+        "Safety: Bad\nCategories: PII",
+        "Safety: Unsafe\nCategories: Weather",
+        "Safety: Safe\nCategories: None\nRefusal: Maybe",
+        "safe",
+        "unsafe\nS1",
+        "Note.\nSafety: Safe\nCategories: None",
+    ],
+)
 def test_anything_else_is_no_verdict_of_qwen3guard(answer: str) -> None:
     with pytest.raises(Malformed):
         read_qwen3guard(answer)
@@ -69,10 +93,19 @@ def test_anything_else_is_no_verdict_of_qwen3guard(answer: str) -> None:
     ("tokens", "level", "expected"),
     [
         ([("unsafe", {"unsafe": 0.7, "safe": 0.2, "the": 0.1})], "unsafe", {"unsafe": 7 / 9, "safe": 2 / 9}),
-        ([("\n\n", {"\n\n": 1.0}), ("un", {"un": 0.6, "safe": 0.4}), ("safe", {"safe": 1.0})], "unsafe", {"unsafe": 0.6, "safe": 0.4}),
+        (
+            [("\n\n", {"\n\n": 1.0}), ("un", {"un": 0.6, "safe": 0.4}), ("safe", {"safe": 1.0})],
+            "unsafe",
+            {"unsafe": 0.6, "safe": 0.4},
+        ),
         ([("\n\nsafe", {"\n\nsafe": 0.75, "\n\nunsafe": 0.25})], "safe", {"safe": 0.75, "unsafe": 0.25}),
         (
-            [("Safety", {"Safety": 1.0}), (":", {":": 1.0}), (" Un", {" Un": 0.5, " Safe": 0.2, " Cont": 0.3}), ("safe", {"safe": 1.0})],
+            [
+                ("Safety", {"Safety": 1.0}),
+                (":", {":": 1.0}),
+                (" Un", {" Un": 0.5, " Safe": 0.2, " Cont": 0.3}),
+                ("safe", {"safe": 1.0}),
+            ],
             "unsafe",
             {"unsafe": 0.5, "safe": 0.2, "controversial": 0.3},
         ),
@@ -80,7 +113,7 @@ def test_anything_else_is_no_verdict_of_qwen3guard(answer: str) -> None:
         ([], "safe", None),
         ([("hello", {"hello": 1.0})], "safe", None),
     ],
-)  # fmt: skip
+)
 def test_the_probability_of_a_level_is_that_of_the_token_that_begins_it(tokens, level, expected) -> None:
     found = level_probabilities(tokens, level)
     assert found == (None if expected is None else pytest.approx(expected))

@@ -1,5 +1,5 @@
-"""What this plugin registers: the detectors ``judge`` and ``judge-answer``. Light: nothing is asked until a policy names
-one."""
+"""What this plugin registers: the detectors ``judge`` and ``judge-answer``. Light: no server is asked until a policy
+names one."""
 
 from __future__ import annotations
 

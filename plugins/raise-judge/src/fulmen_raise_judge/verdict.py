@@ -1,7 +1,7 @@
 """Reads what a judge answered, strictly: whatever is not exactly a verdict raises, and the detector has failed.
 
-Two forms: Llama Guard's (``safe``, or ``unsafe`` and a line of codes; its model card) and Qwen3Guard's (``Safety: ...``,
-``Categories: ...`` and, of an answer, ``Refusal: ...``; arXiv 2510.14276).
+Two forms: Llama Guard's (``safe``, or ``unsafe`` and a line of codes; its model card) and Qwen3Guard's
+(``Safety: ...``, ``Categories: ...`` and, of an answer, ``Refusal: ...``; arXiv 2510.14276).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """What is measured of a document. Every measure is a ratio or a mean, so that it means the same for short and long.
 
-Sources: Gopher (Rae et al. 2021, arXiv 2112.11446, appendix A.1.1), C4 (Raffel et al. 2020), FineWeb (Penedo et al. 2024,
-arXiv 2406.17557), StarCoder (Li et al. 2023, arXiv 2305.06161). Their counts of words are counts of characters in Chinese.
+Sources: Gopher (Rae et al. 2021, arXiv 2112.11446, appendix A.1.1), C4 (Raffel et al. 2020), FineWeb (Penedo et al.
+2024, arXiv 2406.17557), StarCoder (Li et al. 2023, arXiv 2305.06161). Where they count words, characters are counted in
+Chinese.
 """
 
 from __future__ import annotations

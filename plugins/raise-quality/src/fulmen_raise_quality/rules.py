@@ -1,8 +1,8 @@
 """The bounds that a document's measures are held against, and how far beyond one it is.
 
 A score is 0.5 at the bound and goes to 1 beyond it: ``value / (value + bound)`` for a measure that must not be high,
-``bound / (value + bound)`` for one that must not be low. So the policy's threshold says how strict the rules are, and 0.5
-means the published bounds.
+``bound / (value + bound)`` for one that must not be low. So the policy's threshold says how strict the rules are, and
+0.5 means the published bounds.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The trained scorer: how likely a document is not of the kind of the reference texts.
 
 With reference texts alone it says how unusual a document is among them: 0.5 where one in a hundred of them is more
-surprising. With contrary texts too it says which of the two it is like, by the ratio of the two models' likelihoods, which
-is a naive Bayes classifier over n-grams (as in DSIR, Xie et al. 2023, arXiv 2302.03169).
+surprising. With contrary texts too it says which of the two it is like, by the ratio of the two models' likelihoods:
+a naive Bayes classifier over n-grams (as in DSIR, Xie et al. 2023, arXiv 2302.03169).
 """
 
 from __future__ import annotations
