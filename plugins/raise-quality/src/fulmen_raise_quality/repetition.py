@@ -1,4 +1,4 @@
-"""How much of a text repeats itself: the share of its characters in its commonest n-gram, and in n-grams that stood there
+"""How much of a text repeats itself: the share of its characters in its commonest n-gram, and in n-grams that stood
 before (Gopher, Rae et al. 2021, arXiv 2112.11446, appendix A.1.1).
 
 Legend: W words, G n-grams.
