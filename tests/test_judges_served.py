@@ -37,7 +37,7 @@ ORDINARY = [f"which {thing} of the {place} is oldest" for thing in ("bridge", "t
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model") / "nano"
     folder.mkdir()
-    tokenizer = ByteLevelTokenizer.train([*THEFT, *ORDINARY] * 9, 400)
+    tokenizer = ByteLevelTokenizer.train([*THEFT, *ORDINARY] * 9, 384)
     tokenizer.save(folder)
     stop = [tokenizer.im_end_id, tokenizer.eos_id]
     change = {"vocab_size": tokenizer.vocab_size, "max_position_embeddings": 4096, "eos_token_id": stop}
