@@ -31,6 +31,14 @@ SETTINGS: dict[str, dict[str, object]] = {
     "terms": {"lists": [{"category": "ip_secrets", "terms": ["project falcon", "猎鹰计划", "call 1"]}]}
 }
 
+#: Detectors that need a server, example files or a trained model: the tests of their plugins hold them against the kit.
+ELSEWHERE: dict[str, str] = {
+    "semantic": "plugins/raise-semantic/tests/test_semantic_conformance.py",
+    "judge": "plugins/raise-judge/tests/test_judge_conformance.py",
+    "judge-answer": "plugins/raise-judge/tests/test_judge_conformance.py",
+    "probe": "plugins/raise-probe/tests/test_probe_conformance.py",
+}
+
 
 def declared(kind: Kind) -> dict[str, str]:
     """What the members declare of a kind: the name of each, and the module that brings it."""
@@ -69,7 +77,12 @@ def suite(kind: Kind, name: str, module: str) -> type:
     return type(f"Test_{kind}_{name}", (STANDARDS[kind],), body | overrides)
 
 
-SUITES = {(kind, name): suite(kind, name, module) for kind in STANDARDS for name, module in declared(kind).items()}
+SUITES = {
+    (kind, name): suite(kind, name, module)
+    for kind in STANDARDS
+    for name, module in declared(kind).items()
+    if name not in ELSEWHERE
+}
 globals().update({made.__name__: made for made in SUITES.values()})
 
 
@@ -77,6 +90,15 @@ def test_every_backend_and_detector_is_held_against_all_claims() -> None:
     assert {name for kind, name in SUITES if kind == "backend"} >= {"cpu", "onnxruntime"}
     assert {name for kind, name in SUITES if kind == "detector"} >= {"pii", "attack"}
     assert {key: missing for key, made in SUITES.items() if (missing := left_out(made, STANDARDS[key[0]]))} == {}
+
+
+def test_detectors_that_need_more_than_settings_are_held_against_all_claims_by_their_plugins() -> None:
+    assert set(ELSEWHERE) <= set(declared("detector"))
+    for name, path in ELSEWHERE.items():
+        source = (ROOT / path).read_text("utf-8")
+        assert f'Subject.of_module("{name}"' in source
+        assert "(DetectorConformance)" in source
+        assert "def test_" not in source, f"{path} changes a claim"
 
 
 def test_what_is_known_is_about_claims_that_there_are() -> None:

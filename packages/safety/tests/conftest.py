@@ -19,7 +19,7 @@ from fulmen_safety.policy import make_policy
 POLICY: dict[str, Any] = {
     "name": "test",
     "version": "7",
-    "taxonomy": "1.0",
+    "taxonomy": "1.1",
     "failure": {"en": "cannot check", "zh": "无法检查"},
     "detectors": [
         {

@@ -12,7 +12,7 @@ from fulmen_core.cli import main
 POLICY = """
 name = "small"
 version = "3"
-taxonomy = "1.0"
+taxonomy = "1.1"
 failure.en = "no"
 failure.zh = "不行"
 

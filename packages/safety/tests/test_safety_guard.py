@@ -180,7 +180,7 @@ def test_the_registry_makes_the_guard_and_names_a_detector_that_is_not_there(tmp
         """
         name = "small"
         version = "1"
-        taxonomy = "1.0"
+        taxonomy = "1.1"
         failure.en = "no"
         [[detectors]]
         name = "terms"

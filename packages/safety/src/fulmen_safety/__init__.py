@@ -2,7 +2,8 @@
 
 In: text, conversations, a policy file, detectors from plugins. Out: the guard ``raise`` and the verbs of `fulmen
     raise`.
-May import: `fulmen_core` (hooks, descriptors, guard, errors, files), pydantic. Never a detector plugin by name.
+May import: `fulmen_core` (hooks, descriptors, guard, errors, files), pydantic; `remote` alone httpx. Never a
+    detector plugin by name.
 
 A detector plugin imports this package alone; what it needs of core is passed on here.
 """

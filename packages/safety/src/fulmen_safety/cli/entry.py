@@ -22,6 +22,7 @@ _USAGE = """usage: fulmen raise check --text TEXT --phase input|output|corpus [-
        fulmen raise audit verify|prune|show [PLACE] [--policy FILE] [--json]
 
 RAISE judges text under one policy: the corpus, the reward, the input and the streamed output.
+A detector's plugin may bring more: `fulmen raise VERB` is its verb raise-VERB.
 `fulmen raise VERB --help` says more."""
 
 
@@ -34,8 +35,12 @@ def run(argv: Sequence[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(_USAGE)
         return 0
-    if argv[0] not in VERBS:
-        remedy = remedy_for_unknown(argv[0], VERBS, kind="verbs")
-        raise UserError(f"unknown verb {argv[0]!r}", where="fulmen raise", remedy=remedy)
-    code: int = import_module(VERBS[argv[0]]).run(argv[1:])
-    return code
+    if argv[0] in VERBS:
+        code: int = import_module(VERBS[argv[0]]).run(argv[1:])
+        return code
+    from fulmen_core.cli import context
+
+    if context.registry().has_command(plugged := f"raise-{argv[0]}"):
+        return context.registry().command(plugged)(argv[1:])
+    remedy = remedy_for_unknown(argv[0], VERBS, kind="verbs")
+    raise UserError(f"unknown verb {argv[0]!r}", where="fulmen raise", remedy=remedy)
