@@ -50,7 +50,7 @@ def judge_conversation(
     blocking = [one for one in counted if policy.action(one, "input") == "block"]
     if blocking:
         worst = max(blocking, key=lambda finding: finding.score)
-        message = policy.message(worst.category, language)
+        message = policy.message(worst, language)
         return InputVerdict("block", given, findings, message, worst.category), reading.failures
     rewritten = list(messages)
     category = ""

@@ -84,7 +84,7 @@ class RaiseGuard:
             reason = next(failure.reason for failure in reading.failures if failure.closed)
             raise GuardFailure(f"{reason}, so the reward is unknown", remedy='mend it, or set its on_error to "open"')
         penalties = [
-            finding.score * self.policy.category(finding.category).reward
+            finding.score * self.policy.rules(finding).reward
             for finding in reading.findings
             if self.policy.counts(finding, answer) and answer[finding.start : finding.end] not in prompt
         ]

@@ -49,7 +49,7 @@ def judge_output(panel: Panel, policy: Policy, answer: str, language: str) -> Ou
         last = edit.end
         if edit.action != "redact":
             if edit.action == "replace":
-                pieces.append(policy.message(edit.finding.category, language))
+                pieces.append(policy.message(edit.finding, language))
             return OutputVerdict(edit.action, "".join(pieces), counted, reading.failures, edit.finding.category)
         pieces.append(panel.replacement(edit.finding, answer[edit.finding.start : edit.finding.end]))
     pieces.append(answer[last:])
@@ -126,7 +126,7 @@ class HoldBack:
             last = edit.end
             if edit.action != "redact":
                 message = (
-                    self._policy.message(edit.finding.category, self._language) if edit.action == "replace" else ""
+                    self._policy.message(edit.finding, self._language) if edit.action == "replace" else ""
                 )
                 return self._stop(edit.action, edit.finding.category, "".join([*pieces, message]), findings)
             found = self._text[edit.finding.start : edit.finding.end]

@@ -34,7 +34,7 @@ def _unsaid(policy: Policy) -> list[str]:
 def _open(policy: Policy) -> list[str]:
     return [
         f"the detector {entry.name!r} fails open: what it would have found passes when it raises or is late"
-        for entry in policy.file.detectors
+        for entry in policy.detectors
         if entry.on_error == "open"
     ]
 

@@ -85,7 +85,7 @@ class Panel:
             PluginError: one is not installed, broken, blocked or no detector.
             UserError: its settings are wrong, or it does not offer a phase that the policy wants.
         """
-        self._seats = [_Seat.load(entry, source, policy.where) for entry in policy.file.detectors]
+        self._seats = [_Seat.load(entry, source, policy.where) for entry in policy.detectors]
         self._seat_of = {seat.entry.name: seat for seat in self._seats}
 
     def detectors(self, phase: str) -> list[Detector]:
