@@ -136,7 +136,7 @@ def test_the_same_seed_gives_the_same_interval_and_another_seed_another() -> Non
 
 @pytest.mark.parametrize(("unsafe", "safe"), [([], [0.1]), ([0.1], []), ([math.nan], [0.1]), ([0.1], [math.inf])])
 def test_what_cannot_be_measured_is_an_error_not_a_number(unsafe: list[float], safe: list[float]) -> None:
-    with pytest.raises(ValueError, match="scores? of"):
+    with pytest.raises(ValueError, match=r"scores? of"):
         auc(unsafe, safe)
 
 

@@ -125,9 +125,7 @@ class HoldBack:
             pieces.append(self._text[last : edit.start])
             last = edit.end
             if edit.action != "redact":
-                message = (
-                    self._policy.message(edit.finding, self._language) if edit.action == "replace" else ""
-                )
+                message = self._policy.message(edit.finding, self._language) if edit.action == "replace" else ""
                 return self._stop(edit.action, edit.finding.category, "".join([*pieces, message]), findings)
             found = self._text[edit.finding.start : edit.finding.end]
             pieces.append(self._panel.replacement(edit.finding, found))

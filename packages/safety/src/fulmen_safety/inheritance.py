@@ -60,7 +60,9 @@ def whole(table: Mapping[str, Any], where: str, folder: Path, seen: Sequence[Pat
         raise UserError(f"the policy extends itself through {base!r}", where=where, remedy="extend a profile instead")
     if not path.is_file():
         remedy = remedy_for_unknown(base, PROFILES, kind="profiles")
-        raise UserError(f"there is no policy {base!r} to extend", where=where, remedy=f"give a file beside it; {remedy}")
+        raise UserError(
+            f"there is no policy {base!r} to extend", where=where, remedy=f"give a file beside it; {remedy}"
+        )
     below = whole(read_toml(path, "policy"), str(path), path.parent, (*seen, path.resolve()))
     return _over(below, own)
 

@@ -30,7 +30,9 @@ class Policy:
     version: str
     where: str
     folder: Path
-    of_detectors: Mapping[tuple[str, str], CategoryPolicy] = field(default_factory=dict)  # (detector, category) -> rules
+    of_detectors: Mapping[tuple[str, str], CategoryPolicy] = field(
+        default_factory=dict
+    )  # (detector, category) -> rules
 
     @property
     def detectors(self) -> tuple[DetectorEntry, ...]:
