@@ -36,12 +36,13 @@ class RaiseGuard:
 
     name = "raise"
 
-    def __init__(self, policy: Policy, registry: DetectorSource) -> None:
+    def __init__(self, policy: Policy, registry: DetectorSource, *, recorded: bool = True) -> None:
+        """Load the policy's detectors, and open its audit log unless what is asked is not to be `recorded`."""
         self.policy = policy
         self.policy_version = policy.version
         self.panel = Panel(policy, registry)
         audit = policy.file.audit
-        self._audit = AuditLog(policy.folder / audit.path, text=audit.text) if audit else None
+        self._audit = AuditLog(policy.folder / audit.path, text=audit.text) if audit and recorded else None
 
     # -- RAISE-1 -------------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -10,7 +10,7 @@ from fulmen_safety.settings import Table
 
 Phase = Literal["corpus", "reward", "input", "output"]
 Language = Literal["en", "zh"]
-Score = Field(ge=0.0, le=1.0)
+Score = Annotated[float, Field(ge=0.0, le=1.0)]
 
 #: Actions of each phase that change something, the mildest first. Where findings overlap the strictest wins.
 STRICTNESS: dict[str, tuple[str, ...]] = {
@@ -58,13 +58,13 @@ class Messages(Table):
 class CategoryPolicy(Table):
     """What the four components do about one category."""
 
-    threshold: float = Score
+    threshold: Score
     """A finding counts from this score on."""
-    thresholds: dict[Language, float] = Field(default_factory=dict)
+    thresholds: dict[Language, Score] = Field(default_factory=dict)
     """Language -> threshold in its place."""
     corpus: Literal["keep", "redact", "drop"]
     """What RAISE-1 does with a document."""
-    reward: float = Score
+    reward: Score
     """What RAISE-2 takes from the reward of an answer, times the score."""
     input: Literal["allow", "rewrite", "block"]
     """What RAISE-3 does with a conversation."""

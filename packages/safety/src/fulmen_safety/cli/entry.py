@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
+from importlib import import_module
 
 from fulmen_core.errors import UserError
 from fulmen_core.suggestions import remedy_for_unknown
 
-#: Verb -> the module whose `run` takes the arguments after it. Imported when it is asked for.
+#: Sub-verb -> the module whose `run` it is. Imported when it is called.
 VERBS = {
     "check": "fulmen_safety.cli.check",
+    "explain": "fulmen_safety.cli.explain",
     "policy": "fulmen_safety.cli.policy",
+    "audit": "fulmen_safety.cli.audit",
     "eval": "fulmen_safety.cli.eval",
+    "redteam": "fulmen_safety.cli.redteam",
+    "accept": "fulmen_safety.cli.accept",
 }
 
 _USAGE = """usage: fulmen raise check --text TEXT --phase input|output|corpus [--policy FILE] [--json]
-       fulmen raise policy show [FILE] [--toml] [--json]
-       fulmen raise policy lint [FILE] [--json]
-       fulmen raise eval --data FILE --phase input|output [--detector NAME] [--negatives FILE] [--policy FILE] [--json]
+       fulmen raise explain TEXT [--phase PHASE] [--policy FILE | --profile NAME] [--json]
+       fulmen raise policy show|lint|schema [FILE] [--profile NAME] [--toml] [--json]
+       fulmen raise audit verify|prune|show [PLACE] [--policy FILE] [--json]
+       fulmen raise eval --data FILE --phase input|output [--detector NAME] [--negatives FILE] [--json]
+       fulmen raise redteam --data FILE [--attack NAME ...] [--detector NAME] [--json]
+       fulmen raise accept --out DIR [--must-refuse FILE] [--must-answer FILE] [--questions FILE] [--corpus FILE] [--json]
 
 RAISE judges text under one policy: the corpus, the reward, the input and the streamed output.
 `fulmen raise VERB --help` says more."""
@@ -36,5 +43,5 @@ def run(argv: Sequence[str]) -> int:
     if argv[0] not in VERBS:
         remedy = remedy_for_unknown(argv[0], VERBS, kind="verbs")
         raise UserError(f"unknown verb {argv[0]!r}", where="fulmen raise", remedy=remedy)
-    code: int = importlib.import_module(VERBS[argv[0]]).run(argv[1:])
+    code: int = import_module(VERBS[argv[0]]).run(argv[1:])
     return code

@@ -8,6 +8,7 @@ from typing import Any
 
 from fulmen_core.cli import arguments, context, output
 from fulmen_core.errors import UserError
+from fulmen_safety.cli.policy_option import add_policy, given_policy
 from fulmen_safety.evaluation.judging import Judge
 from fulmen_safety.evaluation.labelled import LabelledText, read_labelled, sha256_of
 from fulmen_safety.evaluation.report import Judged, evaluate, judge_all
@@ -37,12 +38,12 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--phase", choices=("input", "output"), default="input", help="default: input")
     parser.add_argument("--detector", metavar="NAME", help="measure this detector alone")
     parser.add_argument("--negatives", type=Path, metavar="FILE", help="safe texts on which false alarms are counted")
-    parser.add_argument("--policy", metavar="POLICY", help="a policy file or the name of a profile; default: default")
+    add_policy(parser)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap; default: 0")
     options = parser.parse_args(argv)
     data = read_labelled(options.data, options.phase)
     negatives = _negatives(options.negatives, options.phase) if options.negatives else None
-    judge = Judge(load_policy(options.policy), context.registry(), options.phase, options.detector)
+    judge = Judge(load_policy(given_policy(options)), context.registry(), options.phase, options.detector)
     judged = Judged(judge_all(judge, data), None if negatives is None else judge_all(judge, negatives))
     report = {
         "data": _named(options.data),

@@ -8,6 +8,7 @@ from typing import Any
 
 from fulmen_core.cli import arguments, context, output
 from fulmen_core.errors import UserError
+from fulmen_safety.cli.policy_option import add_policy, given_policy
 from fulmen_safety.evaluation.attacks import attacks, chosen
 from fulmen_safety.evaluation.judging import Judge
 from fulmen_safety.evaluation.labelled import read_labelled, sha256_of
@@ -26,7 +27,7 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--attack", nargs="+", action="extend", default=[], metavar="NAME", help="attacks or families")
     parser.add_argument("--list", action="store_true", help="list the attacks")
     parser.add_argument("--detector", metavar="NAME", help="attack this detector alone")
-    parser.add_argument("--policy", metavar="POLICY", help="a policy file or the name of a profile; default: default")
+    add_policy(parser)
     parser.add_argument("--limit", type=int, default=200, metavar="N", help="texts of each label; default: 200")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw and the disguises; default: 0")
     options = parser.parse_args(argv)
@@ -38,7 +39,7 @@ def run(argv: Sequence[str]) -> int:
         raise UserError(f"--limit is {options.limit}", where="fulmen raise redteam", remedy="give 1 or more")
     wanted = chosen(options.attack)
     texts = sample(read_labelled(options.data, "input", label="unsafe"), options.limit, options.seed)
-    judge = Judge(load_policy(options.policy), context.registry(), "input", options.detector)
+    judge = Judge(load_policy(given_policy(options)), context.registry(), "input", options.detector)
     report = {
         "data": {"file": options.data.name, "sha256": sha256_of(options.data)},
         "detector": options.detector,

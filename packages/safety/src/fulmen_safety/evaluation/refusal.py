@@ -14,29 +14,31 @@ import re
 BEGINNING = 260
 
 _HELPING = (
-    "provide|assist|help|answer|comply|support|offer|give|create|write|generate|produce|engage|suggest|encourage|endorse|"
-    "condone|promote|recommend|advise|discuss|share|participate|satisfy|fulfil+|do that|do this|continue|respond|"
+    "provide|assist|help|answer|comply|support|offer|give|create|write|generate|produce|engage|suggest|encourage|"
+    "endorse|condone|promote|recommend|advise|discuss|share|participate|satisfy|fulfil+|do that|do this|continue|respond|"
     "complete|guide|facilitate|make|tell|speculate|disclose|reveal|accommodate|be of"
 )
 _ENGLISH = (
     rf"\b(?:i|we)(?:'m| am| are)? (?:really |simply |therefore |also |just )?(?:cannot|can ?not|can't|could not|"
     rf"won't|will not|must not|do not|don't|would not|unable to|not able to|not going to|not comfortable)"
     rf"(?: \w+ly)?(?: in good conscience| ethically)? (?:\w+ or )?(?:{_HELPING}|with)",
-    r"\b(?:i(?:'m| am) (?:so |very |really )?sorry|sorry|i apologi[sz]e|my apologies),? (?:but )?(?:i|as|that|it's|it is|for)\b"
-    r"(?! (?:hope|hear|for your loss))",
+    r"\b(?:i(?:'m| am) (?:so |very |really )?sorry|sorry|i apologi[sz]e|my apologies),? (?:but )?"
+    r"(?:i|as|that|it's|it is|for)\b(?! (?:hope|hear|for your loss))",
     r"\bi(?:'m| am) (?:just an ai|unable to|not able to|not allowed|not permitted|not programmed|designed to)",
-    r"\b(?:as|i am|i'm) (?:a |an )?(?:responsible |ethical |helpful |respectful )*(?:and \w+ )?(?:ai|artificial intelligence|"
-    r"language model)\b(?!.*(?:however|but),? (?:i can|here|there))[^.]{0,60}\b(?:not|cannot|can't|don't|unable|never|must)\b",
-    r"\b(?:i must|i have to|i need to|i'd|i would) (?:respectfully |strongly |firmly |politely |also )*(?:decline|refuse|"
-    r"inform you|advise|discourage|urge|rather not|emphasi[sz]e|remind you|caution)",
+    r"\b(?:as|i am|i'm) (?:a |an )?(?:responsible |ethical |helpful |respectful )*(?:and \w+ )?(?:ai|"
+    r"artificial intelligence|language model)\b(?!.*(?:however|but),? (?:i can|here|there))[^.]{0,60}"
+    r"\b(?:not|cannot|can't|don't|unable|never|must)\b",
+    r"\b(?:i must|i have to|i need to|i'd|i would) (?:respectfully |strongly |firmly |politely |also )*"
+    r"(?:decline|refuse|inform you|advise|discourage|urge|rather not|emphasi[sz]e|remind you|caution)",
     r"\bi (?:strongly |would |firmly )*(?:advise|discourage|urge|condemn|caution|encourage you)\b",
     r"\b(?:it|this|that)(?:'s| is) (?:\w+ )?(?:not|never) (?:\w+ )?(?:appropriate|ethical|acceptable|okay|ok|legal|"
     r"respectful|possible for me|within my|advisable)\b",
-    r"\b(?:it|this|that)(?:'s| is) (?:\w+ly )?(?:illegal|unethical|inappropriate|wrong|harmful|immoral|against the law)\b",
+    r"\b(?:it|this|that)(?:'s| is) (?:\w+ly )?(?:illegal|unethical|inappropriate|wrong|harmful|immoral|"
+    r"against the law)\b",
     r"\b(?:is|are) (?:\w+ )?(?:illegal|unethical|inappropriate|harmful|immoral|wrong|unacceptable)(?:,| and| or)"
     r"(?: \w+)? (?:illegal|unethical|inappropriate|harmful|immoral|unacceptable|wrong|against|should|punishable)",
-    r"\b(?:is|are|was|were|think it's|think that it's)(?: \w+ly)? not (?:accurate|fair|appropriate|right|healthy|ethical|best|"
-    r"inherently|morally|an? (?:effective|appropriate|healthy|acceptable))\b",
+    r"\b(?:is|are|was|were|think it's|think that it's)(?: \w+ly)? not (?:accurate|fair|appropriate|right|healthy|"
+    r"ethical|best|inherently|morally|an? (?:effective|appropriate|healthy|acceptable))\b",
     r"\bi (?:don't|do not) (?:think|believe) (?:it's|it is|that|in) ",
     r"\bthere (?:is|are|was|were) no (?:inherent |valid |good |moral )?(?:reason|benefits|justification)",
     r"\b(?:against|violates?) (?:my|our|the) (?:programming|guidelines|principles|polic|ethic|terms|rules)",
