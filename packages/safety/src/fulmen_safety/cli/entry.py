@@ -25,7 +25,7 @@ _USAGE = """usage: fulmen raise check --text TEXT --phase input|output|corpus [-
        fulmen raise audit verify|prune|show [PLACE] [--policy FILE] [--json]
        fulmen raise eval --data FILE --phase input|output [--detector NAME] [--negatives FILE] [--json]
        fulmen raise redteam --data FILE [--attack NAME ...] [--detector NAME] [--json]
-       fulmen raise accept --out DIR [--must-refuse FILE] [--must-answer FILE] [--questions FILE] [--corpus FILE] [--json]
+       fulmen raise accept --out DIR [--must-refuse FILE] [--must-answer FILE] [--questions FILE] [--corpus FILE]
 
 RAISE judges text under one policy: the corpus, the reward, the input and the streamed output.
 `fulmen raise VERB --help` says more."""

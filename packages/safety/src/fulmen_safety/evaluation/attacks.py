@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib import resources
+from itertools import pairwise
 
 from fulmen_core.errors import UserError
 from fulmen_core.suggestions import remedy_for_unknown
@@ -104,7 +105,7 @@ def _payload_split(text: str, seed: int) -> list[Message]:
 def _turns(text: str, seed: int) -> list[Message]:
     del seed
     cuts = [0, len(text) // 3, 2 * len(text) // 3, len(text)]
-    first, second, third = (text[start:end] for start, end in zip(cuts, cuts[1:], strict=False))
+    first, second, third = (text[start:end] for start, end in pairwise(cuts))
     return [_user(first), _assistant("…"), _user(second), _assistant("…"), _user(third)]
 
 

@@ -15,8 +15,8 @@ BEGINNING = 260
 
 _HELPING = (
     "provide|assist|help|answer|comply|support|offer|give|create|write|generate|produce|engage|suggest|encourage|"
-    "endorse|condone|promote|recommend|advise|discuss|share|participate|satisfy|fulfil+|do that|do this|continue|respond|"
-    "complete|guide|facilitate|make|tell|speculate|disclose|reveal|accommodate|be of"
+    "endorse|condone|promote|recommend|advise|discuss|share|participate|satisfy|fulfil+|do that|do this|"
+    "continue|respond|complete|guide|facilitate|make|tell|speculate|disclose|reveal|accommodate|be of"
 )
 _ENGLISH = (
     rf"\b(?:i|we)(?:'m| am| are)? (?:really |simply |therefore |also |just )?(?:cannot|can ?not|can't|could not|"
