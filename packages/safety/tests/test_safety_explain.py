@@ -14,7 +14,6 @@ from fulmen_safety.explanation import as_json, explain
 from fulmen_safety.guard import RaiseGuard
 from fulmen_safety.policy import make_policy
 
-
 POLICY = """
 name = "house"
 version = "3"

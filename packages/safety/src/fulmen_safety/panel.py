@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fulmen_core.descriptors import DetectorInfo
@@ -17,7 +17,7 @@ from fulmen_safety.normalise import View, views
 from fulmen_safety.policy import Policy
 from fulmen_safety.seat import DetectorFault, DetectorSource, Failure, Seat, Seen
 
-__all__ = ["DetectorFault", "DetectorSource", "Examination", "Failure", "Panel", "Reading"]
+__all__ = ["DetectorFault", "DetectorSource", "Examination", "Failure", "Panel", "Reading", "names_of"]
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,11 @@ class Reading:
     def closed(self) -> bool:
         """Whether a detector failed that fails closed."""
         return any(failure.closed for failure in self.failures)
+
+    @property
+    def degraded(self) -> tuple[str, ...]:
+        """The detectors that gave no result."""
+        return names_of(self.failures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +88,11 @@ class Panel:
         self.seats = seats
         self._seat_of = {seat.entry.name: seat for seat in seats}
 
-    def in_context(self, messages: Sequence[Mapping[str, str]]) -> Panel:
-        """Return the panel for an answer to `messages`; itself if no detector wants to know what was asked."""
-        seats = [seat.in_context(messages) for seat in self.seats]
+    def in_context(self, messages: Sequence[Mapping[str, str]], phase: str) -> Panel:
+        """Return the panel that judges an answer to `messages` in `phase`; itself if no detector wants to know what was
+        asked.
+        """
+        seats = [seat.in_context(messages) if phase in seat.phases else seat for seat in self.seats]
         if all(new is old for new, old in zip(seats, self.seats, strict=True)):
             return self
         panel = object.__new__(Panel)
@@ -153,6 +160,11 @@ class Panel:
         """Ask every detector about `text` alone, whatever its phases, and keep all that it said: for explanations."""
         shown = views(text)
         return [_examined(seat, text, shown) for seat in self.seats]
+
+
+def names_of(failures: Iterable[Failure]) -> tuple[str, ...]:
+    """Return the detectors that failed, each once."""
+    return tuple(dict.fromkeys(failure.detector for failure in failures))
 
 
 def _examined(seat: Seat, text: str, shown: Sequence[View]) -> Examination:
