@@ -57,11 +57,6 @@ def serialised(model: LinearModel) -> bytes:
     return save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, {_KEY: text})
 
 
-def packaged(package: str) -> Traversable:
-    """Return the folder of a model that a package ships, e.g. ``packaged("fulmen_raise_harm") / "data/harm"``."""
-    return resources.files(package)
-
-
 def read(folder: Path | Traversable) -> LinearModel:
     """Read a model.
 

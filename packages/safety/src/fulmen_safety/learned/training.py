@@ -9,19 +9,18 @@ Legend: R rows, P pieces of rows (a text longer than the window is several), B b
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fulmen_core.errors import UserError
-from fulmen_safety.evaluation import metrics
 from fulmen_safety.language import LANGUAGES, language_of
 from fulmen_safety.learned.artefact import serialised
 from fulmen_safety.learned.calibration import Curve, fitted
+from fulmen_safety.learned.card import FEWEST, category_figures, figures, sources
 from fulmen_safety.learned.fitting import design, fit_head, quantised, rarity
 from fulmen_safety.learned.grouping import groups
 from fulmen_safety.learned.linear_model import LinearModel
@@ -31,8 +30,6 @@ from fulmen_safety.learned.window_detector import stretches
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-Head = tuple[NDArray[np.float32], float]
-_FEWEST = 20  # unsafe and safe rows below which nothing can be learned, or a language has no curve of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +41,7 @@ class Options:
         window: characters that are judged together; longer texts are judged in stretches of sentences.
         strength: of the data against the regulariser (scikit-learn's ``C``).
         folds: of the cross-validation.
+        held_out: share of the groups that are never trained on, for figures of their own.
         seed: of the folds and the bootstrap.
     """
 
@@ -51,15 +49,16 @@ class Options:
     window: int = 600
     strength: float = 1.0
     folds: int = 5
+    held_out: float = 0.0
     seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A model, its card, and what cross-validation gave each row: its probability and its fold."""
+    """A model, its card, and the probability of each row by a model that was not trained on it."""
 
     model: LinearModel
-    card: Mapping[str, Any]
+    card: dict[str, Any]
     probability_R: NDArray[np.float64]
 
 
@@ -72,43 +71,58 @@ def train(rows: Sequence[Row], options: Options) -> Trained:
     unsafe_R = np.array([row.unsafe for row in rows], np.bool_)
     groups_R = groups([row.text for row in rows], [row.group for row in rows])
     for label, side in (("unsafe", unsafe_R), ("safe", ~unsafe_R)):
-        if len(set(groups_R[side].tolist())) < _FEWEST:
+        if len(set(groups_R[side].tolist())) < FEWEST:
             found = f"{int(side.sum())} {label} rows in {len(set(groups_R[side].tolist()))} groups of unlike texts"
-            raise UserError(f"too little to learn from: {found}", remedy=f"give {_FEWEST} groups or more")
+            raise UserError(f"too little to learn from: {found}", remedy=f"give {FEWEST} groups or more")
     pieces = _Pieces.of(rows, options)
     categories = _categories(rows)
-    folds_R = _folds(groups_R, options)
+    aside_R = _aside(groups_R, options)
+    folds_R = np.where(aside_R, -1, _folds(groups_R, options))
     margins_R = np.zeros(len(rows))
     guessed: list[tuple[int, str]] = []
     for fold in range(options.folds):
         out = folds_R == fold
-        model = _fit(pieces, rows, ~out, categories, options)
-        margins_PH = pieces.margins(model, out)
-        margins_R[out], places = pieces.worst(margins_PH, out)
-        if len(categories) > 1:
-            chosen = np.argmax(margins_PH[places, 1:], 1)
-            guessed += [(row, categories[one]) for row, one in zip(np.flatnonzero(out).tolist(), chosen, strict=True)]
-    curves = _curves(rows, margins_R, unsafe_R, groups_R, options.seed)
-    model = replace(_fit(pieces, rows, np.ones(len(rows), np.bool_), categories, options), curves=curves)
-    probability_R = np.array(
-        [model.probability(row.text, margin) for row, margin in zip(rows, margins_R, strict=True)]
-    )
+        _judge(_fit(pieces, rows, ~out & ~aside_R, categories, options), pieces, out, margins_R, guessed)
+    ours = ~aside_R
+    curves = _curves([row for row, one in zip(rows, ours, strict=True) if one], margins_R[ours], unsafe_R[ours],
+                     groups_R[ours], options.seed)  # fmt: skip
+    model = replace(_fit(pieces, rows, ours, categories, options), curves=curves)
+    if aside_R.any():
+        _judge(model, pieces, aside_R, margins_R, [])
+    probability_R = np.array([model.probability(row.text, margin) for row, margin in zip(rows, margins_R, strict=True)])
     card = {
         "kind": "linear",
         "sha256": hashlib.sha256(serialised(model)).hexdigest(),
-        "options": {name: getattr(options, name) for name in ("bits", "window", "strength", "folds", "seed")},
+        "options": asdict(options),
         "categories": list(categories),
         "rows": len(rows),
         "groups": len(set(groups_R.tolist())),
-        "sources": _sources(rows),
+        "sources": sources(rows),
         "cross_validation": {
             "split": f"{options.folds} folds; near-duplicates and texts of one template in one fold",
-            **_figures(rows, unsafe_R, probability_R, options.seed),
-            **({"category": _category_figures(rows, guessed)} if guessed else {}),
+            **figures(rows, probability_R, ours, options.seed),
+            **({"category": category_figures(rows, guessed)} if guessed else {}),
         },
         "calibration": {name: curve.model_dump(mode="json") for name, curve in curves.items()},
     }
+    if aside_R.any():
+        card["held_out"] = {"rows": int(aside_R.sum()), **figures(rows, probability_R, aside_R, options.seed)}
     return Trained(model, card, probability_R)
+
+
+def _judge(
+    model: LinearModel,
+    pieces: _Pieces,
+    chosen_R: NDArray[np.bool_],
+    margins_R: NDArray[np.float64],
+    guessed: list[tuple[int, str]],
+) -> None:
+    """Put the margins of the chosen rows into `margins_R`, and their likeliest categories into `guessed`."""
+    margins_PH = pieces.margins(model, chosen_R)
+    margins_R[chosen_R], places = pieces.worst(margins_PH, chosen_R)
+    if len(model.categories) > 1:
+        likeliest = np.argmax(margins_PH[places, 1:], 1).tolist()
+        guessed += zip(np.flatnonzero(chosen_R).tolist(), (model.categories[one] for one in likeliest), strict=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,70 +209,11 @@ def _curves(
     curves = {"*": fitted(margins_R, unsafe_R, groups_R, seed=seed)}
     for language in LANGUAGES:
         ours = language_R == language
-        if min((unsafe_R & ours).sum(), (~unsafe_R & ours).sum()) >= _FEWEST:
+        if min((unsafe_R & ours).sum(), (~unsafe_R & ours).sum()) >= FEWEST:
             curves[language] = fitted(margins_R[ours], unsafe_R[ours], groups_R[ours], seed=seed)
     return curves
 
 
-def _sources(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    counted = Counter((row.source, row.licence, row.unsafe) for row in rows)
-    names = sorted({(source, licence) for source, licence, _ in counted})
-    return [
-        {"source": source, "licence": licence}
-        | {label: counted[source, licence, unsafe] for label, unsafe in (("unsafe", True), ("safe", False))}
-        for source, licence in names
-    ]
-
-
-def _figures(
-    rows: Sequence[Row], unsafe_R: NDArray[np.bool_], probability_R: NDArray[np.float64], seed: int
-) -> dict[str, Any]:
-    """Return the figures per language, and for each source the share that is flagged at the thresholds of 1 and 5 %
-    false alarms in its language."""
-    told: dict[str, Any] = {"by_lang": {}, "by_source": {}}
-    language_R = np.array([language_of(row.text) for row in rows])
-    source_R = np.array([row.source for row in rows])
-    for language in LANGUAGES:
-        ours = language_R == language
-        bad, good = probability_R[ours & unsafe_R], probability_R[ours & ~unsafe_R]
-        if min(len(bad), len(good)) < _FEWEST:
-            continue
-        thresholds = {rate: metrics.threshold_at_fpr(good, rate) for rate in (0.01, 0.05)}
-        f1, best = metrics.best_f1(bad, good)
-        told["by_lang"][language] = {
-            "unsafe": len(bad),
-            "safe": len(good),
-            "auc": round(metrics.auc(bad, good), 4),
-            "f1_at_half": round(metrics.f1_at(bad, good, 0.5), 4),
-            "best_f1": round(f1, 4),
-            "best_threshold": round(best, 4),
-        }
-        for rate, threshold in thresholds.items():
-            interval = metrics.bootstrap(
-                lambda one, other, rate=rate: metrics.recall_at_fpr(one, other, rate),
-                bad, good, seed=seed, resamples=200,
-            )  # fmt: skip
-            told["by_lang"][language][f"recall_at_fpr_{rate:.0%}"] = {
-                "recall": round(metrics.recall_at_fpr(bad, good, rate), 4),
-                "interval": [round(interval.low, 4), round(interval.high, 4)],
-                "threshold": round(float(threshold), 4),
-            }
-        for source in sorted(set(source_R[ours].tolist())):
-            for label, side in (("unsafe", unsafe_R), ("safe", ~unsafe_R)):
-                some = probability_R[ours & side & (source_R == source)]
-                if len(some):
-                    told["by_source"][f"{source} ({language}, {label})"] = {
-                        "rows": len(some),
-                        **{f"flagged_at_fpr_{rate:.0%}": round(float((some > at).mean()), 4)
-                           for rate, at in thresholds.items()},
-                    }  # fmt: skip
-    return told
-
-
-def _category_figures(rows: Sequence[Row], guessed: Sequence[tuple[int, str]]) -> dict[str, Any]:
-    """Return how often the likeliest category of an unsafe text is one of its own."""
-    right: defaultdict[str, list[bool]] = defaultdict(list)
-    for place, category in guessed:
-        for own in rows[place].categories:
-            right[own].append(category in rows[place].categories)
-    return {name: {"rows": len(hits), "recall": round(sum(hits) / len(hits), 4)} for name, hits in sorted(right.items())}
+def _aside(groups_R: NDArray[np.int64], options: Options) -> NDArray[np.bool_]:
+    random = np.random.default_rng([options.seed, 1])
+    return np.asarray(random.random(int(groups_R.max()) + 1) < options.held_out)[groups_R]
