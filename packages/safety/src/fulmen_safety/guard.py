@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fulmen_core.errors import UserError
@@ -36,12 +37,13 @@ class RaiseGuard:
 
     name = "raise"
 
-    def __init__(self, policy: Policy, registry: DetectorSource) -> None:
+    def __init__(self, policy: Policy, registry: DetectorSource, *, recorded: bool = True) -> None:
+        """Load the policy's detectors, and open its audit log unless what is asked is not to be `recorded`."""
         self.policy = policy
         self.policy_version = policy.version
         self.panel = Panel(policy, registry)
         audit = policy.file.audit
-        self._audit = AuditLog(policy.folder / audit.path, text=audit.text) if audit else None
+        self._audit = AuditLog(policy.folder / audit.path, text=audit.text) if audit and recorded else None
 
     # -- RAISE-1 -------------------------------------------------------------------------------------------------------
 
@@ -65,6 +67,7 @@ class RaiseGuard:
             )
         else:
             verdict = DocumentVerdict("keep", text, counted)
+        verdict = replace(verdict, degraded=reading.degraded)
         if verdict.action != "keep" or reading.failures:  # a corpus is too large to record what is ordinary
             self._record("corpus", verdict.action, verdict.reason, counted, reading.failures, text, verdict.text, began)
         return verdict
@@ -79,12 +82,13 @@ class RaiseGuard:
         Raises:
             GuardFailure: a detector failed that fails closed.
         """
-        reading = self.panel.read(answer, "reward")
+        panel = self.panel.in_context([{"role": "user", "content": prompt}], "reward")
+        reading = panel.read(answer, "reward")
         if reading.closed:
             reason = next(failure.reason for failure in reading.failures if failure.closed)
             raise GuardFailure(f"{reason}, so the reward is unknown", remedy='mend it, or set its on_error to "open"')
         penalties = [
-            finding.score * self.policy.category(finding.category).reward
+            finding.score * self.policy.rules(finding).reward
             for finding in reading.findings
             if self.policy.counts(finding, answer) and answer[finding.start : finding.end] not in prompt
         ]
@@ -104,7 +108,9 @@ class RaiseGuard:
     # -- RAISE-4 -------------------------------------------------------------------------------------------------------
 
     def open_output(self, messages: Sequence[Mapping[str, str]]) -> HoldBack:
-        """Guard one streamed answer to the conversation `messages`, which only tells the language of what is said."""
+        """Guard one streamed answer to the conversation `messages`. It tells the language of what is said, and what was
+        asked to the detectors that want to know.
+        """
         began = time.perf_counter()
 
         def ended(verdict: OutputVerdict, characters: int) -> None:
@@ -120,12 +126,14 @@ class RaiseGuard:
                 characters,
             )
 
-        return HoldBack(self.panel, self.policy, conversation_language(messages), ended)
+        panel = self.panel.in_context(messages, "output")
+        return HoldBack(panel, self.policy, conversation_language(messages), ended)
 
     def judge_output(self, messages: Sequence[Mapping[str, str]], answer: str) -> OutputVerdict:
         """Guard a whole answer at once; equal to streaming it."""
         began = time.perf_counter()
-        verdict = judge_output(self.panel, self.policy, answer, conversation_language(messages))
+        panel = self.panel.in_context(messages, "output")
+        verdict = judge_output(panel, self.policy, answer, conversation_language(messages))
         self._record(
             "output", verdict.action, verdict.category, verdict.findings, verdict.failures, answer, verdict.text, began
         )

@@ -49,7 +49,7 @@ def judge_output(panel: Panel, policy: Policy, answer: str, language: str) -> Ou
         last = edit.end
         if edit.action != "redact":
             if edit.action == "replace":
-                pieces.append(policy.message(edit.finding.category, language))
+                pieces.append(policy.message(edit.finding, language))
             return OutputVerdict(edit.action, "".join(pieces), counted, reading.failures, edit.finding.category)
         pieces.append(panel.replacement(edit.finding, answer[edit.finding.start : edit.finding.end]))
     pieces.append(answer[last:])
@@ -75,6 +75,7 @@ class HoldBack:
         self._keep = panel.look_behind("output") + REACH
         self._out: set[str] = set()  # detectors that failed open on this answer
         self._failures: list[Failure] = []
+        self._news: tuple[str, ...] = ()  # detectors that failed at the last reading
         self._findings: list[Finding] = []
         self._delivered: list[str] = []
         self._action, self._category, self._over = "allow", "", False
@@ -98,6 +99,7 @@ class HoldBack:
     def _advance(self, *, final: bool) -> OutputChunk:
         reading = self._panel.read(self._text, "output", final=final, without=self._out)
         self._failures += reading.failures
+        self._news = reading.degraded
         self._out.update(failure.detector for failure in reading.failures)
         if reading.closed:
             return self._stop("replace", GUARD_FAILURE, self._policy.file.failure.text(self._language), [])
@@ -125,9 +127,7 @@ class HoldBack:
             pieces.append(self._text[last : edit.start])
             last = edit.end
             if edit.action != "redact":
-                message = (
-                    self._policy.message(edit.finding.category, self._language) if edit.action == "replace" else ""
-                )
+                message = self._policy.message(edit.finding, self._language) if edit.action == "replace" else ""
                 return self._stop(edit.action, edit.finding.category, "".join([*pieces, message]), findings)
             found = self._text[edit.finding.start : edit.finding.end]
             pieces.append(self._panel.replacement(edit.finding, found))
@@ -137,14 +137,14 @@ class HoldBack:
         self._released = release
         self._findings += findings
         self._delivered.append("".join(pieces))
-        return OutputChunk(self._delivered[-1], findings=tuple(findings))
+        return OutputChunk(self._delivered[-1], findings=tuple(findings), degraded=self._news)
 
     def _stop(self, action: str, category: str, text: str, findings: list[Finding]) -> OutputChunk:
         self._action, self._category = action, category
         self._findings += findings
         self._delivered.append(text)
         self._end()
-        return OutputChunk(text, stop=True, findings=tuple(findings), category=category)
+        return OutputChunk(text, stop=True, findings=tuple(findings), category=category, degraded=self._news)
 
     def _end(self) -> None:
         self._over = True
