@@ -157,9 +157,9 @@ def attack(sources: Sources) -> Iterator[Row]:
     for kind, template, text in written.filled("attacks", sources.seed):
         unsafe = labels[kind] == "unsafe"
         yield written.row(text, unsafe=unsafe, category="prompt_attack" if unsafe else "", group=template, weight=0.5)
-        if kind == "injection" and random_.random() < 0.25:
+        if kind == "injection" and random_.random() < 0.5:
             carrier, _ = random_.choice(carriers)
-            made = _embedded(carrier[:260], text, random_)
+            made = _embedded(carrier[: random_.randint(30, 150)], text, random_)
             yield written.row(made, unsafe=True, category="prompt_attack", group=template, weight=0.5)
     for one in sources.read("safety/injection_payloads"):
         if one["kind"] == "code":

@@ -14,12 +14,14 @@ VERBS = {
     "explain": "fulmen_safety.cli.explain",
     "policy": "fulmen_safety.cli.policy",
     "audit": "fulmen_safety.cli.audit",
+    "train": "fulmen_safety.cli.train",
 }
 
 _USAGE = """usage: fulmen raise check --text TEXT --phase input|output|corpus [--policy FILE] [--json]
        fulmen raise explain TEXT [--phase PHASE] [--policy FILE | --profile NAME] [--json]
        fulmen raise policy show|lint|schema [FILE] [--profile NAME] [--toml] [--json]
        fulmen raise audit verify|prune|show [PLACE] [--policy FILE] [--json]
+       fulmen raise train --data FILE ... --out DIR [--negatives FILE ...] [--categories TOML] [--json]
 
 RAISE judges text under one policy: the corpus, the reward, the input and the streamed output.
 `fulmen raise VERB --help` says more."""

@@ -22,7 +22,8 @@ def groups(texts: Sequence[str], names: Sequence[str], *, overlap: float = 0.4) 
     """Return the group number of each text, int64 [N].
 
     Args:
-        names: texts with the same name other than "" belong together whatever they share.
+        names: texts with the same name other than "" belong together, and to no others: who wrote the name, e.g. that
+            of a template, knows. What templates have in common are the words of their slots.
         overlap: share of the shorter text's shingles above which two texts belong together.
     """
     parents = list(range(len(texts)))
@@ -37,7 +38,7 @@ def groups(texts: Sequence[str], names: Sequence[str], *, overlap: float = 0.4) 
     for place, name in enumerate(names):
         if name:
             parents[root(place)] = root(first.setdefault(name, place))
-    kept = [_shingles(text) for text in texts]
+    kept = [set() if name else _shingles(text) for text, name in zip(texts, names, strict=True)]
     holders: dict[int, list[int]] = defaultdict(list)
     for place, shingles in enumerate(kept):
         for shingle in shingles:

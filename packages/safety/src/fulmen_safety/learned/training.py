@@ -169,7 +169,15 @@ def _fit(
     weight = np.array([row.weight for row in rows])[owner] / share[owner]
     unsafe = np.array([row.unsafe for row in rows])[owner]
     rare = rarity(counts)
-    heads = [fit_head(counts, rare, unsafe, weight, strength=options.strength)]
+    first = fit_head(counts, rare, unsafe, weight, strength=options.strength)
+    telling = _telling(counts @ first[0], owner, unsafe)
+    if not telling.all():
+        kept = np.flatnonzero(telling)
+        counts, owner, unsafe = counts[kept], owner[kept], unsafe[kept]
+        share = np.bincount(owner, minlength=len(rows))
+        weight = np.array([row.weight for row in rows])[owner] / share[owner]
+        first = fit_head(counts, rare, unsafe, weight, strength=options.strength)
+    heads = [first]
     if len(categories) > 1:
         theirs = counts[np.flatnonzero(unsafe)]
         among = [rows[place].categories for place in owner[unsafe].tolist()]
@@ -180,6 +188,23 @@ def _fit(
             else:
                 heads.append(fit_head(theirs, rare, wanted, weight[unsafe], strength=options.strength))
     return quantised(heads, categories, options.window)
+
+
+def _telling(
+    margins_P: NDArray[np.float32], owner_P: NDArray[np.intp], unsafe_P: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Return which pieces to learn from: all of safe texts, and of an unsafe one the worse half.
+
+    A long unsafe text is harmless in most places; which, the first fit tells well enough.
+    """
+    order = np.lexsort((-margins_P, owner_P))
+    firsts = np.flatnonzero(np.diff(owner_P[order], prepend=-1))
+    sizes = np.diff(np.append(firsts, len(order)))
+    rank_P = np.empty(len(order), np.intp)
+    rank_P[order] = np.arange(len(order)) - np.repeat(firsts, sizes)
+    size_P = np.empty(len(order), np.intp)
+    size_P[order] = np.repeat(sizes, sizes)
+    return np.asarray(~unsafe_P | (rank_P < (size_P + 1) // 2))
 
 
 def _categories(rows: Sequence[Row]) -> tuple[str, ...]:
