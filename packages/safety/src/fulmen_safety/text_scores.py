@@ -6,9 +6,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from fulmen_safety.detector import Detector, Scorer
+from fulmen_safety.detector import Scorer
 from fulmen_safety.normalise import View, views
 from fulmen_safety.panel import Panel
+from fulmen_safety.seat import Seat
 
 log = logging.getLogger(__name__)
 
@@ -18,15 +19,16 @@ def text_scores(panel: Panel, text: str, phase: str) -> dict[str, dict[str, floa
 
     A detector that has an opinion of every text (`Scorer`) is asked for it; of another its findings count, also those
     below the policy's threshold. Categories of which a detector says nothing are left out, and so are detectors that
-    raise: what a failure means is the verdict's to say. Runs without a deadline.
+    fail: what a failure means is the verdict's to say.
     """
     shown = views(text)
     opinions = {}
-    for detector in panel.detectors(phase):
-        try:
-            opinions[detector.name] = _opinion(detector, shown)
-        except Exception as error:
-            log.warning("detector %r gave no scores: %s: %s", detector.name, type(error).__name__, error)
+    for seat in panel.seats:
+        if phase in seat.phases:
+            try:
+                opinions[seat.entry.name] = _opinion(seat, text, shown)
+            except Exception as error:
+                log.warning("%s, so it gave no scores", seat.failure(error).reason)
     return opinions
 
 
@@ -39,13 +41,13 @@ def category_scores(panel: Panel, text: str, phase: str) -> dict[str, float]:
     return best
 
 
-def _opinion(detector: Detector, shown: Sequence[View]) -> dict[str, float]:
+def _opinion(seat: Seat, text: str, shown: Sequence[View]) -> dict[str, float]:
+    if isinstance(seat.detector, Scorer):
+        opinions = [seat.scores(view.text) or {} for view in shown]
+        said = [(category, float(score)) for opinion in opinions for category, score in opinion.items()]
+    else:
+        said = [(one.finding.category, one.finding.score) for one in seat.judge(text, shown, final=True)[0]]
     best: dict[str, float] = {}
-    for view in shown:
-        if isinstance(detector, Scorer):
-            said = [(category, float(score)) for category, score in detector.scores(view.text).items()]
-        else:
-            said = [(finding.category, finding.score) for finding in detector.scan(view.text)]
-        for category, score in said:
-            best[category] = max(best.get(category, 0.0), score)
+    for category, score in said:
+        best[category] = max(best.get(category, 0.0), score)
     return best

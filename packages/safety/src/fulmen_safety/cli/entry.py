@@ -17,6 +17,7 @@ VERBS = {
     "eval": "fulmen_safety.cli.eval",
     "redteam": "fulmen_safety.cli.redteam",
     "accept": "fulmen_safety.cli.accept",
+    "train": "fulmen_safety.cli.train",
 }
 
 _USAGE = """usage: fulmen raise check --text TEXT --phase input|output|corpus [--policy FILE] [--json]
@@ -26,6 +27,7 @@ _USAGE = """usage: fulmen raise check --text TEXT --phase input|output|corpus [-
        fulmen raise eval --data FILE --phase input|output [--detector NAME] [--negatives FILE] [--json]
        fulmen raise redteam --data FILE [--attack NAME ...] [--detector NAME] [--json]
        fulmen raise accept --out DIR [--must-refuse FILE] [--must-answer FILE] [--questions FILE] [--corpus FILE]
+       fulmen raise train --data FILE ... --out DIR [--negatives FILE ...] [--categories TOML] [--json]
 
 RAISE judges text under one policy: the corpus, the reward, the input and the streamed output.
 `fulmen raise VERB --help` says more."""
