@@ -7,17 +7,18 @@ that the guard has blocked reaches the engine, and nothing reaches the caller th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from fulmen_core.errors import UserError
-from fulmen_core.guard import Guard, InputVerdict
+from fulmen_core.guard import Explains, Guard, InputVerdict
 from fulmen_core.sampling import SamplingParams
 from fulmen_core.tokenizer import StreamDecoder, Tokenizer
 from fulmen_serving.account import Charge, ChoiceTally, current_account, current_salt
@@ -223,13 +224,33 @@ class ChatService:
             )
         return self.guard
 
-    async def judge(self, texts: Sequence[str]) -> list[InputVerdict]:
-        """What the guard says of each of `texts`, as of what a user said. The model does not run.
+    async def judge(self, texts: Sequence[str]) -> list[tuple[InputVerdict, Mapping[str, float]]]:
+        """What the guard says of each of `texts`, as of what a user said, and how suspect it is in each category, also
+        where the guard does nothing; empty where the guard does not say. The model does not run.
 
         Raises:
             Refusal: 404 there is no guard, 429 too many wait for it, 500 it failed.
         """
         guard = self.required_guard
+        with self._place_at_the_guard():
+            # one by one, so that a long list does not hold up the prompts of others
+            return [await self.in_intake(self._judge_text, guard, text) for text in texts]
+
+    async def explain(self, text: str) -> Mapping[str, Any]:
+        """What each detector says of `text` and what each component would do. Nothing is recorded.
+
+        Raises:
+            Refusal: 404 there is no guard or it does not say, 429 too many wait for it, 500 it failed.
+        """
+        guard = self.required_guard
+        with self._place_at_the_guard():
+            said = await self.in_intake(_explained, guard, text)
+        if not said:
+            raise Refusal(404, f"The guard '{guard.name}' does not explain what it sees", code="no_explanation")
+        return said
+
+    @contextlib.contextmanager
+    def _place_at_the_guard(self) -> Iterator[None]:
         room = self.max_choices + self.engine.admission.limits.max_waiting
         if self._judging >= room:
             raise Refusal(
@@ -240,10 +261,7 @@ class ChatService:
             )
         self._judging += 1
         try:
-            in_thread = asyncio.get_running_loop().run_in_executor
-            prompts = [ChatPrompt(({"role": "user", "content": text},)) for text in texts]
-            # one by one, so that a long list does not hold up the prompts of others
-            return [await in_thread(self._intake, self._judge, guard, prompt) for prompt in prompts]
+            yield
         finally:
             self._judging -= 1
 
@@ -277,6 +295,13 @@ class ChatService:
                 param=prompt.field,
             )
         return ids
+
+    def _judge_text(self, guard: Guard, text: str) -> tuple[InputVerdict, Mapping[str, float]]:
+        verdict = self._judge(guard, ChatPrompt(({"role": "user", "content": text},)))
+        try:
+            return verdict, guard.category_scores(text) if isinstance(guard, Explains) else {}
+        except Exception as error:
+            raise _guard_failed(error) from error
 
     def _judge(self, guard: Guard, prompt: Prompt) -> InputVerdict:
         try:
@@ -431,6 +456,13 @@ async def _blocked(verdict: InputVerdict, choices: int) -> AsyncIterator[tuple[i
 def refusal_when_full(full: EngineFull) -> Refusal:
     """The refusal of a request for which the engine has no room."""
     return Refusal(429, str(full), code="rate_limit_exceeded", retry_after=full.retry_after)
+
+
+def _explained(guard: Guard, text: str) -> Mapping[str, Any]:
+    try:
+        return guard.explain(text) if isinstance(guard, Explains) else {}
+    except Exception as error:
+        raise _guard_failed(error) from error
 
 
 def _guard_failed(error: Exception) -> Refusal:

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 
-
 @dataclass(frozen=True, slots=True)
 class Options:
     """How to train.

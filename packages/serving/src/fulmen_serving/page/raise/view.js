@@ -7,6 +7,7 @@ import { poll } from '../shell/polling.js';
 import { adminNotice } from '../keys/admin_notice.js';
 import { dataTable } from '../shell/table.js';
 import { outcome, OUTCOMES } from './outcome.js';
+import { tryText } from './try_text.js';
 
 const EVERY = 3000;
 
@@ -33,7 +34,7 @@ export function raiseView({ left }) {
     }
   };
   poll(ask, EVERY, left);
-  return h('div', { class: 'figures-view' }, h('header', { class: 'view-head' }, h('h1', { tabindex: -1 }, t('raise.title'))), body);
+  return h('div', { class: 'figures-view' }, h('header', { class: 'view-head' }, h('h1', { tabindex: -1 }, t('raise.title'))), h('div', { class: 'view-body' }, tryText()), body);
 }
 
 function content({ data: records, keep }, chosen, show) {
