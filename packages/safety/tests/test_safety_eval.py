@@ -249,6 +249,10 @@ class Opinionated:
 
 @pytest.fixture
 def judge(policy_table: dict[str, Any]) -> Judge:
+    return judge_of(policy_table)
+
+
+def judge_of(policy_table: dict[str, Any], **entry: str) -> Judge:
     """A judge of the policy's terms and `Opinionated`."""
     module = ModuleType("probe_plugin")
 
@@ -259,7 +263,7 @@ def judge(policy_table: dict[str, Any]) -> Judge:
         ]
 
     module.fulmen_raise_detectors = fulmen_raise_detectors  # type: ignore[attr-defined]
-    policy_table["detectors"].append({"name": "probe"})
+    policy_table["detectors"].append({"name": "probe", **entry})
     policy = make_policy(policy_table, where="test policy", folder=Path())
     return Judge(policy, Registry.of("fulmen_safety.plugin", module), "input")
 
@@ -279,6 +283,13 @@ def test_a_detector_that_fails_is_told_and_its_texts_count_as_flagged(judge: Jud
     texts = [LabelledText("broken", unsafe=False), LabelledText("fine", unsafe=False)]
     report = evaluate(Judged(judge_all(judge, texts)))
     assert (report["failures"], report["false_alarm_rate"]) == (1, 0.5)
+
+
+def test_a_detector_that_fails_open_is_told_and_flags_nothing(policy_table: dict[str, Any]) -> None:
+    judge = judge_of(policy_table, on_error="open")
+    judgement = judge.judge("broken")
+    assert (judgement.failed, judgement.flagged, judgement.refused) == (True, False, False)
+    assert judge.judge("broken grumble goose").flagged, "the others go on"
 
 
 def test_where_one_detector_has_no_opinion_the_others_are_heard(judge: Judge) -> None:

@@ -59,7 +59,9 @@ def run(argv: Sequence[str]) -> int:
     else:
         print_report(report)
     if report["failures"]:
-        output.note(f"warning: a detector failed on {report['failures']} texts, which count as flagged")
+        output.note(
+            f"warning: a detector failed on {report['failures']} texts, which count as flagged where it fails closed"
+        )
     return 0
 
 

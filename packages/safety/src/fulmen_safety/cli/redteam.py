@@ -54,7 +54,9 @@ def run(argv: Sequence[str]) -> int:
     else:
         print_report(report)
     if report["failures"]:
-        output.note(f"warning: a detector failed in {report['failures']} judgements, which count as flagged")
+        output.note(
+            f"warning: a detector failed in {report['failures']} judgements, which count as flagged where it fails closed"
+        )
     return 0
 
 

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fulmen_core.errors import UserError
-from fulmen_core.guard import Finding
+from fulmen_core.guard import Finding, InputVerdict
 from fulmen_safety.guard import RaiseGuard
-from fulmen_safety.hold_back import GUARD_FAILURE
+from fulmen_safety.hold_back import GUARD_FAILURE, OutputVerdict
 from fulmen_safety.panel import DetectorSource
 from fulmen_safety.policy import DetectorEntry, Policy
 from fulmen_safety.text_scores import text_scores
@@ -29,10 +29,11 @@ class Judgement:
     """What the guard makes of one text.
 
     Args:
-        score: how suspect, in [0, 1]: the highest over detectors, categories and views; 1 where a detector failed.
+        score: how suspect, in [0, 1]: the highest over detectors, categories and views; 1 where
+            it fails closed.
         flagged: whether a finding reaches its threshold.
         refused: whether the policy refuses the text.
-        failed: a detector failed and the policy fails closed; the text counts as flagged and refused.
+        failed: a detector gave no result. Where the policy fails closed, the text counts as flagged and refused.
         milliseconds: the guard's own time for its verdict.
     """
 
@@ -71,7 +72,7 @@ class Judge:
         began = time.perf_counter()
         verdict = self.guard.judge_output(asked, text)
         milliseconds = (time.perf_counter() - began) * 1000
-        return self._judgement(verdict.action, verdict.category, verdict.findings, milliseconds, [text])
+        return self._judgement(verdict, bool(verdict.failures), milliseconds, [text])
 
     def judge_conversation(self, messages: Sequence[Mapping[str, str]]) -> Judgement:
         """Judge a conversation at input. Its score is the highest of the turns that are not the model's own."""
@@ -80,15 +81,15 @@ class Judge:
         milliseconds = (time.perf_counter() - began) * 1000
         trusted = self.policy.file.input.trusted_roles
         turns = [message.get("content") or "" for message in messages if message.get("role") not in trusted]
-        return self._judgement(verdict.action, verdict.category, verdict.findings, milliseconds, turns)
+        return self._judgement(verdict, bool(verdict.degraded), milliseconds, turns)
 
     def _judgement(
-        self, action: str, category: str, findings: Sequence[Finding], milliseconds: float, texts: Sequence[str]
+        self, verdict: InputVerdict | OutputVerdict, failed: bool, milliseconds: float, texts: Sequence[str]
     ) -> Judgement:
-        failed = category == GUARD_FAILURE
-        flagged = failed or any(self._makes_unsafe(finding) for finding in findings)
-        score = 1.0 if failed else self._score(texts)
-        return Judgement(score, flagged, action in REFUSALS, failed, milliseconds)
+        closed = verdict.category == GUARD_FAILURE
+        flagged = closed or any(self._makes_unsafe(finding) for finding in verdict.findings)
+        score = 1.0 if closed else self._score(texts)
+        return Judgement(score, flagged, verdict.action in REFUSALS, failed, milliseconds)
 
     def _score(self, texts: Sequence[str]) -> float:
         opinions = [text_scores(self.guard.panel, text, self.phase) for text in texts]
