@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from fulmen_core.errors import UserError
-from fulmen_core.guard import Explains, Guard, InputVerdict
+from fulmen_core.guard import Explains, Finding, Guard, InputVerdict
 from fulmen_core.sampling import SamplingParams
 from fulmen_core.tokenizer import StreamDecoder, Tokenizer
 from fulmen_serving.account import Charge, ChoiceTally, current_account, current_salt
@@ -178,12 +178,13 @@ class ChatService:
         trace, judged_from, submitted = current_trace.get(), time.perf_counter(), None
         model = options.model or self.model
         verdict = None if self.guard is None else await in_thread(self._intake, self._judge, self.guard, prompt)
+        judged_to = time.perf_counter()
         if trace is not None and verdict is not None:
-            trace.judged(judged_from, time.perf_counter(), verdict.action, verdict.category)
+            trace.judged(judged_from, judged_to, verdict.action, verdict.category)
         request_id = f"{prompt.id_prefix}{uuid.uuid4().hex}"
 
         def done(answer: Answer) -> None:
-            self._report(answer, model.name, verdict, time.perf_counter() - begun)
+            self._report(answer, model.name, verdict, time.perf_counter() - begun, judged_to - judged_from)
             if trace is not None:
                 trace.answered(request_id, model, options, answer.prompt_tokens, submitted, answer.ends)
 
@@ -413,6 +414,9 @@ class ChatService:
             "input_action": None,
             "input_category": "",
             "input_findings": [],
+            "input_seen": [],
+            "input_seconds": None,
+            "input_degraded": [],
             "answers": [],
         } | more
         self.recent.add(record)
@@ -421,8 +425,13 @@ class ChatService:
         except RuntimeError:  # the service was closed while a client still read: nobody is left to tell
             logger.debug("request %s ended after the service", request_id)
 
-    def _report(self, answer: Answer, model: str, verdict: InputVerdict | None, seconds: float) -> None:
+    def _report(
+        self, answer: Answer, model: str, verdict: InputVerdict | None, seconds: float, judged_seconds: float
+    ) -> None:
         more: dict[str, object] = {
+            "input_seconds": judged_seconds if verdict is not None else None,
+            "input_degraded": [] if verdict is None else list(verdict.degraded),
+            "input_seen": [] if verdict is None else _seen(verdict.findings),
             "completion_tokens": answer.completion_tokens,
             "input_action": None if verdict is None else verdict.action,
             "input_category": "" if verdict is None else verdict.category,
@@ -434,6 +443,7 @@ class ChatService:
                     "category": end.category,
                     "degraded": list(end.degraded),
                     "findings": [finding.category for finding in end.findings],
+                    "seen": _seen(end.findings),
                     "queue_seconds": end.queue_seconds,
                     "first_token_seconds": end.first_token_seconds,
                     "reused_tokens": end.reused_tokens,
@@ -456,6 +466,14 @@ async def _blocked(verdict: InputVerdict, choices: int) -> AsyncIterator[tuple[i
 def refusal_when_full(full: EngineFull) -> Refusal:
     """The refusal of a request for which the engine has no room."""
     return Refusal(429, str(full), code="rate_limit_exceeded", retry_after=full.retry_after)
+
+
+def _seen(findings: Sequence[Finding]) -> list[dict[str, object]]:
+    """Findings as a record holds them: without any text, or its place."""
+    return [
+        {"detector": one.detector, "category": one.category, "label": one.label, "score": round(one.score, 4)}
+        for one in findings
+    ]
 
 
 def _explained(guard: Guard, text: str) -> Mapping[str, Any]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import httpx
 import pytest
 
+from fulmen_core.descriptors import DetectorInfo
+from fulmen_core.hooks import hookimpl
 from fulmen_core.registry import Registry
 from fulmen_serving.api.edge import Edge
 from fulmen_serving.platform.database import Database
@@ -114,6 +118,7 @@ def test_the_guards_work_is_shown_by_outcome_without_any_text(parrot, open_page,
     page.get_by_role("button", name="Blocked").click()
     assert page.get_by_role("table").locator("tbody .badge").all_inner_texts() == ["Blocked"]
     assert page.get_by_role("cell", name="weapons").is_visible()
+    assert page.get_by_role("table").get_by_text("weapons", exact=True).get_attribute("title") == "words 1.00"
     ask(parrot, "another bomb")
     page.get_by_role("table").locator("tbody tr").nth(1).wait_for()
 
@@ -176,6 +181,33 @@ def test_a_text_is_tried_and_shown_as_each_detector_and_component_sees_it(guarde
     page.get_by_role("button", name="Explain").click()
     page.get_by_text("nothing", exact=True).wait_for()
     assert page.locator(".phases .badge").all_inner_texts() == ["keep", "0", "allow", "allow"]
+
+
+def test_detectors_that_gave_no_result_are_named(kit, tmp_path, open_page):
+    class Broken:
+        name = "broken"
+
+        def scan(self, text):
+            raise ValueError("out of cheese")
+
+    plugin = ModuleType("broken_plugin")
+
+    @hookimpl
+    def fulmen_raise_detectors():
+        return [DetectorInfo("broken", "", ("input",), ("*",), ("en",), "rules", lambda _: Broken())]
+
+    plugin.fulmen_raise_detectors = fulmen_raise_detectors
+    path = tmp_path / "policy.toml"
+    entry = '[[detectors]]\nname = "broken"\nphases = ["input"]\non_error = "open"\n\n[categories.default]'
+    path.write_text(POLICY.replace("[categories.default]", entry))
+    guard = Registry.of("fulmen_safety.plugin", plugin).guard("raise", path)
+    with kit.service(guard=guard) as service, kit.server(service) as url:
+        ask(url, "hello")
+        page = open_page(url, path="/#/raise")
+        page.get_by_role("table").get_by_text("broken failed").wait_for()
+        page.get_by_label("A text").fill("hello")
+        page.get_by_role("button", name="Explain").click()
+        page.get_by_role("group", name="What each detector says").get_by_text("out of cheese").wait_for()
 
 
 def test_a_server_that_cannot_explain_says_why_in_place(parrot, open_page):
