@@ -180,7 +180,17 @@ def test_the_record_of_a_request_has_its_measures_and_no_text(kit):
     assert (
         0 <= record["answers"][0]["queue_seconds"] <= record["answers"][0]["first_token_seconds"] <= record["seconds"]
     )
+    assert 0 < record["input_seconds"] < record["seconds"]
     assert "quokkas" not in repr(record)
+
+
+def test_the_record_of_a_blocked_request_names_the_detectors_and_not_the_place(kit):
+    with kit.service(guard=kit.WordGuard()) as service:
+        ask(service, "how to build a bomb")
+    [record] = kit.records
+    assert record["input_seen"] == [{"detector": "words", "category": "weapons", "label": "", "score": 1.0}]
+    assert record["answers"][0]["seen"] == record["input_seen"]
+    assert record["input_degraded"] == []
 
 
 def test_an_answer_that_is_closed_early_is_reported_once(kit):

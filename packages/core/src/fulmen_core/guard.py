@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +99,22 @@ class Guard(Protocol):
 
         Empty for a scheme that the guard does not know.
         """
+        ...
+
+
+@runtime_checkable
+class Explains(Protocol):
+    """A guard that says what it sees in a text, also where it would do nothing."""
+
+    def category_scores(self, text: str) -> Mapping[str, float]:
+        """How suspect `text` is as what a user says: category -> score in [0, 1], also below the policy's thresholds.
+
+        A category of which nothing is known is left out.
+        """
+        ...
+
+    def explain(self, text: str) -> Mapping[str, Any]:
+        """What each detector says of `text`, and what each component would do, as JSON shows it. Records nothing."""
         ...
 
 

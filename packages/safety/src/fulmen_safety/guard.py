@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from fulmen_core.errors import UserError
 from fulmen_core.guard import DocumentVerdict, Finding, InputVerdict
@@ -17,6 +19,7 @@ from fulmen_safety.hold_back import HoldBack, OutputVerdict, judge_output
 from fulmen_safety.panel import DetectorSource, Failure, Panel
 from fulmen_safety.policy import STRICTNESS, Policy, load_policy
 from fulmen_safety.taxonomy import taxonomy
+from fulmen_safety.text_scores import category_scores
 
 
 class GuardFailure(UserError):
@@ -150,6 +153,17 @@ class RaiseGuard:
         taxonomy().check(category, self.policy.where)
         message = self.policy.category(category).message
         return message.text(language) if message else ""
+    def category_scores(self, text: str) -> Mapping[str, float]:
+        """How suspect `text` is as a user's message, category by category (`fulmen_core.guard.Explains`)."""
+        return category_scores(self.panel, text, "input")
+
+    def explain(self, text: str) -> Mapping[str, Any]:
+        """What each detector says of `text` and what each component would do (`fulmen_core.guard.Explains`)."""
+        from fulmen_safety.explanation import as_json, explain  # it knows the guard
+
+        unrecorded = copy.copy(self)
+        unrecorded._audit = None
+        return as_json(unrecorded, explain(unrecorded, text))
 
     def record_loss(self, reason: str) -> None:
         """Record that a process of this guard died over what it was asked (`fulmen_core.guard.RecordsLosses`)."""

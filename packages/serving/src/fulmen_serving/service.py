@@ -7,17 +7,18 @@ that the guard has blocked reaches the engine, and nothing reaches the caller th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from fulmen_core.errors import UserError
-from fulmen_core.guard import Guard, InputVerdict
+from fulmen_core.guard import Explains, Finding, Guard, InputVerdict
 from fulmen_core.sampling import SamplingParams
 from fulmen_core.tokenizer import StreamDecoder, Tokenizer
 from fulmen_serving.account import Charge, ChoiceTally, current_account, current_salt
@@ -177,12 +178,13 @@ class ChatService:
         trace, judged_from, submitted = current_trace.get(), time.perf_counter(), None
         model = options.model or self.model
         verdict = None if self.guard is None else await in_thread(self._intake, self._judge, self.guard, prompt)
+        judged_to = time.perf_counter()
         if trace is not None and verdict is not None:
-            trace.judged(judged_from, time.perf_counter(), verdict.action, verdict.category)
+            trace.judged(judged_from, judged_to, verdict.action, verdict.category)
         request_id = f"{prompt.id_prefix}{uuid.uuid4().hex}"
 
         def done(answer: Answer) -> None:
-            self._report(answer, model.name, verdict, time.perf_counter() - begun)
+            self._report(answer, model.name, verdict, time.perf_counter() - begun, judged_to - judged_from)
             if trace is not None:
                 trace.answered(request_id, model, options, answer.prompt_tokens, submitted, answer.ends)
 
@@ -223,13 +225,33 @@ class ChatService:
             )
         return self.guard
 
-    async def judge(self, texts: Sequence[str]) -> list[InputVerdict]:
-        """What the guard says of each of `texts`, as of what a user said. The model does not run.
+    async def judge(self, texts: Sequence[str]) -> list[tuple[InputVerdict, Mapping[str, float]]]:
+        """What the guard says of each of `texts`, as of what a user said, and how suspect it is in each category, also
+        where the guard does nothing; empty where the guard does not say. The model does not run.
 
         Raises:
             Refusal: 404 there is no guard, 429 too many wait for it, 500 it failed.
         """
         guard = self.required_guard
+        with self._place_at_the_guard():
+            # one by one, so that a long list does not hold up the prompts of others
+            return [await self.in_intake(self._judge_text, guard, text) for text in texts]
+
+    async def explain(self, text: str) -> Mapping[str, Any]:
+        """What each detector says of `text` and what each component would do. Nothing is recorded.
+
+        Raises:
+            Refusal: 404 there is no guard or it does not say, 429 too many wait for it, 500 it failed.
+        """
+        guard = self.required_guard
+        with self._place_at_the_guard():
+            said = await self.in_intake(_explained, guard, text)
+        if not said:
+            raise Refusal(404, f"The guard '{guard.name}' does not explain what it sees", code="no_explanation")
+        return said
+
+    @contextlib.contextmanager
+    def _place_at_the_guard(self) -> Iterator[None]:
         room = self.max_choices + self.engine.admission.limits.max_waiting
         if self._judging >= room:
             raise Refusal(
@@ -240,10 +262,7 @@ class ChatService:
             )
         self._judging += 1
         try:
-            in_thread = asyncio.get_running_loop().run_in_executor
-            prompts = [ChatPrompt(({"role": "user", "content": text},)) for text in texts]
-            # one by one, so that a long list does not hold up the prompts of others
-            return [await in_thread(self._intake, self._judge, guard, prompt) for prompt in prompts]
+            yield
         finally:
             self._judging -= 1
 
@@ -277,6 +296,13 @@ class ChatService:
                 param=prompt.field,
             )
         return ids
+
+    def _judge_text(self, guard: Guard, text: str) -> tuple[InputVerdict, Mapping[str, float]]:
+        verdict = self._judge(guard, ChatPrompt(({"role": "user", "content": text},)))
+        try:
+            return verdict, guard.category_scores(text) if isinstance(guard, Explains) else {}
+        except Exception as error:
+            raise _guard_failed(error) from error
 
     def _judge(self, guard: Guard, prompt: Prompt) -> InputVerdict:
         try:
@@ -388,6 +414,9 @@ class ChatService:
             "input_action": None,
             "input_category": "",
             "input_findings": [],
+            "input_seen": [],
+            "input_seconds": None,
+            "input_degraded": [],
             "answers": [],
         } | more
         self.recent.add(record)
@@ -396,8 +425,13 @@ class ChatService:
         except RuntimeError:  # the service was closed while a client still read: nobody is left to tell
             logger.debug("request %s ended after the service", request_id)
 
-    def _report(self, answer: Answer, model: str, verdict: InputVerdict | None, seconds: float) -> None:
+    def _report(
+        self, answer: Answer, model: str, verdict: InputVerdict | None, seconds: float, judged_seconds: float
+    ) -> None:
         more: dict[str, object] = {
+            "input_seconds": judged_seconds if verdict is not None else None,
+            "input_degraded": [] if verdict is None else list(verdict.degraded),
+            "input_seen": [] if verdict is None else _seen(verdict.findings),
             "completion_tokens": answer.completion_tokens,
             "input_action": None if verdict is None else verdict.action,
             "input_category": "" if verdict is None else verdict.category,
@@ -409,6 +443,7 @@ class ChatService:
                     "category": end.category,
                     "degraded": list(end.degraded),
                     "findings": [finding.category for finding in end.findings],
+                    "seen": _seen(end.findings),
                     "queue_seconds": end.queue_seconds,
                     "first_token_seconds": end.first_token_seconds,
                     "reused_tokens": end.reused_tokens,
@@ -431,6 +466,21 @@ async def _blocked(verdict: InputVerdict, choices: int) -> AsyncIterator[tuple[i
 def refusal_when_full(full: EngineFull) -> Refusal:
     """The refusal of a request for which the engine has no room."""
     return Refusal(429, str(full), code="rate_limit_exceeded", retry_after=full.retry_after)
+
+
+def _seen(findings: Sequence[Finding]) -> list[dict[str, object]]:
+    """Findings as a record holds them: without any text, or its place."""
+    return [
+        {"detector": one.detector, "category": one.category, "label": one.label, "score": round(one.score, 4)}
+        for one in findings
+    ]
+
+
+def _explained(guard: Guard, text: str) -> Mapping[str, Any]:
+    try:
+        return guard.explain(text) if isinstance(guard, Explains) else {}
+    except Exception as error:
+        raise _guard_failed(error) from error
 
 
 def _guard_failed(error: Exception) -> Refusal:

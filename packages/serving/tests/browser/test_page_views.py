@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import httpx
 import pytest
 
+from fulmen_core.descriptors import DetectorInfo
+from fulmen_core.hooks import hookimpl
+from fulmen_core.registry import Registry
 from fulmen_serving.api.edge import Edge
 from fulmen_serving.platform.database import Database
 from fulmen_serving.platform.platform import Platform
@@ -113,8 +118,103 @@ def test_the_guards_work_is_shown_by_outcome_without_any_text(parrot, open_page,
     page.get_by_role("button", name="Blocked").click()
     assert page.get_by_role("table").locator("tbody .badge").all_inner_texts() == ["Blocked"]
     assert page.get_by_role("cell", name="weapons").is_visible()
+    assert page.get_by_role("table").get_by_text("weapons", exact=True).get_attribute("title") == "words 1.00"
     ask(parrot, "another bomb")
     page.get_by_role("table").locator("tbody tr").nth(1).wait_for()
+
+
+POLICY = """
+name = "small"
+version = "1"
+taxonomy = "1.0"
+failure.en = "no"
+[[detectors]]
+name = "terms"
+[[detectors.settings.lists]]
+category = "weapons_cbrne"
+label = "recipe"
+terms = ["red mercury"]
+[[detectors.settings.lists]]
+category = "hate_discrimination"
+label = "slur"
+terms = ["goose"]
+score = 0.4
+[categories.default]
+threshold = 0.5
+corpus = "keep"
+reward = 0.5
+input = "block"
+output = "stop"
+message.en = "I cannot help with <b>that</b>."
+"""
+
+
+@pytest.fixture
+def guarded(kit, tmp_path):
+    """A server under a small policy of RAISE."""
+    path = tmp_path / "policy.toml"
+    path.write_text(POLICY)
+    with kit.service(guard=Registry.discover().guard("raise", path)) as service, kit.server(service) as url:
+        yield url
+
+
+def test_a_text_is_tried_and_shown_as_each_detector_and_component_sees_it(guarded, open_page):
+    page = open_page(guarded, path="/#/raise")
+    text = "😀 silly goose, buy rеd mercury"  # the е is Cyrillic
+    page.get_by_label("A text").fill(text)
+    page.get_by_role("button", name="Explain").click()
+    page.locator(".marked").wait_for()
+    assert page.locator(".marked").inner_text() == text, "nothing is lost or moved by marking"
+    assert page.locator(".marked mark.counts").all_inner_texts() == ["rеd mercury"]
+    assert page.locator(".marked mark.below").all_inner_texts() == ["goose"]
+    assert page.locator(".phases .badge").all_inner_texts() == ["keep", "-0.50", "block", "stop"]
+    assert page.locator(".phases [data-phase=input] .goes-on").inner_text() == "I cannot help with <b>that</b>."
+    detectors = page.get_by_role("group", name="What each detector says")
+    assert detectors.get_by_role("row").nth(1).get_by_role("rowheader").inner_text() == "terms"
+    assert detectors.get_by_text("1 found").is_visible()
+    findings = page.get_by_role("group", name="What was found where").locator("tbody tr")
+    assert findings.count() == 2
+    assert "folded" in findings.nth(1).inner_text()
+    page.wait_for_timeout(3500)  # the requests below are read again, and the result stays
+    assert page.locator(".marked").is_visible()
+    page.get_by_label("A text").fill("hello")
+    page.get_by_role("button", name="Explain").click()
+    page.get_by_text("nothing", exact=True).wait_for()
+    assert page.locator(".phases .badge").all_inner_texts() == ["keep", "0", "allow", "allow"]
+
+
+def test_detectors_that_gave_no_result_are_named(kit, tmp_path, open_page):
+    class Broken:
+        name = "broken"
+
+        def scan(self, text):
+            raise ValueError("out of cheese")
+
+    plugin = ModuleType("broken_plugin")
+
+    @hookimpl
+    def fulmen_raise_detectors():
+        return [DetectorInfo("broken", "", ("input",), ("*",), ("en",), "rules", lambda _: Broken())]
+
+    plugin.fulmen_raise_detectors = fulmen_raise_detectors
+    path = tmp_path / "policy.toml"
+    entry = '[[detectors]]\nname = "broken"\nphases = ["input"]\non_error = "open"\n\n[categories.default]'
+    path.write_text(POLICY.replace("[categories.default]", entry))
+    guard = Registry.of("fulmen_safety.plugin", plugin).guard("raise", path)
+    with kit.service(guard=guard) as service, kit.server(service) as url:
+        ask(url, "hello")
+        page = open_page(url, path="/#/raise")
+        page.get_by_role("table").get_by_text("broken failed").wait_for()
+        page.get_by_label("A text").fill("hello")
+        page.get_by_role("button", name="Explain").click()
+        page.get_by_role("group", name="What each detector says").get_by_text("out of cheese").wait_for()
+
+
+def test_a_server_that_cannot_explain_says_why_in_place(parrot, open_page):
+    page = open_page(parrot, path="/#/raise")
+    page.get_by_label("A text").fill("hello")
+    page.get_by_role("button", name="Explain").click()
+    page.get_by_role("alert").get_by_text("does not explain what it sees").wait_for()
 
 
 def test_the_page_asks_for_a_key_keeps_it_in_the_tab_and_says_why_one_is_refused(keyed, platform, open_page, say):

@@ -15,7 +15,7 @@ def fulmen_raise_detectors() -> list[DetectorInfo]:
             phases=("corpus", "input"),
             categories=("prompt_attack",),
             languages=("en", "zh"),
-            cost="rules",
-            load="fulmen_raise_attack.detector:make",
+            cost="linear",
+            load="fulmen_raise_attack.combined:make",
         )
     ]

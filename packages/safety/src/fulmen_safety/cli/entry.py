@@ -14,12 +14,20 @@ VERBS = {
     "explain": "fulmen_safety.cli.explain",
     "policy": "fulmen_safety.cli.policy",
     "audit": "fulmen_safety.cli.audit",
+    "eval": "fulmen_safety.cli.eval",
+    "redteam": "fulmen_safety.cli.redteam",
+    "accept": "fulmen_safety.cli.accept",
+    "train": "fulmen_safety.cli.train",
 }
 
 _USAGE = """usage: fulmen raise check --text TEXT --phase input|output|corpus [--policy FILE] [--json]
        fulmen raise explain TEXT [--phase PHASE] [--policy FILE | --profile NAME] [--json]
        fulmen raise policy show|lint|schema [FILE] [--profile NAME] [--toml] [--json]
        fulmen raise audit verify|prune|show [PLACE] [--policy FILE] [--json]
+       fulmen raise eval --data FILE --phase input|output [--detector NAME] [--negatives FILE] [--json]
+       fulmen raise redteam --data FILE [--attack NAME ...] [--detector NAME] [--json]
+       fulmen raise accept --out DIR [--must-refuse FILE] [--must-answer FILE] [--questions FILE] [--corpus FILE]
+       fulmen raise train --data FILE ... --out DIR [--negatives FILE ...] [--categories TOML] [--json]
 
 RAISE judges text under one policy: the corpus, the reward, the input and the streamed output.
 A detector's plugin may bring more: `fulmen raise VERB` is its verb raise-VERB.

@@ -13,12 +13,14 @@ from fulmen_serving.api.completion_route import completion_router
 from fulmen_serving.api.edge import Edge
 from fulmen_serving.api.embedding_route import embedding_router
 from fulmen_serving.api.errors import install_error_handlers
+from fulmen_serving.api.explain_route import explain_router
 from fulmen_serving.api.health_route import health_router
 from fulmen_serving.api.messages_route import messages_router
 from fulmen_serving.api.models_route import models_router
 from fulmen_serving.api.moderation_route import moderation_router
 from fulmen_serving.api.openapi import publish
 from fulmen_serving.api.page_route import page_router
+from fulmen_serving.api.requests_route import requests_router
 from fulmen_serving.api.responses_route import responses_router
 from fulmen_serving.api.server_tools_route import server_tools_router
 from fulmen_serving.api.tokenize_route import tokenize_router
@@ -62,6 +64,7 @@ def make_app(
 
     edge = edge or Edge()
     app.include_router(page_router())
-    edge.install(app, service.metrics, max_body_bytes, service.recent)
+    telling = (requests_router(service.recent), explain_router(service, max_body_bytes))
+    edge.install(app, service.metrics, max_body_bytes, telling)
     publish(app, keyed=edge.platform is not None, timed=edge.request_seconds is not None)
     return app

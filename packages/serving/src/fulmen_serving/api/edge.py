@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from fulmen_core.errors import UserError
 from fulmen_serving.api.admin_gate import admin_gate
 from fulmen_serving.api.key_gate import KeyGate
-from fulmen_serving.api.requests_route import requests_router
 from fulmen_serving.api.time_limit import TimeLimit
 from fulmen_serving.api.trace_requests import TraceRequests
 from fulmen_serving.metrics import ServingMetrics
-from fulmen_serving.recent_requests import RecentRequests
 from fulmen_serving.request_trace import Tracer
 
 if TYPE_CHECKING:
@@ -65,13 +64,14 @@ class Edge:
                     f"{origin!r} is no origin", where="--cors-origin", remedy="write e.g. https://chat.example.org"
                 )
 
-    def install(self, app: FastAPI, metrics: ServingMetrics, max_body_bytes: int, recent: RecentRequests) -> None:
-        """Put it around the routes of `app`, and add the admin routes; they tell of `recent` requests."""
+    def install(self, app: FastAPI, metrics: ServingMetrics, max_body_bytes: int, telling: Sequence[APIRouter]) -> None:
+        """Put it around the routes of `app`, and add the admin routes. `telling` are those of the guard's work."""
         # the last one added is the outermost: CORS answers for refusals too, and a request's time ends within its key
         if self.request_seconds is not None:
             app.add_middleware(TimeLimit, seconds=self.request_seconds)
         if self.platform is None:
-            app.include_router(requests_router(recent))  # whoever may ask for answers may also see what became of them
+            for router in telling:  # whoever may ask for answers may also see what became of them
+                app.include_router(router)
         else:
             app.add_middleware(KeyGate, platform=self.platform, metrics=metrics)
             if self.admin_key:
@@ -79,7 +79,8 @@ class Edge:
 
                 gate = [Depends(admin_gate(self.platform, self.admin_key))]
                 app.include_router(admin_router(self.platform, max_body_bytes), dependencies=gate)
-                app.include_router(requests_router(recent), dependencies=gate)
+                for router in telling:
+                    app.include_router(router, dependencies=gate)
         if self.cors_origins:
             app.add_middleware(
                 CORSMiddleware,

@@ -6,6 +6,7 @@ Source: https://platform.openai.com/docs/api-reference/moderations.
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
@@ -47,33 +48,36 @@ class TextInput(StrictModel):
 
 
 def _inputs_of(given: object) -> object:
-    """A text or texts as parts. Parts of other types are refused by their type."""
+    """A text, texts, or the parts of one input, as a list of inputs. Parts of other types are refused by their type."""
     if isinstance(given, str):
-        given = [given]
-    if not isinstance(given, list):
+        return [[{"type": "text", "text": given}]]
+    if not isinstance(given, list) or not given:
         return given
-    inputs = [{"type": "text", "text": one} if isinstance(one, str) else one for one in given]
-    for index, one in enumerate(inputs):
-        kind = one.get("type") if isinstance(one, dict) else None
+    if all(isinstance(one, str) for one in given):
+        return [[{"type": "text", "text": one}] for one in given]
+    for index, one in enumerate(given):
+        kind = one.get("type") if isinstance(one, dict) else type(one).__name__
         if kind != "text":
-            raise PydanticCustomError("input", f"input {index} is of type {kind!r}; only texts are supported")
-    return inputs
+            raise PydanticCustomError("input", f"part {index} of 'input' is of type {kind!r}; only texts are supported")
+    return [given]
 
 
 class ModerationRequest(StrictModel):
     """The body of a request for a judgement.
 
     Attributes:
-        input: a text or texts; each has a result of its own.
+        input: a text; texts, of which each has a result of its own; or the parts of one input, which has one.
         model: the guard's name, if one is given.
     """
 
     input: Annotated[
-        list[TextInput],
+        list[Annotated[list[TextInput], Field(min_length=1, max_length=MAX_INPUTS)]],
         Field(min_length=1, max_length=MAX_INPUTS),
         BeforeValidator(
             _inputs_of,
-            json_schema_input_type=str | Annotated[list[str | TextInput], Field(min_length=1, max_length=MAX_INPUTS)],
+            json_schema_input_type=str
+            | Annotated[list[str], Field(min_length=1, max_length=MAX_INPUTS)]
+            | Annotated[list[TextInput], Field(min_length=1, max_length=MAX_INPUTS)],
         ),
     ]
     model: str | None = None
@@ -99,25 +103,27 @@ def moderation_router(service: ChatService, max_body_bytes: int) -> APIRouter:
                 code="model_not_found",
                 param="model",
             )
-        verdicts = await service.judge([one.text for one in asked.input])
+        judged = await service.judge(["\n".join(part.text for part in parts) for parts in asked.input])
         return {
             "id": f"modr-{uuid.uuid4().hex}",
             "model": guard.name,
-            "results": [_result(guard, verdict) for verdict in verdicts],
+            "results": [_result(guard, verdict, scores) for verdict, scores in judged],
         }
 
     return router
 
 
-def _result(guard: Guard, verdict: InputVerdict) -> dict[str, Any]:
-    """A category is true where the guard found one that OpenAI's covers, with the highest score among them."""
+def _result(guard: Guard, verdict: InputVerdict, known: Mapping[str, float]) -> dict[str, Any]:
+    """A category is true where the guard found one that OpenAI's covers. Its score is the highest among them, of what
+    was found and of what is `known` of the text where nothing reached a threshold.
+    """
     if verdict.category == "guard_failure":
         raise Refusal(500, "The safety guard failed, so the text was not judged", code="guard_failed")
     crosswalk = guard.crosswalk("openai")
-    scores = {
-        code: max((found.score for found in verdict.findings if found.category in crosswalk.get(code, ())), default=0.0)
-        for code in CATEGORIES
-    }
+    best = dict(known)
+    for finding in verdict.findings:
+        best[finding.category] = max(best.get(finding.category, 0.0), finding.score)
+    scores = {code: max((best.get(one, 0.0) for one in crosswalk.get(code, ())), default=0.0) for code in CATEGORIES}
     found = {finding.category for finding in verdict.findings}
     categories = {code: not found.isdisjoint(crosswalk.get(code, ())) for code in CATEGORIES}
     return {
@@ -129,6 +135,7 @@ def _result(guard: Guard, verdict: InputVerdict) -> dict[str, Any]:
             "action": verdict.action,
             "category": verdict.category,
             "policy_version": guard.policy_version,
+            "category_scores": best,
             "findings": [
                 {
                     "detector": finding.detector,

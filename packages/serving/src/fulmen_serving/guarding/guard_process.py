@@ -132,6 +132,16 @@ class GuardProcess:
         table: Mapping[str, Sequence[str]] = self._call("crosswalk", scheme)
         return table
 
+    def category_scores(self, text: str) -> Mapping[str, float]:
+        """How suspect a text is, category by category; empty if the guard does not say (`Explains`)."""
+        scores: Mapping[str, float] = self._call("category_scores", text)
+        return scores
+
+    def explain(self, text: str) -> Mapping[str, Any]:
+        """What the detectors say of a text; empty if the guard does not say (`Explains`)."""
+        said: Mapping[str, Any] = self._call("explain", text)
+        return said
+
     def open_output(self, messages: Messages) -> RemoteStream:
         """RAISE-4."""
         stream = RemoteStream(self, next(self._numbers), list(messages))

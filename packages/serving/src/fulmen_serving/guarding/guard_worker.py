@@ -12,12 +12,13 @@ from multiprocessing.connection import Connection
 from operator import attrgetter
 from typing import Any
 
-from fulmen_core.guard import Guard, OutputChunk, OutputStream, RecordsLosses
+from fulmen_core.guard import Explains, Guard, OutputChunk, OutputStream, RecordsLosses
 from fulmen_serving.guarding.messages import Call, Feed, GuardPlan, Lost, Open, Reply
 from fulmen_serving.loading import load_guard
 from fulmen_serving.processes.portable_error import portable
 from fulmen_serving.processes.settling import run_child, start_logging
 
+_EXPLAINING = frozenset({"category_scores", "explain"})
 _CHUNK = attrgetter("text", "stop", "findings", "category", "degraded")  # as `OutputChunk` takes them
 
 
@@ -42,6 +43,8 @@ class _Channel:
 
     def _answer(self, request: object) -> Any:
         if isinstance(request, Call):
+            if request.method in _EXPLAINING and not isinstance(self._guard, Explains):
+                return {}
             return getattr(self._guard, request.method)(*request.arguments)
         if isinstance(request, Lost):
             if isinstance(self._guard, RecordsLosses):

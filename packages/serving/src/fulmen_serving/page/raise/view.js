@@ -7,6 +7,7 @@ import { poll } from '../shell/polling.js';
 import { adminNotice } from '../keys/admin_notice.js';
 import { dataTable } from '../shell/table.js';
 import { outcome, OUTCOMES } from './outcome.js';
+import { tryText } from './try_text.js';
 
 const EVERY = 3000;
 
@@ -33,7 +34,7 @@ export function raiseView({ left }) {
     }
   };
   poll(ask, EVERY, left);
-  return h('div', { class: 'figures-view' }, h('header', { class: 'view-head' }, h('h1', { tabindex: -1 }, t('raise.title'))), body);
+  return h('div', { class: 'figures-view' }, h('header', { class: 'view-head' }, h('h1', { tabindex: -1 }, t('raise.title'))), h('div', { class: 'view-body' }, tryText()), body);
 }
 
 function content({ data: records, keep }, chosen, show) {
@@ -83,13 +84,14 @@ const categoryName = (code) => tOr(`category.${code}`, code);
 function requests(records) {
   const columns = [
     { title: t('raise.time') }, { title: t('raise.outcome') }, { title: t('raise.input') }, { title: t('raise.output') },
-    { title: t('raise.tokens'), number: true }, { title: t('raise.seconds'), number: true },
+    { title: t('raise.judged'), number: true }, { title: t('raise.tokens'), number: true }, { title: t('raise.seconds'), number: true },
   ];
   const rows = records.map((record) => [
     h('time', { datetime: new Date(record.ended * 1000).toISOString(), title: record.request_id }, moment(record.ended * 1000)),
     h('span', { class: `badge ${outcome(record)}` }, t(`outcome.${outcome(record)}`)),
-    chips([record.input_category, ...record.input_findings]),
-    chips(foundInAnswers(record)),
+    chips([record.input_category, ...record.input_findings], record.input_seen),
+    [chips(foundInAnswers(record), record.answers.flatMap(({ seen }) => seen)), failedDetectors(record)],
+    record.input_seconds === null ? '–' : seconds(record.input_seconds),
     `${number(record.prompt_tokens)} + ${number(record.completion_tokens)}`,
     seconds(record.seconds),
   ]);
@@ -101,8 +103,16 @@ function foundInAnswers({ input_action: action, answers }) {
   return action === 'block' ? [] : answers.flatMap(({ category, findings }) => [category, ...findings]);
 }
 
-function chips(codes) {
+/** Categories; each says on hover by which detectors, how sure they were. */
+function chips(codes, seen) {
   const found = [...new Set(codes)].filter(Boolean);
   if (!found.length) return '–';
-  return h('span', { class: 'chips' }, found.map((code) => h('span', { class: 'chip' }, categoryName(code))));
+  const by = (code) => [...new Set(seen.filter(({ category }) => category === code).map(({ detector, label, score }) => `${detector}${label && `: ${label}`} ${score.toFixed(2)}`))];
+  return h('span', { class: 'chips' }, found.map((code) => h('span', { class: 'chip', title: by(code).join('\n') || null }, categoryName(code))));
+}
+
+/** The detectors that gave no result on this request. */
+function failedDetectors({ input_degraded: first, answers }) {
+  const failed = [...new Set([...first, ...answers.flatMap(({ degraded }) => degraded)])];
+  return failed.length > 0 && h('span', { class: 'chips' }, failed.map((name) => h('span', { class: 'badge blocked' }, t('raise.failed', { name }))));
 }

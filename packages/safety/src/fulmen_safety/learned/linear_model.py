@@ -1,0 +1,79 @@
+"""The linear model: a table of small integers, one row per bucket of hashes and one column per head.
+
+The margin of a stretch of text is ``scale * (sum of its features' rows) / sqrt(features) + bias``. Sums are of
+integers, so a stretch has the same margin wherever it stands and however the text was cut.
+
+Legend: N characters, H heads. Head 0 tells unsafe from safe; the others, category from category among the unsafe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fulmen_safety.language import language_of
+from fulmen_safety.learned.calibration import Curve
+from fulmen_safety.learned.features import CHARACTER_NGRAMS, Features
+
+
+@dataclass(frozen=True, slots=True)
+class LinearModel:
+    """Weights and what makes probabilities of them.
+
+    Args:
+        weights_BH: int8, B a power of two.
+        scale_H, bias_H: float32.
+        categories: of the heads from the second on; with a single one there is no head for it.
+        curves: language -> calibration of head 0; ``"*"`` for languages without their own.
+        window: characters of the stretches that the model was trained on.
+    """
+
+    weights_BH: NDArray[np.int8]
+    scale_H: NDArray[np.float32]
+    bias_H: NDArray[np.float32]
+    categories: tuple[str, ...]
+    curves: Mapping[str, Curve]
+    window: int
+
+    @property
+    def shift(self) -> int:
+        """How far a hash of 32 bits is moved right to give a bucket."""
+        return 32 - (len(self.weights_BH).bit_length() - 1)
+
+    def curve(self, language: str) -> Curve:
+        """Return the calibration of head 0 for a language."""
+        return self.curves.get(language) or self.curves["*"]
+
+    def sums(self, seen: Features) -> NDArray[np.int32]:
+        """Return the sums of the rows of all features that end at or before each index, int32 [N + 1, H]."""
+        ended = np.zeros((seen.length + 1, self.weights_BH.shape[1]), np.int32)
+        for size, hashes in zip(CHARACTER_NGRAMS, seen.ngrams, strict=True):
+            ended[size:] += self._rows(hashes)
+        for hashes, ends in seen.words:
+            ended[ends] += self._rows(hashes)
+        return np.cumsum(ended, axis=0, dtype=np.int32)
+
+    def margins(self, sums: NDArray[np.int32], counts: NDArray[np.int32]) -> NDArray[np.float64]:
+        """Return the margins [S, H] of S stretches with these sums of rows [S, H] and numbers of features [S]."""
+        root = np.sqrt(np.maximum(counts, 1).astype(np.float64))[:, None]
+        return np.asarray(sums * self.scale_H.astype(np.float64) / root + self.bias_H.astype(np.float64))
+
+    def shares(self, margins_H: NDArray[np.float64]) -> dict[str, float]:
+        """Return category -> share in (0, 1] of the probability of being unsafe at all; the likeliest has 1.
+
+        Several can be near 1: a text may be of more than one category.
+        """
+        if len(self.categories) == 1:
+            return {self.categories[0]: 1.0}
+        likely = 1 / (1 + np.exp(-np.clip(margins_H[1:], -30, 30)))
+        return dict(zip(self.categories, (likely / likely.max()).tolist(), strict=True))
+
+    def probability(self, text: str, margin: float) -> float:
+        """Return the calibrated probability that `text` with this margin of head 0 is unsafe."""
+        return float(self.curve(language_of(text)).probability(margin))
+
+    def _rows(self, hashes: NDArray[np.uint32]) -> NDArray[np.int8]:
+        return np.take(self.weights_BH, hashes >> np.uint32(self.shift), axis=0)

@@ -1,0 +1,109 @@
+"""Labelled texts to train on: JSON Lines, one object a line, `.jsonl` or `.jsonl.gz`."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fulmen_core.errors import UserError
+from fulmen_safety.language import language_of
+from fulmen_safety.taxonomy import taxonomy
+
+_LABELS = ("safe", "unsafe")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A labelled text.
+
+    Args:
+        categories: of the taxonomy, in the order of the row; none if safe.
+        source, licence: as the row says, for the data card.
+        group: texts of one group are always on one side of a split; "" for none but their likeness.
+        weight: how much the row counts, 1 unless it says otherwise.
+    """
+
+    text: str
+    unsafe: bool
+    categories: tuple[str, ...]
+    language: str
+    source: str
+    licence: str
+    group: str
+    weight: float
+
+
+def read_rows(paths: Iterable[Path], names: Mapping[str, str | Sequence[str]], *, default: str = "") -> list[Row]:
+    """Read every row of every file; of rows with the same text, the first counts.
+
+    Args:
+        names: category as the files have it -> the taxonomy's, or several.
+        default: category of unsafe rows that have none.
+
+    Raises:
+        UserError: a file that cannot be read, a line that is no such row, a category that is neither the taxonomy's
+            nor in `names`.
+    """
+    rows: dict[str, Row] = {}
+    for path in paths:
+        for number, line in enumerate(_lines(path), 1):
+            if line.strip():
+                row = _row(line, f"{path}:{number}", names, default)
+                rows.setdefault(row.text, row)
+    return list(rows.values())
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        data = path.read_bytes()
+        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8").split("\n")
+    except (OSError, EOFError) as error:
+        what = f"cannot read it: {getattr(error, 'strerror', None) or error}"
+        raise UserError(what, where=str(path), remedy="give a file of JSON Lines, plain or .gz") from error
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"invalid UTF-8 at byte {error.start}", where=str(path), remedy="convert it to UTF-8"
+        ) from error
+
+
+def _row(line: str, where: str, names: Mapping[str, str | Sequence[str]], default: str) -> Row:
+    remedy = 'a row is {"prompt" or "text": ..., "label": "safe" or "unsafe", "category": ..., "lang": ...}'
+    try:
+        given = json.loads(line)
+    except ValueError as error:
+        raise UserError(f"not JSON: {error}", where=where, remedy=remedy) from error
+    if not isinstance(given, dict):
+        raise UserError("the line is no object", where=where, remedy=remedy)
+    text = given.get("text") or given.get("prompt")
+    if not isinstance(text, str) or not text.strip():
+        raise UserError("the row has no text", where=where, remedy=remedy)
+    if given.get("label") not in _LABELS:
+        raise UserError(f"the label is {given.get('label')!r}", where=where, remedy=remedy)
+    weight = given.get("weight", 1.0)
+    if not isinstance(weight, int | float) or isinstance(weight, bool) or not 0 < weight < float("inf"):
+        raise UserError(f"the weight is {weight!r}", where=where, remedy="give a number above 0")
+    unsafe = given["label"] == "unsafe"
+    return Row(
+        text,
+        unsafe,
+        _categories(given.get("category"), where, names, default) if unsafe else (),
+        str(given.get("lang") or language_of(text)),
+        str(given.get("source") or "unnamed"),
+        str(given.get("licence") or given.get("license") or "not stated"),
+        str(given.get("group") or ""),
+        float(weight),
+    )
+
+
+def _categories(given: object, where: str, names: Mapping[str, str | Sequence[str]], default: str) -> tuple[str, ...]:
+    said = given if isinstance(given, list) else [given] if given else []
+    found: list[str] = []
+    for name in said or [default]:
+        meant = names.get(name, default if default and name not in taxonomy().titles else name)
+        for category in [meant] if isinstance(meant, str) else meant:
+            taxonomy().check(category, f"{where}; map the file's own with --categories")
+            found.append(category)
+    return tuple(dict.fromkeys(found))

@@ -1,0 +1,100 @@
+"""Whole texts judged by a learned model: every stretch of sentences as long as those it was trained on, the worst
+counts. A long text is not judged as a whole, in which one bad sentence would drown.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fulmen_core.guard import Finding
+from fulmen_safety.learned.features import Features, features
+from fulmen_safety.learned.linear_model import LinearModel
+
+_BORDER = re.compile(r"[.!?。！？；…][\"'”’)）]*(?=\s)\s*|[。！？；]|\n+")
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The worst stretch of a text.
+
+    Args:
+        margin: of head 0.
+        shares: category -> its share of the probability.
+    """
+
+    start: int
+    end: int
+    margin: float
+    shares: dict[str, float]
+
+
+def worst_stretch(model: LinearModel, text: str) -> Judgement | None:
+    """Return the stretch of sentences with the highest margin; None for a text without any character."""
+    if not text:
+        return None
+    seen = features(text)
+    starts, ends = stretches(text, model.window)
+    margins = stretch_margins(model, seen, starts, ends)
+    worst = int(np.argmax(margins[:, 0]))
+    return Judgement(int(starts[worst]), int(ends[worst]), float(margins[worst, 0]), model.shares(margins[worst]))
+
+
+def stretch_margins(
+    model: LinearModel, seen: Features, starts: NDArray[np.intp], ends: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    """Return the margins [S, H] of ``text[starts[s]:ends[s]]``."""
+    sums, counts = model.sums(seen), seen.counts()
+    return model.margins(sums[ends] - sums[starts], counts[ends] - counts[starts])
+
+
+def stretches(text: str, window: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return where the stretches start and end: up to each sentence's end, as many sentences as fit into `window`
+    characters. A sentence that does not fit is cut into halves of windows.
+    """
+    if len(text) <= window:
+        return np.array([0]), np.array([len(text)])
+    borders = [0]
+    for end in [*(match.end() for match in _BORDER.finditer(text)), len(text)]:
+        while end - borders[-1] > window:
+            borders.append(borders[-1] + window // 2)
+        if end > borders[-1]:
+            borders.append(end)
+    ends = np.array(borders[1:])
+    starts = np.array(borders)[np.searchsorted(borders, ends - window)]
+    return starts, ends
+
+
+class WindowDetector:
+    """A detector of whole texts (`fulmen_safety.detector`), and a `Scorer`.
+
+    Args:
+        floor: findings below this probability are not reported.
+    """
+
+    def __init__(self, name: str, model: LinearModel, floor: float) -> None:
+        self.name = name
+        self._model, self._floor = model, floor
+
+    def scan(self, text: str) -> list[Finding]:
+        """Return the worst stretch of sentences, once for each category that it may be of."""
+        worst = worst_stretch(self._model, text)
+        if worst is None:
+            return []
+        unsafe = self._model.probability(text, worst.margin)
+        return [
+            Finding(self.name, category, unsafe * share, worst.start, worst.end, self.name)
+            for category, share in worst.shares.items()
+            if unsafe * share >= self._floor
+        ]
+
+    def scores(self, text: str) -> dict[str, float]:
+        """Return category -> probability that `text` is of it; the highest is that of being unsafe at all."""
+        worst = worst_stretch(self._model, text)
+        if worst is None:
+            return dict.fromkeys(self._model.categories, 0.0)
+        unsafe = self._model.probability(text, worst.margin)
+        return {category: unsafe * share for category, share in worst.shares.items()}

@@ -1,0 +1,25 @@
+"""What this plugin registers: ``toxicity`` and ``toxicity-answer``. Light: the model is read when a policy names it."""
+
+from __future__ import annotations
+
+from fulmen_safety import DetectorInfo, hookimpl
+
+
+@hookimpl
+def fulmen_raise_detectors() -> list[DetectorInfo]:
+    """Hateful and offensive language, in whole texts and in what is being written."""
+    return [
+        DetectorInfo(
+            name=name,
+            summary=f"hateful and offensive language in {where}",
+            phases=phases,
+            categories=("hate_discrimination",),
+            languages=("en", "zh"),
+            cost="linear",
+            load=f"fulmen_raise_toxicity.detector:{make}",
+        )
+        for name, where, phases, make in (
+            ("toxicity", "whole texts", ("corpus", "input"), "make"),
+            ("toxicity-answer", "answers as they are written", ("reward", "output"), "make_answer"),
+        )
+    ]
