@@ -8,14 +8,36 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from learned_models import random_model, word_model
 
 from fulmen_safety.conformance import faults
+from fulmen_safety.learned.calibration import Curve
 from fulmen_safety.learned.features import features
+from fulmen_safety.learned.linear_model import LinearModel
 from fulmen_safety.learned.prefix_detector import PrefixDetector
 from fulmen_safety.learned.window_detector import WindowDetector, stretches, worst_stretch
 
 TEXTS = st.text(alphabet="ab Z9'.\n你好，世", max_size=70)
+CURVE = Curve(slope=1.0, offset=0.0, slope_interval=(1.0, 1.0), offset_interval=(0.0, 0.0), examples=0)
+
+
+def random_model(seed: int, *, window: int = 30, categories: tuple[str, ...] = ("violent_crime",)) -> LinearModel:
+    """Return a model of random weights, spiteful to any text."""
+    random = np.random.default_rng(seed)
+    heads = 1 if len(categories) == 1 else 1 + len(categories)
+    weights = random.integers(-127, 128, (1 << 12, heads)).astype(np.int8)
+    scale, bias = np.full(heads, 0.01, np.float32), np.full(heads, 0.3, np.float32)
+    return LinearModel(weights, scale, bias, categories, {"*": CURVE, "zh": CURVE}, window)
+
+
+def word_model(weights: dict[str, int], *, window: int = 40) -> LinearModel:
+    """Return a model in which these words alone count: 127 says unsafe, -127 safe."""
+    table = np.zeros((1 << 18, 1), np.int8)
+    for word, weight in weights.items():
+        table[features(word).words[0][0] >> np.uint32(14), 0] = weight
+    ones = np.ones(1, np.float32)
+    return LinearModel(table, ones, -ones, ("violent_crime",), {"*": CURVE}, window)
+
+
 TWO = ("hate_discrimination", "violent_crime")
 
 
@@ -26,7 +48,7 @@ def test_a_stream_keeps_both_laws_whatever_the_weights(text: str, seed: int) -> 
     assert faults(detector, text, categories=TWO) == []
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=2, deadline=None)
 @given(st.lists(st.sampled_from(["ab", "Z9", "你", "a" * 40, "好", ".", "\n"]), min_size=60, max_size=80), st.integers(0, 5))
 def test_a_stream_keeps_both_laws_beyond_what_it_may_forget(words: list[str], seed: int) -> None:
     detector = PrefixDetector("d", random_model(seed), floor=0.5, window=5)
