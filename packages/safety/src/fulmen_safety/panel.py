@@ -108,7 +108,7 @@ class Panel:
             text: as written; with ``final=False`` the beginning of something longer.
             without: detectors to leave out: those that failed before on the same stream.
         """
-        shown = views(text, final=final)
+        shown = views(text, final=final, decoded=phase != "output")
         findings: dict[tuple[object, ...], Finding] = {}
         failures, milliseconds, hold = [], {}, len(text)
         for seat in self._seats:
