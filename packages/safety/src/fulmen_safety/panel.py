@@ -158,7 +158,7 @@ class Panel:
 
     def examine(self, text: str) -> list[Examination]:
         """Ask every detector about `text` alone, whatever its phases, and keep all that it said: for explanations."""
-        shown = views(text)
+        shown = views(text, decoded=True)
         return [_examined(seat, text, shown) for seat in self.seats]
 
 
