@@ -27,12 +27,17 @@ MEMBERS = {
 BACKENDS = {"cpu": "", "cuda": "", "onnxruntime": "[cpu]", "openvino": "[cpu]", "tensorrt": "[rtx]"}
 #: Backends that serve an artefact which can be made anywhere.
 EXPORTED = ("onnxruntime", "openvino")
-PLUGIN_SETS = {"none": (), "pii": ("pii",), "attack": ("attack",), "all": ("pii", "attack")}
+PLUGIN_SETS = {
+    "none": (),
+    "pii": ("pii",),
+    "attack": ("attack",),
+    "all": ("pii", "secrets", "attack"),
+}
 #: Extras that `alone` leaves out: they need a GPU, or an index of NVIDIA's.
 LEFT_OUT = ("gpu", "datacenter")
 WHEELHOUSE = ROOT / "wheelhouse"
 COMBO_MODELS = WHEELHOUSE / "combo-models"
-TORCH_FREE_TESTS = ("packages/safety/tests", "plugins/raise-pii/tests", "plugins/raise-attack/tests")
+TORCH_FREE_TESTS = ("packages/safety/tests", "plugins/raise-pii/tests", "plugins/raise-secrets/tests", "plugins/raise-attack/tests")
 COMBO_RECORDS = WHEELHOUSE / "combo-records"
 
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fulmen_raise_pii.detector import PiiDetector, make, mask
+from fulmen_raise_pii.detector import PiiDetector, make
+from fulmen_raise_pii.replacement import mask
 from fulmen_safety import UserError
 from fulmen_safety.conformance import faults
 from fulmen_safety.detector import Redactor, StreamingDetector
@@ -188,7 +189,7 @@ def test_listed_values_pass() -> None:
 def test_a_placeholder_names_the_kind_and_a_mask_keeps_the_form() -> None:
     finding = next(iter(make({}).scan("a@b.org")))
     assert make({}).replacement("a@b.org", finding) == "[EMAIL]"
-    assert make({"style": "mask"}).replacement("a@b.org", finding) == "***@b.org"
+    assert make({"replacement": "mask"}).replacement("a@b.org", finding) == "***@b.org"
     assert mask("138-0013-8000") == "***-****-**00"
     assert mask("4111 1111 1111 1234") == "**** **** **** 1234"
 
@@ -199,7 +200,7 @@ def test_a_placeholder_names_the_kind_and_a_mask_keeps_the_form() -> None:
         ({"kind": ["email"]}, "did you mean 'kinds'"),
         ({"kinds": ["e-mail"]}, "'kinds.0'|kinds"),
         ({"kinds": []}, "kinds"),
-        ({"style": "star"}, "style"),
+        ({"replacement": "star"}, "replacement"),
     ],
 )
 def test_wrong_settings_are_told(table: dict[str, Any], told: str) -> None:

@@ -1,0 +1,118 @@
+"""The detector ``pii-names``: names, addresses, places, organisations and the like, which have no form of their own.
+
+English (and other text in Latin letters) is read by a learned tagger, `fulmen_raise_pii.tagger`; Chinese names by their
+surname and what announces them. Both streams: what may still change is held, and no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+from fulmen_raise_pii.chinese_names import chinese_name
+from fulmen_raise_pii.replacement import Replacement, ReplacementSettings
+from fulmen_raise_pii.tagger.decode import CHANNEL, LONGEST_ISLAND, decode, islands, runs
+from fulmen_raise_pii.tagger.emissions import REACH, Emissions
+from fulmen_raise_pii.tagger.tokens import LONGEST_BLANK, LONGEST_STEP, Block, blocks
+from fulmen_raise_pii.tagger.weights import Tagger, load
+from fulmen_safety import Finding
+from fulmen_safety.pattern_detector import PatternDetector
+from fulmen_safety.settings import Field, read_settings
+
+Kind = Literal[
+    "person", "address", "location", "organization", "date", "age", "title", "nationality", "driver_license", "phone"
+]
+
+#: What is looked for by default: what names a person or a home by itself.
+DEFAULT_KINDS: tuple[Kind, ...] = ("person", "address", "driver_license", "phone")
+
+
+class NamesSettings(ReplacementSettings):
+    """Settings of the detector ``pii-names``; how to replace what is found: see `ReplacementSettings`.
+
+    Args:
+        kinds: what to look for. Beyond the default ones are what tells about a person only together with other things.
+        allow: names to let pass, in any case.
+    """
+
+    kinds: tuple[Kind, ...] = Field(DEFAULT_KINDS, min_length=1)
+    allow: tuple[str, ...] = ()
+
+
+def make(settings: Mapping[str, object]) -> NamesDetector:
+    """Make the detector. Raises `UserError` for a setting that it does not know."""
+    return NamesDetector(read_settings(NamesSettings, settings, "the settings of the detector 'pii-names'"))
+
+
+class NamesDetector:
+    """Names in English and Chinese text. Keeps both laws of `fulmen_safety.detector`."""
+
+    name = "pii-names"
+
+    #: An island, the words around it that decide where it ends, the words that these see, and a barrier before them.
+    look_behind = (LONGEST_ISLAND + 2 * CHANNEL + 2 * REACH + 2) * LONGEST_STEP
+
+    def __init__(self, settings: NamesSettings) -> None:
+        self._kinds = frozenset(settings.kinds)
+        self._allowed = frozenset(value.casefold() for value in settings.allow)
+        self._tagger: Tagger = load()
+        self._emissions = Emissions(self._tagger.features, self._tagger.gazetteer)
+        self._chinese = PatternDetector(self.name, "privacy_pii", chinese_name() if "person" in self._kinds else [])
+        self._replacement = Replacement(settings)
+
+    def scan(self, text: str) -> list[Finding]:
+        """Return the findings in `text`."""
+        found = [finding for block in blocks(text) for finding in self._tagged(text, block)]
+        if not text.isascii():
+            found += self._chinese.scan(text)
+        return [one for one in found if text[one.start : one.end].casefold() not in self._allowed]
+
+    def hold_from(self, text: str) -> int:
+        """Return where the island begins that the end of `text` may still belong to."""
+        hold = len(text) if text.isascii() else self._chinese.hold_from(text)
+        start = max(0, len(text) - 2 * self.look_behind)
+        last = None
+        for last in blocks(text[start:]):
+            pass
+        if last is None:
+            return hold
+        beyond = text[start + last.ends[-1] :]
+        if len(beyond) > LONGEST_BLANK or not (beyond.isspace() or not beyond):
+            return hold  # a barrier has ended the block
+        return min(hold, start + last.starts[self._open_from(last)])
+
+    def _open_from(self, block: Block) -> int:
+        """Return the first token of a block at the end of an unfinished text whose label may still change."""
+        sure = len(block.words) - 1 - REACH  # tokens before this see all that they ever will; the last may still grow
+        if sure <= 0:
+            return 0
+        scores_TL = self._emissions.scores(block.words)[:sure]
+        first = end = 0
+        for first, end in islands(scores_TL, self._tagger.margin):
+            pass
+        if not end or end <= sure - CHANNEL:
+            return sure
+        if end - first <= LONGEST_ISLAND:
+            return first
+        *_, (begun, ended, _) = [(0, 0, 0), *runs(scores_TL[first:end].argmax(axis=1).tolist())]
+        return first + begun if first + ended == sure else sure
+
+    def _tagged(self, text: str, block: Block) -> Iterator[Finding]:
+        tagger = self._tagger
+        for first, end, kind in decode(self._emissions.scores(block.words), tagger.moves, tagger.margin):
+            while first < end and block.words[first] in _NO_START:
+                first += 1
+            while first < end and block.words[end - 1] in _NO_END:
+                end -= 1
+            label = tagger.kinds[kind].removesuffix("_part")
+            if first < end and label in self._kinds:
+                start, stop = block.starts[first], block.ends[end - 1]
+                yield Finding(self.name, "privacy_pii", tagger.precision[kind], start, stop, label)
+
+    def replacement(self, found: str, finding: Finding) -> str:
+        """Return ``[PERSON]`` and the like, the form of what was found, or a surrogate, as the settings say."""
+        return self._replacement(found, finding.label)
+
+
+_NO_START = frozenset("\n,:;>?!") | {"\n\n"}
+_NO_END = frozenset("\n,:;>?!(") | {"\n\n"}
