@@ -14,6 +14,7 @@ name = "small"
 version = "3"
 taxonomy = "1.0"
 failure.en = "no"
+failure.zh = "不行"
 
 [[detectors]]
 name = "terms"

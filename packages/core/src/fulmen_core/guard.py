@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,7 @@ class DocumentVerdict:
     text: str
     findings: tuple[Finding, ...] = ()
     reason: str = ""
+    degraded: tuple[str, ...] = ()  # detectors that gave no result: it was judged without them, or failed closed
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class InputVerdict:
     findings: tuple[Finding, ...] = ()
     message: str = ""  # the safe completion, when blocked
     category: str = ""
+    degraded: tuple[str, ...] = ()  # as in `DocumentVerdict`
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,9 @@ class OutputChunk:
     stop: bool = False
     findings: tuple[Finding, ...] = field(default=())
     category: str = ""
+    degraded: tuple[
+        str, ...
+    ] = ()  # detectors that failed since the last chunk; they are not asked about this answer again
 
 
 class OutputStream(Protocol):
@@ -94,4 +99,13 @@ class Guard(Protocol):
 
         Empty for a scheme that the guard does not know.
         """
+        ...
+
+
+@runtime_checkable
+class RecordsLosses(Protocol):
+    """A guard that writes down what it judges, and so also what it could not."""
+
+    def record_loss(self, reason: str) -> None:
+        """Record that a process of this guard died over what it was asked, which failed closed or was asked again."""
         ...

@@ -9,7 +9,7 @@ from fulmen_core.guard import Finding, InputVerdict
 from fulmen_safety.edits import plan_edits, redacted
 from fulmen_safety.hold_back import GUARD_FAILURE
 from fulmen_safety.language import language_of
-from fulmen_safety.panel import Failure, Panel
+from fulmen_safety.panel import Failure, Panel, names_of
 from fulmen_safety.policy import STRICTNESS, Policy
 
 
@@ -38,20 +38,29 @@ def judge_conversation(
         turn for turn, message in enumerate(messages) if message.get("role") not in policy.file.input.trusted_roles
     ]
     reading = _read(panel, messages, turns)
+    verdict = _verdict(panel, policy, messages, turns, reading)
+    return replace(verdict, degraded=names_of(reading.failures)), reading.failures
+
+
+def _verdict(
+    panel: Panel,
+    policy: Policy,
+    messages: Sequence[Mapping[str, str]],
+    turns: Sequence[int],
+    reading: ConversationReading,
+) -> InputVerdict:
     language = conversation_language(messages)
     given = tuple(messages)
     if reading.closed:
-        failed = InputVerdict(
-            "block", given, tuple(reading.findings), policy.file.failure.text(language), GUARD_FAILURE
-        )
-        return failed, reading.failures
+        message = policy.file.failure.text(language)
+        return InputVerdict("block", given, tuple(reading.findings), message, GUARD_FAILURE)
     counted = [one for one in reading.findings if policy.counts(one, _content(messages[one.turn]))]
     findings = tuple(counted)
     blocking = [one for one in counted if policy.action(one, "input") == "block"]
     if blocking:
         worst = max(blocking, key=lambda finding: finding.score)
-        message = policy.message(worst.category, language)
-        return InputVerdict("block", given, findings, message, worst.category), reading.failures
+        message = policy.message(worst, language)
+        return InputVerdict("block", given, findings, message, worst.category)
     rewritten = list(messages)
     category = ""
     for turn in turns:
@@ -61,8 +70,8 @@ def judge_conversation(
             rewritten[turn] = {**messages[turn], "content": redacted(text, edits, panel.replacement)}
             category = category or edits[0].finding.category
     if not category:
-        return InputVerdict("allow", given, findings), reading.failures
-    return InputVerdict("rewrite", tuple(rewritten), findings, category=category), reading.failures
+        return InputVerdict("allow", given, findings)
+    return InputVerdict("rewrite", tuple(rewritten), findings, category=category)
 
 
 def conversation_language(messages: Sequence[Mapping[str, str]]) -> str:

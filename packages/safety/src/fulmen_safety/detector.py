@@ -69,3 +69,29 @@ class Redactor(Protocol):
     def replacement(self, found: str, finding: Finding) -> str:
         """Return what stands in for `found`, the finding's text as it was written. Must not reveal it."""
         ...
+
+
+@runtime_checkable
+class Bounded(Protocol):
+    """A detector that knows how sure it can get: lets the linter tell a threshold that nothing will ever reach."""
+
+    def highest_scores(self) -> Mapping[str, float]:
+        """Return category -> the highest score that a finding of it can have. What is absent may reach 1."""
+        ...
+
+
+@runtime_checkable
+class InContext(Protocol):
+    """A detector that judges an answer by what was asked: an error that the answer only quotes, a claim that the
+    source in the prompt does not hold, a person whose name the user gave.
+    """
+
+    def in_context(self, messages: Sequence[Mapping[str, str]]) -> Detector:
+        """Return the detector for an answer to `messages`, the conversation that the model saw; ``role`` and
+        ``content`` each.
+
+        Called once an answer, under the detector's deadline; what is returned is asked in its place, keeps the same
+        contract and, if it is a `StreamingDetector`, both laws. Without a conversation (a document, a text on its
+        own) the detector itself is asked.
+        """
+        ...

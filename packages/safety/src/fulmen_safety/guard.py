@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fulmen_core.errors import UserError
 from fulmen_core.guard import DocumentVerdict, Finding, InputVerdict
-from fulmen_safety.audit import AuditLog
+from fulmen_safety.audit.log import AuditLog
+from fulmen_safety.audit.store import open_store
 from fulmen_safety.conversation import conversation_language, judge_conversation
 from fulmen_safety.edits import plan_edits, redacted
 from fulmen_safety.hold_back import HoldBack, OutputVerdict, judge_output
@@ -36,12 +38,13 @@ class RaiseGuard:
 
     name = "raise"
 
-    def __init__(self, policy: Policy, registry: DetectorSource) -> None:
+    def __init__(self, policy: Policy, registry: DetectorSource, *, recorded: bool = True) -> None:
+        """Load the policy's detectors, and open its audit log unless what is asked is not to be `recorded`."""
         self.policy = policy
         self.policy_version = policy.version
         self.panel = Panel(policy, registry)
         audit = policy.file.audit
-        self._audit = AuditLog(policy.folder / audit.path, text=audit.text) if audit else None
+        self._audit = AuditLog(open_store(audit.path, policy.folder), text=audit.text) if audit and recorded else None
 
     # -- RAISE-1 -------------------------------------------------------------------------------------------------------
 
@@ -65,6 +68,7 @@ class RaiseGuard:
             )
         else:
             verdict = DocumentVerdict("keep", text, counted)
+        verdict = replace(verdict, degraded=reading.degraded)
         if verdict.action != "keep" or reading.failures:  # a corpus is too large to record what is ordinary
             self._record("corpus", verdict.action, verdict.reason, counted, reading.failures, text, verdict.text, began)
         return verdict
@@ -79,12 +83,13 @@ class RaiseGuard:
         Raises:
             GuardFailure: a detector failed that fails closed.
         """
-        reading = self.panel.read(answer, "reward")
+        panel = self.panel.in_context([{"role": "user", "content": prompt}], "reward")
+        reading = panel.read(answer, "reward")
         if reading.closed:
             reason = next(failure.reason for failure in reading.failures if failure.closed)
             raise GuardFailure(f"{reason}, so the reward is unknown", remedy='mend it, or set its on_error to "open"')
         penalties = [
-            finding.score * self.policy.category(finding.category).reward
+            finding.score * self.policy.rules(finding).reward
             for finding in reading.findings
             if self.policy.counts(finding, answer) and answer[finding.start : finding.end] not in prompt
         ]
@@ -104,7 +109,9 @@ class RaiseGuard:
     # -- RAISE-4 -------------------------------------------------------------------------------------------------------
 
     def open_output(self, messages: Sequence[Mapping[str, str]]) -> HoldBack:
-        """Guard one streamed answer to the conversation `messages`, which only tells the language of what is said."""
+        """Guard one streamed answer to the conversation `messages`. It tells the language of what is said, and what was
+        asked to the detectors that want to know.
+        """
         began = time.perf_counter()
 
         def ended(verdict: OutputVerdict, characters: int) -> None:
@@ -118,14 +125,17 @@ class RaiseGuard:
                 verdict.text,
                 began,
                 characters,
+                complete=verdict.complete,
             )
 
-        return HoldBack(self.panel, self.policy, conversation_language(messages), ended)
+        panel = self.panel.in_context(messages, "output")
+        return HoldBack(panel, self.policy, conversation_language(messages), ended)
 
     def judge_output(self, messages: Sequence[Mapping[str, str]], answer: str) -> OutputVerdict:
         """Guard a whole answer at once; equal to streaming it."""
         began = time.perf_counter()
-        verdict = judge_output(self.panel, self.policy, answer, conversation_language(messages))
+        panel = self.panel.in_context(messages, "output")
+        verdict = judge_output(panel, self.policy, answer, conversation_language(messages))
         self._record(
             "output", verdict.action, verdict.category, verdict.findings, verdict.failures, answer, verdict.text, began
         )
@@ -134,6 +144,11 @@ class RaiseGuard:
     def crosswalk(self, scheme: str) -> Mapping[str, tuple[str, ...]]:
         """Return the categories that each code of `scheme` covers; see `fulmen_safety.taxonomy`."""
         return taxonomy().crosswalk.get(scheme, {})
+
+    def record_loss(self, reason: str) -> None:
+        """Record that a process of this guard died over what it was asked (`fulmen_core.guard.RecordsLosses`)."""
+        if self._audit:
+            self._audit.record_loss(self.policy_version, reason)
 
     def _record(
         self,
@@ -146,6 +161,8 @@ class RaiseGuard:
         delivered: str,
         began: float,
         characters: int | None = None,
+        *,
+        complete: bool = True,
     ) -> None:
         if self._audit:
             self._audit.record(
@@ -159,6 +176,7 @@ class RaiseGuard:
                 delivered=delivered,
                 characters=len(given or "") if characters is None else characters,
                 latency_ms=(time.perf_counter() - began) * 1000,
+                complete=complete,
             )
 
 

@@ -9,6 +9,7 @@ release, what was released is what `judge_output` would have delivered, and what
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -19,20 +20,24 @@ from fulmen_safety.normalise import REACH, visible
 from fulmen_safety.panel import Failure, Panel
 from fulmen_safety.policy import STRICTNESS, Policy
 
+log = logging.getLogger(__name__)
+
 #: Category of a verdict that a failed detector forced. Not a code of the taxonomy: nothing was found.
 GUARD_FAILURE = "guard_failure"
 
 
 @dataclass(frozen=True, slots=True)
 class OutputVerdict:
-    """What became of a whole answer. `action` is the strictest that was taken; `text` what was, or may be,
-    delivered."""
+    """What became of an answer. `action` is the strictest that was taken; `text` what was, or may be, delivered;
+    `complete` is False if it was left before its end.
+    """
 
     action: str
     text: str
     findings: tuple[Finding, ...] = ()
     failures: tuple[Failure, ...] = ()
     category: str = ""
+    complete: bool = True
 
 
 def judge_output(panel: Panel, policy: Policy, answer: str, language: str) -> OutputVerdict:
@@ -49,7 +54,7 @@ def judge_output(panel: Panel, policy: Policy, answer: str, language: str) -> Ou
         last = edit.end
         if edit.action != "redact":
             if edit.action == "replace":
-                pieces.append(policy.message(edit.finding.category, language))
+                pieces.append(policy.message(edit.finding, language))
             return OutputVerdict(edit.action, "".join(pieces), counted, reading.failures, edit.finding.category)
         pieces.append(panel.replacement(edit.finding, answer[edit.finding.start : edit.finding.end]))
     pieces.append(answer[last:])
@@ -62,7 +67,7 @@ class HoldBack:
 
     Args:
         language: of the messages to the user, fixed before the first piece so that it cannot depend on the cutting.
-        ended: called once with the verdict over the whole answer, when it is finished or stopped.
+        ended: called once with the verdict over the answer, when it is finished, stopped, or left before its end.
     """
 
     def __init__(
@@ -75,9 +80,18 @@ class HoldBack:
         self._keep = panel.look_behind("output") + REACH
         self._out: set[str] = set()  # detectors that failed open on this answer
         self._failures: list[Failure] = []
+        self._news: tuple[str, ...] = ()  # detectors that failed at the last reading
         self._findings: list[Finding] = []
         self._delivered: list[str] = []
         self._action, self._category, self._over = "allow", "", False
+
+    def __del__(self) -> None:
+        if getattr(self, "_over", True) or not (self._text or self._delivered):
+            return
+        try:
+            self._end(complete=False)
+        except Exception:  # nobody is left to hear of it
+            log.exception("an answer that was left before its end could not be recorded")
 
     def feed(self, text: str) -> OutputChunk:
         """Take the next piece; return what may be delivered now. After a stop, everything is refused."""
@@ -98,6 +112,7 @@ class HoldBack:
     def _advance(self, *, final: bool) -> OutputChunk:
         reading = self._panel.read(self._text, "output", final=final, without=self._out)
         self._failures += reading.failures
+        self._news = reading.degraded
         self._out.update(failure.detector for failure in reading.failures)
         if reading.closed:
             return self._stop("replace", GUARD_FAILURE, self._policy.file.failure.text(self._language), [])
@@ -125,9 +140,7 @@ class HoldBack:
             pieces.append(self._text[last : edit.start])
             last = edit.end
             if edit.action != "redact":
-                message = (
-                    self._policy.message(edit.finding.category, self._language) if edit.action == "replace" else ""
-                )
+                message = self._policy.message(edit.finding, self._language) if edit.action == "replace" else ""
                 return self._stop(edit.action, edit.finding.category, "".join([*pieces, message]), findings)
             found = self._text[edit.finding.start : edit.finding.end]
             pieces.append(self._panel.replacement(edit.finding, found))
@@ -137,21 +150,20 @@ class HoldBack:
         self._released = release
         self._findings += findings
         self._delivered.append("".join(pieces))
-        return OutputChunk(self._delivered[-1], findings=tuple(findings))
+        return OutputChunk(self._delivered[-1], findings=tuple(findings), degraded=self._news)
 
     def _stop(self, action: str, category: str, text: str, findings: list[Finding]) -> OutputChunk:
         self._action, self._category = action, category
         self._findings += findings
         self._delivered.append(text)
         self._end()
-        return OutputChunk(text, stop=True, findings=tuple(findings), category=category)
+        return OutputChunk(text, stop=True, findings=tuple(findings), category=category, degraded=self._news)
 
-    def _end(self) -> None:
+    def _end(self, *, complete: bool = True) -> None:
         self._over = True
         if self._ended:
-            verdict = OutputVerdict(
-                self._action, "".join(self._delivered), tuple(self._findings), tuple(self._failures), self._category
-            )
+            delivered, findings, failures = "".join(self._delivered), tuple(self._findings), tuple(self._failures)
+            verdict = OutputVerdict(self._action, delivered, findings, failures, self._category, complete)
             self._ended(verdict, self._forgotten + len(self._text))
         self._text = ""
 

@@ -6,98 +6,20 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib import resources
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
-
-from pydantic import Field, model_validator
+from typing import Any
 
 from fulmen_core.errors import UserError
 from fulmen_core.guard import Finding
 from fulmen_core.recipes import read_toml
+from fulmen_safety.inheritance import PROFILES, profile_source, whole
 from fulmen_safety.language import language_at
-from fulmen_safety.settings import Table, read_settings
+from fulmen_safety.policy_file import DEFAULT, STRICTNESS, CategoryPolicy, DetectorEntry, PolicyFile
+from fulmen_safety.settings import read_settings
 from fulmen_safety.taxonomy import taxonomy
 
-Phase = Literal["corpus", "reward", "input", "output"]
-Language = Literal["en", "zh"]
-Score = Field(ge=0.0, le=1.0)
-
-#: Actions of each phase that change something, the mildest first. Where findings overlap the strictest wins.
-STRICTNESS: dict[str, tuple[str, ...]] = {
-    "corpus": ("keep", "redact", "drop"),
-    "input": ("allow", "rewrite", "block"),
-    "output": ("allow", "redact", "replace", "stop"),
-}
-
-#: Name of the table for categories that are not listed.
-DEFAULT = "default"
-
-
-class DetectorEntry(Table):
-    """One detector of the policy, in its place in the order."""
-
-    name: str
-    deadline_ms: float = Field(2000.0, gt=0)  # for up to 20,000 characters, in proportion above
-    on_error: Literal["closed", "open"] = "closed"
-    phases: tuple[Phase, ...] | None = None  # None: all that the detector offers
-    settings: dict[str, Any] = Field(default_factory=dict)
-
-
-class Messages(Table):
-    """What is said to the user, by language. English is the fallback."""
-
-    en: str
-    zh: str = ""
-
-    def text(self, language: str) -> str:
-        """Return the message in `language`, or in English."""
-        return (self.zh if language == "zh" else "") or self.en
-
-
-class CategoryPolicy(Table):
-    """What the four components do about one category."""
-
-    threshold: float = Score
-    thresholds: dict[Language, float] = Field(default_factory=dict)
-    corpus: Literal["keep", "redact", "drop"]
-    reward: float = Score
-    input: Literal["allow", "rewrite", "block"]
-    output: Literal["allow", "redact", "replace", "stop"]
-    message: Messages | None = None
-
-    @model_validator(mode="after")
-    def _what_is_said(self) -> Self:
-        if self.message is None and (self.input == "block" or self.output == "replace"):
-            raise ValueError("a category that blocks input or replaces output needs message.en")
-        return self
-
-
-class InputPolicy(Table):
-    """Whose turns of a conversation are not judged."""
-
-    trusted_roles: tuple[str, ...] = ("assistant",)
-
-
-class AuditPolicy(Table):
-    """Where verdicts are recorded. `text` also records the text itself, which then holds what was to be protected."""
-
-    path: str  # relative to the policy file
-    text: bool = False
-
-
-class PolicyFile(Table):
-    """The file's content. See `data/policies/default.toml`, which explains every key."""
-
-    name: str
-    version: str
-    taxonomy: str
-    detectors: tuple[DetectorEntry, ...]
-    failure: Messages
-    input: InputPolicy = InputPolicy()
-    audit: AuditPolicy | None = None
-    categories: dict[str, CategoryPolicy]
+__all__ = ["DEFAULT", "STRICTNESS", "CategoryPolicy", "DetectorEntry", "Policy", "load_policy", "make_policy"]
 
 
 @dataclass(frozen=True)
@@ -108,48 +30,76 @@ class Policy:
     version: str
     where: str
     folder: Path
+    of_detectors: Mapping[tuple[str, str], CategoryPolicy] = field(
+        default_factory=dict
+    )  # (detector, category) -> rules
+
+    @property
+    def detectors(self) -> tuple[DetectorEntry, ...]:
+        """The detectors that are asked, in order."""
+        return tuple(entry for entry in self.file.detectors if entry.enabled)
 
     def category(self, code: str) -> CategoryPolicy:
         """Return the rules of a category of the taxonomy."""
         return self.file.categories.get(code) or self.file.categories[DEFAULT]
 
+    def rules(self, finding: Finding) -> CategoryPolicy:
+        """Return the rules for a finding: those of its category, or what its detector's entry makes of them."""
+        own = self.of_detectors.get((finding.detector, finding.category))
+        return own or self.category(finding.category)
+
+    def threshold(self, finding: Finding, text: str) -> float:
+        """Return the score from which the finding in `text` counts, for the language around it."""
+        rules = self.rules(finding)
+        if not rules.thresholds:
+            return rules.threshold
+        by_language: Mapping[str, float] = rules.thresholds  # type: ignore[assignment]
+        return by_language.get(language_at(text, finding.start, finding.end), rules.threshold)
+
     def counts(self, finding: Finding, text: str) -> bool:
         """Return whether a finding in `text` reaches its category's threshold for the language around it."""
-        rules = self.category(finding.category)
-        threshold = rules.threshold
-        if rules.thresholds:
-            by_language: Mapping[str, float] = rules.thresholds  # type: ignore[assignment]
-            threshold = by_language.get(language_at(text, finding.start, finding.end), threshold)
-        return finding.score >= threshold
+        return finding.score >= self.threshold(finding, text)
 
     def action(self, finding: Finding, phase: str) -> str:
-        """Return what `phase` ("corpus", "input" or "output") does about the finding's category."""
-        action: str = getattr(self.category(finding.category), phase)
+        """Return what `phase` ("corpus", "input" or "output") does about the finding."""
+        action: str = getattr(self.rules(finding), phase)
         return action
 
-    def message(self, category: str, language: str) -> str:
-        """Return the safe completion of a category, or the failure message where it has none."""
-        return (self.category(category).message or self.file.failure).text(language)
+    def message(self, finding: Finding, language: str) -> str:
+        """Return the safe completion for a finding, or the failure message where its rules have none."""
+        return (self.rules(finding).message or self.file.failure).text(language)
 
 
-def load_policy(path: Path | None = None) -> Policy:
-    """Read a policy file, or the default policy that comes with the package.
+def load_policy(source: Path | str | None = None) -> Policy:
+    """Read a policy.
+
+    Args:
+        source: a file, or the name of a profile if there is no such file; None is the default profile.
 
     Raises:
-        UserError: it is missing, no TOML, has an unknown key, category or value, or leaves a category without rules.
+        UserError: it is missing, no TOML, has an unknown key, category or value, leaves a category without rules, or
+            extends what is not there or itself.
     """
-    if path is not None:
-        return make_policy(read_toml(path, "policy"), where=str(path), folder=path.resolve().parent)
-    return make_policy(tomllib.loads(default_source()), where="the default policy", folder=Path.cwd())
+    name = "default" if source is None else str(source)
+    path = Path(name)
+    if name in PROFILES and not path.is_file():
+        table = whole(tomllib.loads(profile_source(name)), name, Path())
+        return make_policy(table, where=f"the policy {name!r} of the package", folder=Path.cwd())
+    table = whole(read_toml(path, "policy"), str(path), path.parent, (path.resolve(),))
+    return make_policy(table, where=str(path), folder=path.resolve().parent)
 
 
 def default_source() -> str:
     """Return the default policy as TOML, comments included: what a policy of one's own starts from."""
-    return (resources.files("fulmen_safety") / "data/policies/default.toml").read_text("utf-8")
+    return profile_source("default")
 
 
 def make_policy(table: Mapping[str, Any], *, where: str, folder: Path) -> Policy:
-    """Check a policy's table, as `load_policy` does."""
+    """Check a policy's table, in which everything inherited is there already.
+
+    Raises:
+        UserError: an unknown key, category or value, or a category without rules.
+    """
     file = read_settings(PolicyFile, _with_defaults(table, where), where)
     if file.taxonomy != taxonomy().version:
         what = f"the policy is written for taxonomy {file.taxonomy!r}"
@@ -161,7 +111,20 @@ def make_policy(table: Mapping[str, Any], *, where: str, folder: Path) -> Policy
         )
     canonical = json.dumps(table, sort_keys=True, ensure_ascii=False, default=str)
     digest = hashlib.sha256(canonical.encode()).hexdigest()[:12]
-    return Policy(file, f"{file.version}+{digest}", where, folder)
+    return Policy(file, f"{file.version}+{digest}", where, folder, _of_detectors(file, where))
+
+
+def _of_detectors(file: PolicyFile, where: str) -> dict[tuple[str, str], CategoryPolicy]:
+    """The rules of each category that a detector's entry changes."""
+    made = {}
+    for entry in file.detectors:
+        place = f"{where} [[detectors]] {entry.name} [rules]"
+        for code, changes in entry.rules.items():
+            taxonomy().check(code, place)
+            base = file.categories.get(code) or file.categories[DEFAULT]
+            table = {**base.model_dump(exclude_none=True), **changes}
+            made[entry.name, code] = read_settings(CategoryPolicy, table, f"{place} {code}")
+    return made
 
 
 def _with_defaults(table: Mapping[str, Any], where: str) -> Mapping[str, Any]:

@@ -13,9 +13,9 @@ __all__ = ["Field", "Table", "read_settings"]
 
 
 class Table(BaseModel):
-    """A table of settings: frozen, no key that it does not know."""
+    """A table of settings: frozen, no key that it does not know. A docstring below a key describes it in the schema."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 AnyTable = TypeVar("AnyTable", bound=Table)

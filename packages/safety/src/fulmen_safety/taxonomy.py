@@ -21,12 +21,16 @@ class Taxonomy:
 
     Args:
         version: changes whenever a code does.
+        crosswalk_version: changes whenever the crosswalk does.
+        editions: scheme -> the edition of it that the crosswalk is about.
         titles: category -> language -> title.
         crosswalk: scheme -> its code -> the categories that cover it.
         unmapped: scheme -> categories that it has no place for.
     """
 
     version: str
+    crosswalk_version: str
+    editions: Mapping[str, str]
     titles: Mapping[str, Mapping[str, str]]
     crosswalk: Mapping[str, Mapping[str, tuple[str, ...]]]
     unmapped: Mapping[str, tuple[str, ...]]
@@ -55,6 +59,8 @@ class Taxonomy:
         version."""
         found = []
         for scheme, size in SCHEME_SIZES.items():
+            if scheme not in self.editions:
+                found.append(f"{scheme} has no edition")
             codes = self.crosswalk.get(scheme, {})
             if len(codes) != size:
                 found.append(f"{scheme} has {len(codes)} of {size} codes")
@@ -75,6 +81,8 @@ def taxonomy() -> Taxonomy:
     data = tomllib.loads((resources.files("fulmen_safety") / "data/taxonomy.toml").read_text("utf-8"))
     return Taxonomy(
         version=data["version"],
+        crosswalk_version=data["crosswalk_version"],
+        editions=data["editions"],
         titles=data["categories"],
         crosswalk={
             scheme: {code: tuple(categories) for code, categories in codes.items()}

@@ -51,7 +51,14 @@ class TermsDetector:
 
     def __init__(self, settings: TermsSettings) -> None:
         self._lists = [_detector(terms) for terms in settings.lists]
+        self._scores = [(terms.category, terms.score) for terms in settings.lists]
         self.look_behind = max(one.look_behind for one in self._lists)
+
+    def highest_scores(self) -> dict[str, float]:
+        """Return the highest score that the lists give each category; see `fulmen_safety.detector.Bounded`."""
+        return {
+            category: max(score for code, score in self._scores if code == category) for category, _ in self._scores
+        }
 
     def scan(self, text: str) -> list[Finding]:
         """Return the listed terms in `text`."""

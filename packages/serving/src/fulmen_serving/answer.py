@@ -11,6 +11,9 @@ from fulmen_serving.engine.sequence import Decision
 from fulmen_serving.parsed_events import ParsedEvent, ParsedEvents
 from fulmen_serving.parsing.answer_parser import PLAIN_TEXT, AnswerFormat
 
+#: Sent where the guard could not ask all of its detectors about the prompt.
+GUARD_HEADER = "X-Fulmen-Guard"
+
 
 class Answer:
     """The answers to one request: iterate over pairs of choice and event, and close it in any case.
@@ -19,6 +22,7 @@ class Answer:
         request_id: unique, starts with "chatcmpl-" for a conversation and "cmpl-" for a text.
         prompt_tokens: of the prompt as it was given to the model.
         completion_tokens: generated so far in all choices that ended.
+        degraded: detectors of the guard that gave no result on the prompt.
     """
 
     def __init__(
@@ -28,8 +32,9 @@ class Answer:
         events: AsyncIterator[tuple[int, AnswerEvent]],
         done: Callable[[Answer], None],
         form: AnswerFormat = PLAIN_TEXT,
+        degraded: tuple[str, ...] = (),
     ) -> None:
-        self.request_id, self.prompt_tokens = request_id, prompt_tokens
+        self.request_id, self.prompt_tokens, self.degraded = request_id, prompt_tokens, degraded
         self.ends: dict[int, AnswerEnd] = {}
         self._events, self._done, self._closed = events, done, False
         self._parsed = ParsedEvents(events, form)
@@ -65,3 +70,19 @@ class Answer:
 def explanation(decisions: Sequence[Decision]) -> list[dict[str, object]]:
     """What the engine decided about an answer and why, in order; `at` is in seconds since it came."""
     return [{"at": round(one.at, 6), "what": one.what, "why": one.why} for one in decisions]
+
+
+def guard_state(end: AnswerEnd) -> dict[str, object]:
+    """What the guard did to an answer, as a field of what is sent; nothing where it worked and did nothing.
+
+    ``category`` is why it ended the answer (``guard_failure``: it could not judge), ``degraded`` which of its detectors
+    gave no result.
+    """
+    if not (end.category or end.degraded):
+        return {}
+    return {"guard": {"category": end.category, "degraded": list(end.degraded)}}
+
+
+def guard_headers(degraded: Sequence[str]) -> dict[str, str]:
+    """The header that says which detectors gave no result on the prompt; none if all did."""
+    return {GUARD_HEADER: f"degraded; detectors={','.join(degraded)}"} if degraded else {}

@@ -190,15 +190,16 @@ class ChatService:
             self.metrics.requests.labels("content_filter").inc(options.choices)
             if charge is not None:
                 charge.settle(len(prompt_ids), 0)
-            return Answer(request_id, len(prompt_ids), _blocked(verdict, options.choices), done)
+            blocked = _blocked(verdict, options.choices)
+            return Answer(request_id, len(prompt_ids), blocked, done, degraded=verdict.degraded)
         if verdict is not None and verdict.action == "rewrite":
             prompt = prompt.rewritten(verdict.messages)
             prompt_ids = await in_thread(self._intake, self.encode, prompt)
             params = self._params(options, len(prompt_ids), prompt.field)
         form = self._format(prompt, prompt_ids, options)
-        answers = await in_thread(
-            self._intake, self._answers, request_id, prompt, prompt_ids, params, options, form, current_salt(), trace
-        )
+        degraded = () if verdict is None else verdict.degraded
+        made = request_id, prompt, prompt_ids, params, options, form, current_salt(), degraded, trace
+        answers = await in_thread(self._intake, self._answers, *made)
         submitted = time.perf_counter()
         try:
             tally = None if charge is None else ChoiceTally(charge, options.choices)
@@ -207,7 +208,7 @@ class ChatService:
             raise refusal_when_full(full) from None
         except EngineStopped:
             raise self.refusal_when_stopping() from None
-        return Answer(request_id, len(prompt_ids), stream, done, form)
+        return Answer(request_id, len(prompt_ids), stream, done, form, degraded)
 
     @property
     def required_guard(self) -> Guard:
@@ -300,6 +301,7 @@ class ChatService:
         options: AnswerOptions,
         form: AnswerFormat,
         salt: str,
+        degraded: tuple[str, ...],
         trace: RequestTrace | None,
     ) -> list[tuple[GenerationRequest, AnswerText]]:
         grammar = answer_grammar(self._grammars, options.shape, options.calls, form)
@@ -327,7 +329,8 @@ class ChatService:
                 salt=salt,
                 adapter=None if options.model is None else options.model.adapter,
             )
-            answers.append((request, AnswerText(StreamDecoder(self.tokenizer), StopStrings(params.stop), guard)))
+            text = AnswerText(StreamDecoder(self.tokenizer), StopStrings(params.stop), guard, degraded)
+            answers.append((request, text))
         return answers
 
     # -----------------------------------------------------------------------------------------------------------------
@@ -404,6 +407,7 @@ class ChatService:
                     "end": end.reason,
                     "tokens": end.completion_tokens,
                     "category": end.category,
+                    "degraded": list(end.degraded),
                     "findings": [finding.category for finding in end.findings],
                     "queue_seconds": end.queue_seconds,
                     "first_token_seconds": end.first_token_seconds,
@@ -421,7 +425,7 @@ async def _blocked(verdict: InputVerdict, choices: int) -> AsyncIterator[tuple[i
     for index in range(choices):
         if verdict.message:
             yield index, TextDelta(verdict.message)
-        yield index, AnswerEnd("content_filter", 0, verdict.findings, verdict.category)
+        yield index, AnswerEnd("content_filter", 0, verdict.findings, verdict.category, degraded=verdict.degraded)
 
 
 def refusal_when_full(full: EngineFull) -> Refusal:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from fulmen_core.cli import arguments, context, output
-from fulmen_core.errors import UserError
 from fulmen_safety.audit import finding_record
+from fulmen_safety.cli.policy_option import add_policy, given_policy
+from fulmen_safety.cli.text_argument import given_text
 from fulmen_safety.guard import RaiseGuard, make
 
 
@@ -23,10 +22,10 @@ def run(argv: Sequence[str]) -> int:
     parser = arguments.parser("fulmen raise check", "judge one text under a policy", recipe=False)
     parser.add_argument("--text", required=True, help="the text; - reads standard input")
     parser.add_argument("--phase", choices=("input", "output", "corpus"), default="input", help="default: input")
-    parser.add_argument("--policy", type=Path, metavar="FILE", help="policy file; default: the one in the package")
+    add_policy(parser)
     options = parser.parse_args(argv)
-    text = _text(options.text)
-    guard = make(options.policy, context.registry())
+    text = given_text(options.text, "--text")
+    guard = make(given_policy(options), context.registry())
     began = time.perf_counter()
     verdict = judge(guard, text, options.phase)
     verdict["latency_ms"] = round((time.perf_counter() - began) * 1000, 3)
@@ -60,21 +59,6 @@ def judge(guard: RaiseGuard, text: str, phase: str) -> dict[str, Any]:
         "findings": [finding_record(finding) for finding in findings],
         "policy_version": guard.policy_version,
     }
-
-
-def _text(given: str) -> str:
-    if given != "-":
-        if any("\ud800" <= char <= "\udfff" for char in given):
-            raise UserError(
-                "--text is not valid UTF-8", where="the command line", remedy="check the terminal's encoding"
-            )
-        return given
-    data = sys.stdin.buffer.read()
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        where = "standard input"
-        raise UserError(f"invalid UTF-8 at byte {error.start}", where=where, remedy="convert it to UTF-8") from error
 
 
 def _print(verdict: dict[str, Any], text: str) -> None:

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 
 from fulmen_core.errors import UserError
 from fulmen_core.suggestions import remedy_for_unknown
 
+#: Sub-verb -> the module whose `run` it is. Imported when it is called.
+VERBS = {
+    "check": "fulmen_safety.cli.check",
+    "explain": "fulmen_safety.cli.explain",
+    "policy": "fulmen_safety.cli.policy",
+    "audit": "fulmen_safety.cli.audit",
+}
+
 _USAGE = """usage: fulmen raise check --text TEXT --phase input|output|corpus [--policy FILE] [--json]
-       fulmen raise policy show [FILE] [--toml] [--json]
-       fulmen raise policy lint [FILE] [--json]
+       fulmen raise explain TEXT [--phase PHASE] [--policy FILE | --profile NAME] [--json]
+       fulmen raise policy show|lint|schema [FILE] [--profile NAME] [--toml] [--json]
+       fulmen raise audit verify|prune|show [PLACE] [--policy FILE] [--json]
 
 RAISE judges text under one policy: the corpus, the reward, the input and the streamed output.
-`fulmen raise check --help` and `fulmen raise policy --help` say more."""
+`fulmen raise VERB --help` says more."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -24,13 +34,8 @@ def run(argv: Sequence[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(_USAGE)
         return 0
-    if argv[0] == "check":
-        from fulmen_safety.cli.check import run as check
-
-        return check(argv[1:])
-    if argv[0] == "policy":
-        from fulmen_safety.cli.policy import run as policy
-
-        return policy(argv[1:])
-    remedy = remedy_for_unknown(argv[0], ("check", "policy"), kind="verbs")
-    raise UserError(f"unknown verb {argv[0]!r}", where="fulmen raise", remedy=remedy)
+    if argv[0] not in VERBS:
+        remedy = remedy_for_unknown(argv[0], VERBS, kind="verbs")
+        raise UserError(f"unknown verb {argv[0]!r}", where="fulmen raise", remedy=remedy)
+    code: int = import_module(VERBS[argv[0]]).run(argv[1:])
+    return code

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, NamedTuple
 
-from fulmen_serving.answer import Answer, explanation
+from fulmen_serving.answer import Answer, explanation, guard_state
 from fulmen_serving.api.errors import error_object
 from fulmen_serving.engine.answer_logprobs import AnswerToken
 from fulmen_serving.engine.engine import AnswerEnd, AnswerFailure, TextDelta
@@ -81,6 +81,7 @@ async def collect(
             _finish_reason(answer.ends[index], called=bool(one.calls)),
             tokens[index] if logprobs else None,
         )
+        | guard_state(answer.ends[index])
         for index, one in enumerate(answers)
     ]
     if used:
@@ -124,7 +125,8 @@ async def stream(
                 if form.tools is not None:
                     yield chunk(form.tools(index, event))
             case AnswerEnd():
-                yield chunk(form.piece(index, None, _finish_reason(event, called=index in called), None))
+                last = form.piece(index, None, _finish_reason(event, called=index in called), None)
+                yield chunk(last | guard_state(event))
             case AnswerFailure():
                 yield _server_event(error_object(failure_of(event)))
                 return

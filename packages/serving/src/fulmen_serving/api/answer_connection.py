@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from fulmen_serving.answer import Answer
+from fulmen_serving.answer import Answer, guard_headers
 from fulmen_serving.tools.tool_loop import ToolAnswer
 
 T = TypeVar("T")
@@ -21,9 +21,8 @@ class AnswerStreamResponse(StreamingResponse):
     """Server-sent events of one answer, closed in any case: a generator cancelled between two sends would not be."""
 
     def __init__(self, content: Any, answer: Answer | ToolAnswer) -> None:
-        super().__init__(
-            content, media_type="text/event-stream", headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        )
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"} | guard_headers(answer.degraded)
+        super().__init__(content, media_type="text/event-stream", headers=headers)
         self._answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

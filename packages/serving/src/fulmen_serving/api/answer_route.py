@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 
-from fulmen_serving.answer import Answer
+from fulmen_serving.answer import Answer, guard_headers
 from fulmen_serving.answer_options import AnswerOptions
 from fulmen_serving.api.answer_body import AnswerForm, collect, stream
 from fulmen_serving.api.answer_connection import AnswerStreamResponse, unless_left
@@ -50,7 +50,7 @@ async def whole_answer(
 ) -> Response:
     """Await the `body` that is made of `answer`, unless the client leaves before."""
     try:
-        return JSONResponse(await unless_left(request, body))
+        return JSONResponse(await unless_left(request, body), headers=guard_headers(answer.degraded))
     finally:
         answer.close()
 

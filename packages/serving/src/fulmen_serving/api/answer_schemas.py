@@ -153,6 +153,13 @@ class ChatMessageAnswer(BaseModel):
     tool_calls: list[ToolCallAnswer] | None = None
 
 
+class GuardState(BaseModel):
+    """What the guard did to an answer: why it ended it, and which of its detectors gave no result."""
+
+    category: str
+    degraded: list[str]
+
+
 class ChatChoice(BaseModel):
     """One answer to a conversation."""
 
@@ -160,6 +167,7 @@ class ChatChoice(BaseModel):
     message: ChatMessageAnswer
     logprobs: dict[str, Any] | None
     finish_reason: str
+    guard: GuardState | None = None  # only where it did something, or could not
 
 
 class ChatCompletion(BaseModel):
@@ -182,6 +190,7 @@ class TextChoice(BaseModel):
     text: str
     logprobs: dict[str, Any] | None
     finish_reason: str
+    guard: GuardState | None = None  # only where it did something, or could not
 
 
 class TextCompletion(BaseModel):
@@ -223,6 +232,7 @@ class Message(BaseModel):
     stop_reason: Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "refusal"]
     stop_sequence: str | None
     usage: MessageUsage
+    guard: GuardState | None = None  # only where it did something, or could not
 
 
 class MessageTokenCount(BaseModel):
@@ -258,6 +268,7 @@ class Response(BaseModel):
     output: list[ResponseItem]
     error: None
     incomplete_details: dict[str, str] | None
+    guard: GuardState | None = None  # only where it did something, or could not
     store: Literal[False]
     usage: ResponseUsage
 

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic_core import from_json
 from starlette.types import Scope
 
-from fulmen_serving.answer import Answer
+from fulmen_serving.answer import Answer, guard_state
 from fulmen_serving.api.answer_body import failure_of
 from fulmen_serving.api.answer_segments import Segment, SegmentEvent, Segments
 from fulmen_serving.api.errors import error_event
@@ -35,7 +35,8 @@ async def collect_message(answer: Answer, model: ServedModel) -> dict[str, Any]:
             pass
     content = [_whole_block(segment) for segment in segments.all]
     usage = _input_usage(answer) | {"output_tokens": answer.completion_tokens}
-    return _message(answer, model, content, usage) | _stop(answer.ends[0], called=segments.called)
+    end = answer.ends[0]
+    return _message(answer, model, content, usage) | _stop(end, called=segments.called) | guard_state(end)
 
 
 async def stream_message(answer: Answer, model: ServedModel, scope: Scope) -> AsyncIterator[bytes]:
@@ -55,7 +56,8 @@ async def stream_message(answer: Answer, model: ServedModel, scope: Scope) -> As
             for change in segments.finish():
                 yield _block_event(change)
             usage = _input_usage(answer) | {"output_tokens": event.completion_tokens}  # what was reused is known now
-            yield _event("message_delta", delta=_stop(event, called=segments.called), usage=usage)
+            stop = _stop(event, called=segments.called)
+            yield _event("message_delta", delta=stop, usage=usage, **guard_state(event))
             yield _event("message_stop")
 
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from fulmen_core.tokenizer import Tokenizer
-from fulmen_serving.answer import Answer
+from fulmen_serving.answer import Answer, guard_state
 from fulmen_serving.api.answer_body import failure_of
 from fulmen_serving.api.answer_segments import Segment, SegmentEvent, Segments
 from fulmen_serving.api.responses_request import ResponsesRequest
@@ -100,7 +100,8 @@ class ResponseWriter:
         segments = self._segments.all
         last = len(segments) - 1
         output = [_item(segment, status if segment.index == last else "completed") for segment in segments]
-        return self._response(status) | {
+        told = self._response(status) | guard_state(end)
+        return told | {
             "completed_at": int(time.time()) if reason is None else None,
             "incomplete_details": None if reason is None else {"reason": reason},
             "output": output,

@@ -36,12 +36,16 @@ class AnswerText:
         decoder: the tokenizer's stream decoder, fresh.
         stops: the request's stop strings, fresh.
         guard: the guard's output stream, fresh, or None to deliver unguarded.
+        degraded: detectors that gave no result on the prompt already.
     """
 
-    def __init__(self, decoder: StreamDecoder, stops: StopStrings, guard: OutputStream | None) -> None:
+    def __init__(
+        self, decoder: StreamDecoder, stops: StopStrings, guard: OutputStream | None, degraded: tuple[str, ...] = ()
+    ) -> None:
         self._decoder, self._stops, self._guard = decoder, stops, guard
         self.findings: list[Finding] = []
         self.category = ""
+        self.degraded = dict.fromkeys(degraded)  # detectors that gave no result, in the order of their failures
         self._ledger: LogprobsLedger | None = None  # made when the first log probabilities come
 
     @property
@@ -91,6 +95,7 @@ class AnswerText:
             self.category = "guard_failure"
             return Delivery("", "content_filter")
         self.findings.extend(chunk.findings)
+        self.degraded |= dict.fromkeys(chunk.degraded)
         if chunk.stop:
             self.category = chunk.category
         return Delivery(chunk.text, "content_filter" if chunk.stop else reason)

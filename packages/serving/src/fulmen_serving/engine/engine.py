@@ -42,7 +42,7 @@ class TextDelta:
 class AnswerEnd:
     """An answer is complete. `completion_tokens` counts the stop id that ended it; a stop string that ended it is
     `stop_string`. Seconds are from the submission. `reused_tokens` of its prompt were found computed; `decisions` say
-    why it waited, what it found, what it lost.
+    why it waited, what it found, what it lost. `degraded` are detectors of the guard that gave no result.
     """
 
     reason: EndReason
@@ -55,6 +55,7 @@ class AnswerEnd:
     stop_string: str | None = None
     reused_tokens: int = 0
     decisions: tuple[Decision, ...] = ()
+    degraded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +307,7 @@ class Engine:
             stop_string=job.text.stop_string,
             reused_tokens=job.reused,
             decisions=job.decisions,
+            degraded=tuple(job.text.degraded),
         )
 
     def _embedded(self, job: _Job, vector_D: NDArray[np.float32]) -> None:

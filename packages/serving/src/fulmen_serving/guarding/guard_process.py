@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from fulmen_core.guard import DocumentVerdict, InputVerdict, OutputChunk
 from fulmen_core.registry import Discovery
-from fulmen_serving.guarding.messages import Call, Feed, GuardPlan, Open, Reply
+from fulmen_serving.guarding.messages import Call, Feed, GuardPlan, Lost, Open, Reply
 from fulmen_serving.processes.child import end_child, start_child
 from fulmen_serving.processes.restart_policy import RestartPolicy
 
@@ -93,6 +93,7 @@ class GuardProcess:
         self._keeper = ThreadPoolExecutor(1, "fulmen-guard")  # a child dies with the thread that started it
         self._numbers = itertools.count()
         self._forgotten: list[int] = []
+        self._untold: list[str] = []  # deaths that no process has recorded yet
         self.deaths = 0
         self.name = self.policy_version = ""
 
@@ -183,6 +184,9 @@ class GuardProcess:
         child = _Child(*start_child("fulmen_serving.guarding.guard_worker", channels=2))
         try:
             self.name, self.policy_version = child.ask(_JUDGING, self._plan, None)
+            if self._untold:
+                child.ask(_JUDGING, Lost(tuple(self._untold)), self._patience)
+                self._untold.clear()
         except EOFError:
             raise GuardLost(f"the guard's process died while it loaded its policy: {_release(child)}") from None
         except BaseException:
@@ -201,6 +205,7 @@ class GuardProcess:
             how = _release(child)
             self.deaths += 1
             reason = f"the guard's process died: {reason or how}"
+            self._untold.append(reason)
             if self._restarts.crashed() is None:
                 self._fault = f"{reason}, and too often to be started again"
             logger.error("%s", self._fault or reason)

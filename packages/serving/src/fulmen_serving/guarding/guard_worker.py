@@ -12,13 +12,13 @@ from multiprocessing.connection import Connection
 from operator import attrgetter
 from typing import Any
 
-from fulmen_core.guard import Guard, OutputChunk, OutputStream
-from fulmen_serving.guarding.messages import Call, Feed, GuardPlan, Open, Reply
+from fulmen_core.guard import Guard, OutputChunk, OutputStream, RecordsLosses
+from fulmen_serving.guarding.messages import Call, Feed, GuardPlan, Lost, Open, Reply
 from fulmen_serving.loading import load_guard
 from fulmen_serving.processes.portable_error import portable
 from fulmen_serving.processes.settling import run_child, start_logging
 
-_CHUNK = attrgetter("text", "stop", "findings", "category")  # as `OutputChunk` takes them
+_CHUNK = attrgetter("text", "stop", "findings", "category", "degraded")  # as `OutputChunk` takes them
 
 
 class _Channel:
@@ -43,6 +43,11 @@ class _Channel:
     def _answer(self, request: object) -> Any:
         if isinstance(request, Call):
             return getattr(self._guard, request.method)(*request.arguments)
+        if isinstance(request, Lost):
+            if isinstance(self._guard, RecordsLosses):
+                for reason in request.reasons:
+                    self._guard.record_loss(reason)
+            return None
         if isinstance(request, Open):
             stream = self._streams[request.stream] = self._guard.open_output(request.messages)
             return _CHUNK(stream.feed(request.earlier) if request.earlier else OutputChunk(""))

@@ -30,6 +30,12 @@ class Call(NamedTuple):
     arguments: tuple[Any, ...] = ()
 
 
+class Lost(NamedTuple):
+    """Why processes before this one died: what they were asked was judged by the caller's rules, or by the next."""
+
+    reasons: tuple[str, ...]
+
+
 class Open(NamedTuple):
     """Open a guarded answer, with what had been fed to the process before; the reply has the fields of its chunk."""
 

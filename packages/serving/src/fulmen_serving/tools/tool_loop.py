@@ -72,6 +72,7 @@ class ToolAnswer:
         prompt_tokens: of all rounds.
         reused_tokens: of the prompts of all rounds, those that were found computed.
         completion_tokens: of all rounds.
+        degraded: detectors of the guard that gave no result on the first prompt.
         ends: the end of the whole answer, once it is there.
     """
 
@@ -86,7 +87,7 @@ class ToolAnswer:
     ) -> None:
         self._service, self._toolbox, self._tools, self._options = service, toolbox, tools, options
         self._prompt, self._round = prompt, first
-        self.request_id, self.prompt_tokens = first.request_id, first.prompt_tokens
+        self.request_id, self.prompt_tokens, self.degraded = first.request_id, first.prompt_tokens, first.degraded
         self.reused_tokens, self.completion_tokens = 0, 0
         self.ends: dict[int, AnswerEnd] = {}
         self._seconds = toolbox.bounds.seconds

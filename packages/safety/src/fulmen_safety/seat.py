@@ -1,0 +1,175 @@
+"""One detector in its place on the panel: asked under its deadline, its findings checked and given raw offsets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol
+
+from fulmen_core.descriptors import DetectorInfo
+from fulmen_core.errors import PluginError, UserError
+from fulmen_core.guard import Finding
+from fulmen_safety.deadline import Deadline, Late
+from fulmen_safety.detector import Detector, InContext, Scorer, StreamingDetector
+from fulmen_safety.normalise import View
+from fulmen_safety.policy_file import DetectorEntry
+from fulmen_safety.taxonomy import taxonomy
+
+#: A detector's deadline is for this many characters, and grows in proportion above.
+DEADLINE_CHARACTERS = 20_000
+
+
+class DetectorSource(Protocol):
+    """Where detectors come from: `fulmen_core.registry.Registry`."""
+
+    def detector_info(self, name: str) -> DetectorInfo:
+        """Return the description of a detector; `PluginError` if there is none or it is broken."""
+        ...
+
+    def detector(self, name: str, settings: Mapping[str, object]) -> Any:
+        """Make a detector with its settings."""
+        ...
+
+
+class DetectorFault(Exception):
+    """A detector broke its contract."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A detector that gave no result. `closed`: the policy says to act as if it had found something."""
+
+    detector: str
+    reason: str
+    closed: bool
+
+
+class Seen(NamedTuple):
+    """A finding, and the view of the text that showed it."""
+
+    finding: Finding
+    view: str
+
+
+class Seat:
+    """One detector with what the policy says about it. Its findings carry the entry's name."""
+
+    def __init__(
+        self,
+        entry: DetectorEntry,
+        info: DetectorInfo,
+        detector: Detector,
+        phases: tuple[str, ...],
+        limited: Deadline[Any] | None = None,
+    ) -> None:
+        self.entry, self.info, self.detector, self.phases = entry, info, detector, phases
+        self.streaming = detector if isinstance(detector, StreamingDetector) else None
+        self._limited: Deadline[Any] = limited or Deadline(_call)
+        self._fault: Exception | None = None
+
+    @classmethod
+    def load(cls, entry: DetectorEntry, source: DetectorSource, where: str) -> Seat:
+        """Make the detector that an entry names.
+
+        Raises:
+            PluginError: it is not installed, broken, blocked or no detector.
+            UserError: its settings are wrong, or it does not offer a phase that the policy wants.
+        """
+        try:
+            info = source.detector_info(entry.name)
+        except PluginError as error:
+            raise PluginError(error.what, where=error.where or where, remedy=error.remedy) from error
+        phases: tuple[str, ...] = entry.phases if entry.phases is not None else info.phases
+        for phase in phases:
+            if phase not in info.phases:
+                what = f"the detector {entry.name!r} does not judge the phase {phase!r}"
+                raise UserError(what, where=where, remedy=f"its phases are {', '.join(info.phases)}")
+        detector = source.detector(entry.name, entry.settings)
+        if not isinstance(detector, Detector):
+            what = f"what the plugin makes for the detector {entry.name!r} has no name and scan()"
+            raise PluginError(what, remedy="see fulmen_safety.detector")
+        return cls(entry, info, detector, phases)
+
+    def in_context(self, messages: Sequence[Mapping[str, str]]) -> Seat:
+        """Return the seat for an answer to `messages`: itself, unless its detector wants to know what was asked.
+
+        A detector that fails at this fails at every question.
+        """
+        if not isinstance(self.detector, InContext):
+            return self
+        length = sum(len(message.get("content") or "") for message in messages)
+        try:
+            detector = self._ask(length, self.detector.in_context, messages)
+            if not isinstance(detector, Detector):
+                raise DetectorFault("what in_context() gave has no name and scan()")
+        except Exception as error:
+            seat = Seat(self.entry, self.info, self.detector, self.phases, self._limited)
+            seat._fault = error
+            return seat
+        return Seat(self.entry, self.info, detector, self.phases, self._limited)
+
+    def judge(self, text: str, shown: Sequence[View], *, final: bool) -> tuple[list[Seen], int]:
+        """Return the findings with raw offsets, and the raw index before which they are settled.
+
+        Raises:
+            Late: the deadline passed.
+            DetectorFault: it broke its contract.
+            Exception: whatever it raised.
+        """
+        if self._fault is not None:
+            raise self._fault
+        seen, hold = self._ask(len(text), _judge, self.detector, self.streaming, shown, final)
+        for finding, _ in seen:
+            self._check(finding, len(text))
+        return [Seen(replace(finding, detector=self.entry.name), view) for finding, view in seen], hold
+
+    def scores(self, text: str) -> Mapping[str, float] | None:
+        """Return what the detector thinks of the whole text, category by category; None if it has no opinion of every
+        text. Raises as `judge` does.
+        """
+        if not isinstance(self.detector, Scorer):
+            return None
+        scores: Mapping[str, float] = self._ask(len(text), self.detector.scores, text)
+        return scores
+
+    def failure(self, error: Exception) -> Failure:
+        """Return the failure that `error` is under the policy."""
+        reason = str(error) if isinstance(error, Late | DetectorFault) else f"{type(error).__name__}: {error}"
+        return Failure(
+            self.entry.name, f"detector {self.entry.name!r} failed: {reason}", self.entry.on_error == "closed"
+        )
+
+    def _ask(self, length: int, function: Callable[..., Any], *arguments: Any) -> Any:
+        seconds = self.entry.deadline_ms / 1000 * max(1.0, length / DEADLINE_CHARACTERS)
+        return self._limited.call(seconds, function, *arguments)
+
+    def _check(self, finding: Finding, length: int) -> None:
+        if not 0 <= finding.start < finding.end <= length:
+            raise DetectorFault(f"a span {finding.start}:{finding.end} in a text of {length} characters")
+        if not 0.0 <= finding.score <= 1.0:
+            raise DetectorFault(f"a score of {finding.score}")
+        declared = self.info.categories
+        if finding.category not in taxonomy().titles or not {"*", finding.category} & set(declared):
+            raise DetectorFault(f"the category {finding.category!r}, which it does not declare")
+
+
+def _call(function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*arguments)
+
+
+def _judge(
+    detector: Detector, streaming: StreamingDetector | None, shown: Sequence[View], final: bool
+) -> tuple[list[Seen], int]:
+    """Scan each view and bring what is found back to the raw text. Runs under the deadline."""
+    if not final and streaming is None:
+        return [], 0  # it judges whole answers only: all is held until the end
+    found, hold = [], shown[0].decided
+    for view in shown:
+        for finding in detector.scan(view.text):
+            if not 0 <= finding.start < finding.end <= len(view.text):
+                raise DetectorFault(f"a span {finding.start}:{finding.end} in a text of {len(view.text)} characters")
+            start, end = view.raw_span(finding.start, finding.end)
+            found.append(Seen(replace(finding, start=start, end=end), view.name))
+        if not final and streaming is not None:
+            hold = min(hold, view.raw_index(streaming.hold_from(view.text)))
+    return found, hold
