@@ -74,6 +74,7 @@ class PiiDetector(PatternDetector):
             allowed = frozenset(value.casefold() for value in settings.allow)
             patterns = [replace(pattern, accept=_except(allowed, pattern.accept)) for pattern in patterns]
         super().__init__("pii", "privacy_pii", patterns)
+        self.kinds: tuple[str, ...] = settings.kinds
         self._replacement = Replacement(settings)
 
     def replacement(self, found: str, finding: Finding) -> str:

@@ -52,12 +52,13 @@ class NamesDetector:
     #: An island, the words around it that decide where it ends, the words that these see, and a barrier before them.
     look_behind = (LONGEST_ISLAND + 2 * CHANNEL + 2 * REACH + 2) * LONGEST_STEP
 
-    def __init__(self, settings: NamesSettings) -> None:
-        self._kinds = frozenset(settings.kinds)
+    def __init__(self, settings: NamesSettings, tagger: Tagger | None = None) -> None:
+        """Make it with the tagger of the package, or with another."""
+        self.kinds: tuple[str, ...] = settings.kinds
         self._allowed = frozenset(value.casefold() for value in settings.allow)
-        self._tagger: Tagger = load()
+        self._tagger = tagger or load()
         self._emissions = Emissions(self._tagger.features, self._tagger.gazetteer)
-        self._chinese = PatternDetector(self.name, "privacy_pii", chinese_name() if "person" in self._kinds else [])
+        self._chinese = PatternDetector(self.name, "privacy_pii", chinese_name() if "person" in self.kinds else [])
         self._replacement = Replacement(settings)
 
     def scan(self, text: str) -> list[Finding]:
@@ -105,7 +106,7 @@ class NamesDetector:
             while first < end and block.words[end - 1] in _NO_END:
                 end -= 1
             label = tagger.kinds[kind].removesuffix("_part")
-            if first < end and label in self._kinds:
+            if first < end and label in self.kinds:
                 start, stop = block.starts[first], block.ends[end - 1]
                 yield Finding(self.name, "privacy_pii", tagger.precision[kind], start, stop, label)
 

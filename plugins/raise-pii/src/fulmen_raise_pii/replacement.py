@@ -42,8 +42,8 @@ def mask(found: str) -> str:
     if at and domain:
         return f"***@{domain}"
     shown = 4 if sum(char.isalnum() for char in found) >= 15 else 2
-    if not any(char.isdigit() for char in found):
-        shown = 0  # a word's last letters say too much
+    if sum(char.isalpha() for char in found) > sum(char.isdigit() for char in found):
+        shown = 0  # the last letters of a name say too much
     masked = []
     for char in reversed(found):
         masked.append(char if not char.isalnum() or shown > 0 else "*")

@@ -36,6 +36,7 @@ class SecretsDetector(PatternDetector):
 
     def __init__(self, patterns: Sequence[Pattern]) -> None:
         super().__init__("secrets", "ip_secrets", patterns)
+        self.kinds = tuple(sorted({pattern.label for pattern in patterns}))
         words = [one for one in patterns if one.longest <= _SHORT and _blankless(one)]
         self._words = re.compile("|".join(one.unfinished.pattern for one in words)) if words else None
         self._others = [one for one in patterns if one not in words]

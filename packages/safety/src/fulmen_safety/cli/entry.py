@@ -14,11 +14,13 @@ VERBS = {
     "explain": "fulmen_safety.cli.explain",
     "policy": "fulmen_safety.cli.policy",
     "audit": "fulmen_safety.cli.audit",
+    "redact": "fulmen_safety.cli.redact",
 }
 
 _USAGE = """usage: fulmen raise check --text TEXT --phase input|output|corpus [--policy FILE] [--json]
        fulmen raise explain TEXT [--phase PHASE] [--policy FILE | --profile NAME] [--json]
        fulmen raise policy show|lint|schema [FILE] [--profile NAME] [--toml] [--json]
+       fulmen raise redact [--replacement label|mask|surrogate] [--kinds KIND,...] [--policy FILE] [--json] < TEXT
        fulmen raise audit verify|prune|show [PLACE] [--policy FILE] [--json]
 
 RAISE judges text under one policy: the corpus, the reward, the input and the streamed output.
