@@ -1,7 +1,8 @@
-"""How much of what is labelled in a file is found, as whole spans and as overlaps, beside Presidio on the same texts.
+r"""How much of what is labelled in a file is found, as whole spans and as overlaps, beside Presidio on the same texts.
 
     python bench/pii.py --data pii_en.jsonl.gz --json
-    python bench/pii.py --data pii_en.jsonl.gz --templates pii_templates_en.jsonl.gz --plain docs.jsonl.gz --by template --json
+    python bench/pii.py --data pii_en.jsonl.gz --templates pii_templates_en.jsonl.gz --plain docs.jsonl.gz \
+        --by template --json
 
 The file has ``{"text", "spans": [{"type", "start", "end"}], "template_id", "source"}``. Of sentences that the shipped
 tagger was trained on, the first form says nothing about others. The second trains it anew for each of five folds and
@@ -74,7 +75,9 @@ def finder(tagger: Tagger | None = None) -> Finder:
                 for one in detector.scan(view.text):
                     if one.score >= 0.5:
                         start, end = view.raw_span(one.start, one.end)
-                        found.append((type(one)(one.detector, one.category, one.score, start, end, one.label), "redact"))
+                        found.append(
+                            (type(one)(one.detector, one.category, one.score, start, end, one.label), "redact")
+                        )
         return {
             (edit.start, edit.end, SAME.get(edit.finding.label, edit.finding.label))
             for edit in plan_edits(found, STRICTNESS["output"])

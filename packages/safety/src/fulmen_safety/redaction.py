@@ -110,10 +110,14 @@ def _only_redacting(policy: Policy, settings: Mapping[str, Mapping[str, Any]]) -
     )
     categories = {code: redacting(rules) for code, rules in policy.file.categories.items()}
     file = policy.file.model_copy(update={"detectors": detectors, "categories": categories})
-    return replace(policy, file=file, of_detectors={key: redacting(rules) for key, rules in policy.of_detectors.items()})
+    return replace(
+        policy, file=file, of_detectors={key: redacting(rules) for key, rules in policy.of_detectors.items()}
+    )
 
 
 def _check_kinds(wanted: Iterable[str], known: set[str]) -> None:
     for kind in sorted(wanted):
         if kind not in known:
-            raise UserError(f"unknown kind {kind!r}", where="--kinds", remedy=remedy_for_unknown(kind, sorted(known), kind="kinds"))
+            raise UserError(
+                f"unknown kind {kind!r}", where="--kinds", remedy=remedy_for_unknown(kind, sorted(known), kind="kinds")
+            )

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fulmen_safety.pattern import NOTHING, Node, Pattern, chars, either, literal, maybe, repeat, seq
+from fulmen_safety.pattern import Node, Pattern, chars, either, literal, maybe, repeat, seq
 
 _DIGIT = chars("0-9")
 _LETTER = chars("A-Za-z")
@@ -16,59 +16,10 @@ _STREET_WORDS = (
     "Street", "St", "Road", "Rd", "Avenue", "Ave", "Lane", "Ln", "Drive", "Dr", "Court", "Ct", "Square", "Sq", "Place",
     "Pl", "Boulevard", "Blvd", "Terrace", "Highway", "Hwy", "Parkway", "Pkwy", "Crescent", "Close", "Way", "Circle",
 )  # fmt: skip
-_STATES = [
-    "AL",
-    "AK",
-    "AZ",
-    "AR",
-    "CA",
-    "CO",
-    "CT",
-    "DE",
-    "FL",
-    "GA",
-    "HI",
-    "ID",
-    "IL",
-    "IN",
-    "IA",
-    "KS",
-    "KY",
-    "LA",
-    "ME",
-    "MD",
-    "MA",
-    "MI",
-    "MN",
-    "MS",
-    "MO",
-    "MT",
-    "NE",
-    "NV",
-    "NH",
-    "NJ",
-    "NM",
-    "NY",
-    "NC",
-    "ND",
-    "OH",
-    "OK",
-    "OR",
-    "PA",
-    "RI",
-    "SC",
-    "SD",
-    "TN",
-    "TX",
-    "UT",
-    "VT",
-    "VA",
-    "WA",
-    "WV",
-    "WI",
-    "WY",
-    "DC",
-]
+_STATES = """
+AL AK AZ AR CA CO CT DE FL GA HI ID IL IN IA KS KY LA ME MD MA MI MN MS MO MT NE NV NH NJ NM NY NC ND OH OK OR
+PA RI SC SD TN TX UT VT VA WA WV WI WY DC
+"""
 _PROVINCES = (
     "北京", "天津", "河北", "山西", "内蒙古", "辽宁", "吉林", "黑龙江", "上海", "江苏", "浙江", "安徽", "福建", "江西",
     "山东", "河南", "湖北", "湖南", "广东", "广西", "海南", "重庆", "四川", "贵州", "云南", "西藏", "陕西", "甘肃",
@@ -99,7 +50,7 @@ def _english_street() -> Pattern:
         repeat(_WORD, 0, 4),
     )
     city = seq(repeat(chars(" ,\n"), 1, 3), word, repeat(seq(literal(" "), word), 0, 2))
-    state = seq(repeat(chars(" ,\n"), 1, 3), _any(_STATES))
+    state = seq(repeat(chars(" ,\n"), 1, 3), _any(_STATES.split()))
     code = seq(literal(" "), repeat(_DIGIT, 5, 5), maybe(seq(literal("-"), repeat(_DIGIT, 4, 4))))
     body = seq(
         repeat(_DIGIT, 1, 5),
@@ -154,9 +105,6 @@ def _chinese() -> list[Pattern]:
             return 0.0
         return 0.9 if any(char.isdigit() for char in found) else 0.6
 
-    def accept_announced(found: str) -> float:
-        return max(accept(found), 0.0)
-
     announced = seq(
         either(*map(literal, ("住址", "地址", "住所", "家住", "住在", "寄到", "寄往", "送到", "户籍所在地"))),
         maybe(either(literal("是"), literal("为"))),
@@ -165,17 +113,11 @@ def _chinese() -> list[Pattern]:
     place = _any((*_PROVINCES, *_CITIES))
     tail = either(rest, roads)
     return [
-        Pattern(
-            "address", seq(place, maybe(chars("省市")), tail), _alternatives((*_PROVINCES, *_CITIES)), accept=accept
-        ),
-        Pattern("address", tail, "[址住寄送地]", context=announced, accept=accept_announced),
+        Pattern("address", seq(place, maybe(chars("省市")), tail), "|".join((*_PROVINCES, *_CITIES)), accept=accept),
+        Pattern("address", tail, "[址住寄送地]", context=announced, accept=accept),
     ]
 
 
 def _any(words: Iterable[str]) -> Node:
     """One of the words, the longest that fits."""
-    return either(*map(literal, sorted(words, key=len, reverse=True))) if words else NOTHING
-
-
-def _alternatives(words: Iterable[str]) -> str:
-    return "|".join(sorted(words))
+    return either(*map(literal, sorted(words, key=len, reverse=True)))

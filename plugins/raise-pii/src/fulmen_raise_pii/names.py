@@ -63,7 +63,7 @@ class NamesDetector:
 
     def scan(self, text: str) -> list[Finding]:
         """Return the findings in `text`."""
-        found = [finding for block in blocks(text) for finding in self._tagged(text, block)]
+        found = [finding for block in blocks(text) for finding in self._tagged(block)]
         if not text.isascii():
             found += self._chinese.scan(text)
         return [one for one in found if text[one.start : one.end].casefold() not in self._allowed]
@@ -72,9 +72,7 @@ class NamesDetector:
         """Return where the island begins that the end of `text` may still belong to."""
         hold = len(text) if text.isascii() else self._chinese.hold_from(text)
         start = max(0, len(text) - 2 * self.look_behind)
-        last = None
-        for last in blocks(text[start:]):
-            pass
+        *_, last = [None, *blocks(text[start:])]
         if last is None:
             return hold
         beyond = text[start + last.ends[-1] :]
@@ -88,9 +86,7 @@ class NamesDetector:
         if sure <= 0:
             return 0
         scores_TL = self._emissions.scores(block.words)[:sure]
-        first = end = 0
-        for first, end in islands(scores_TL, self._tagger.margin):
-            pass
+        *_, (first, end) = [(0, 0), *islands(scores_TL, self._tagger.margin)]
         if not end or end <= sure - CHANNEL:
             return sure
         if end - first <= LONGEST_ISLAND:
@@ -98,7 +94,7 @@ class NamesDetector:
         *_, (begun, ended, _) = [(0, 0, 0), *runs(scores_TL[first:end].argmax(axis=1).tolist())]
         return first + begun if first + ended == sure else sure
 
-    def _tagged(self, text: str, block: Block) -> Iterator[Finding]:
+    def _tagged(self, block: Block) -> Iterator[Finding]:
         tagger = self._tagger
         for first, end, kind in decode(self._emissions.scores(block.words), tagger.moves, tagger.margin):
             while first < end and block.words[first] in _NO_START:

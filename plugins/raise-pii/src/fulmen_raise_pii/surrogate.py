@@ -113,16 +113,16 @@ def _phone(bare: str, draws: Draws) -> str:
     return digits[:kept] + str(2 + draws.below(8)) + draws.digits(len(digits) - kept - 1) + bare[len(digits) :]
 
 
-def _ssn(bare: str, draws: Draws) -> str:
+def _ssn(_: str, draws: Draws) -> str:
     area = 1 + draws.below(898)
     return f"{area + (area >= 666):03}{1 + draws.below(99):02}{1 + draws.below(9999):04}"
 
 
-def _email(bare: str, draws: Draws) -> str:
+def _email(_: str, draws: Draws) -> str:
     return f"user{draws.digits(10)}@example.com"
 
 
-def _ip(bare: str, draws: Draws) -> str:
+def _ip(_: str, draws: Draws) -> str:
     """Return an address kept for documentation (RFC 3849), or of the network for benchmarks (RFC 2544): those for
     documentation are too few in version 4 to tell addresses apart."""
     return f"198.{18 + draws.below(2)}.{draws.below(256)}.{1 + draws.below(254)}"
@@ -147,7 +147,7 @@ def _same_classes(bare: str, draws: Draws) -> str:
     return head + "".join(rest)
 
 
-def _url(bare: str, draws: Draws) -> str:
+def _url(_: str, draws: Draws) -> str:
     return f"https://www.example.com/{draws.digits(10)}"
 
 

@@ -116,8 +116,8 @@ def _authorization() -> Pattern:
     """What follows ``Authorization: Bearer`` or ``Basic``."""
     scheme = either(*(literal(word, ignore_case=True) for word in ("bearer", "basic", "token")))
     before = seq(
-        literal("authorization", ignore_case=True), repeat(chars("\"' "), 0, 2), chars(":="), repeat(chars("\"' "), 0, 2),
-        scheme, literal(" "),
+        literal("authorization", ignore_case=True), repeat(chars("\"' "), 0, 2), chars(":="),
+        repeat(chars("\"' "), 0, 2), scheme, literal(" "),
     )  # fmt: skip
     return Pattern(
         "authorization",
@@ -130,30 +130,17 @@ def _authorization() -> Pattern:
     )
 
 
+def _drawn(text: str) -> float:
+    return 0.8 if looks_random(text) and not is_placeholder(text) and entropy(text) > 3.3 else 0.0
+
+
 def _is_mixed(text: str) -> bool:
     """Whether there are both letters and digits, or a sign that no word has."""
     return any(char.isdigit() for char in text) and any(char.isalpha() for char in text)
 
 
-_STAND_INS = frozenset(
-    [
-        "password",
-        "passwd",
-        "pass",
-        "secret",
-        "pwd",
-        "user",
-        "username",
-        "token",
-        "key",
-        "postgres",
-        "root",
-        "admin",
-        "test",
-        "guest",
-    ]
-)
+_STAND_INS = "password passwd pass secret pwd user username token key postgres root admin test guest"
 
 
 def _is_stand_in(text: str) -> bool:
-    return text.casefold() in _STAND_INS or is_placeholder(text) or text[0] in "$%{<["
+    return text.casefold() in _STAND_INS.split() or is_placeholder(text) or text[0] in "$%{<["

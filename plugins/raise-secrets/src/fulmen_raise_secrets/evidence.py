@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections import Counter
+from itertools import pairwise
 from zlib import crc32
 
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -49,7 +50,7 @@ def looks_random(text: str) -> bool:
     longest_word = max((len(run) for run in re.findall("[a-z]+|[A-Z]+", text)), default=0)
     if longest_word > 7:
         return False
-    changes = sum(_class(a) != _class(b) for a, b in zip(text, text[1:], strict=False))
+    changes = sum(_class(a) != _class(b) for a, b in pairwise(text))
     return changes * 4 >= len(text)
 
 

@@ -10,7 +10,7 @@ Shapes: T tokens, L labels, F features, R distances, W = 2·REACH + 1.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,8 @@ def _rows(hashes: Sequence[int], place: int, rows: int) -> Rows:
 
 
 def word_rows(word: Word, rows: int) -> list[Rows]:
-    """Return the rows of the weights that a word touches at each distance: the first row for a token that stands `REACH` words after it."""
+    """Return the rows of the weights that a word touches, by its distance from the token: `REACH` words before it
+    first."""
     at_distance = []
     for distance in range(-REACH, REACH + 1):
         features = word.far + (word.near if abs(distance) <= 1 else ()) + (word.own if distance == 0 else ())
@@ -73,7 +74,7 @@ class Emissions:
         padded = [EDGE, *words, EDGE]
         count = len(words)
         word_TWL = np.stack([(self._words.get(word) or self._meet(word))[0] for word in padded])
-        pair_TRL = np.stack([self._pair(pair) for pair in zip(padded, padded[1:], strict=False)])
+        pair_TRL = np.stack([self._pair(pair) for pair in pairwise(padded)])
         scores_TL = np.zeros((count + 2, word_TWL.shape[2]), dtype=np.int32)
         for distance in range(-REACH, REACH + 1):  # the word at token t + distance speaks for the label at t
             low, high = max(0, -distance), count + 2 - max(0, distance)

@@ -1,5 +1,5 @@
-"""Name lists and fillers for slots, from Faker (MIT): what to put into templates, and which words the tagger is told are
-names."""
+"""Name lists and fillers for slots, from Faker (MIT): what to put into templates, and which words the tagger is told
+are names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ LOCALES = (
     "ro_RO", "tr_TR", "et_EE", "lt_LT", "lv_LV", "el_GR", "vi_VN", "id_ID", "is_IS",
 )  # fmt: skip
 
-_MONTHS = "january february march april may june july august september october november december jan feb mar apr jun jul aug sep sept oct nov dec"
+_MONTHS = """january february march april may june july august september october november december
+jan feb mar apr jun jul aug sep sept oct nov dec"""
 _DAYS = "monday tuesday wednesday thursday friday saturday sunday mon tue tues wed thu thurs fri sat sun"
 _STREETS = """street st road rd avenue ave lane ln drive dr court ct square sq place pl boulevard blvd way terrace
 highway hwy parkway crescent close grove hill row walk alley circle plaza rue via avenida rua calle strasse straße
@@ -35,6 +36,11 @@ technologies solutions insurance labs media university institute ventures capita
 as foundation agency consulting services industries international network networks"""
 _MAKERS = ("micro", "data", "bio", "cyber", "net", "info", "geo", "med", "agri", "fin", "eco", "open", "smart", "true")
 _ENDS = ("ly", "ify", "ix", "era", "ent", "bilt", "wise", "soft", "set", "hub", "lab", "scape", "base", "ware", "ia")
+_FORMS = (
+    "Inc", "Corporation", "Group", "Systems", "Inc.", "LLC", "Technologies", "Insurance", "Bank", "Partners", "Labs",
+    "Company", "Media", "University",
+)  # fmt: skip
+_LICENSES = ("#########", "?#########", "########", "?############", "#######", "####-##-####")
 
 
 def nationalities() -> list[str]:
@@ -176,7 +182,8 @@ class Fillers:
     def _address(self) -> str:
         draw = self.rng.random()
         if draw < 0.05:
-            return f"PSC {self.rng.randint(1, 9999)}, Box {self.rng.randint(1, 9999)}\nAPO AP {self.rng.randint(1, 99999):05}"
+            box = f"PSC {self.rng.randint(1, 9999)}, Box {self.rng.randint(1, 9999)}"
+            return f"{box}\nAPO AP {self.rng.randint(1, 99999):05}"
         if draw < 0.15:
             return str(self._faker().address())
         first, second, city = f"{self._number()} {self._street()}", self._secondary(), self._city()
@@ -207,26 +214,7 @@ class Fillers:
         elif draw < 0.75:
             words[-1] += self.rng.choice(_ENDS)
         if self.rng.random() < 0.3:
-            words.append(
-                self.rng.choice(
-                    (
-                        "Inc",
-                        "Corporation",
-                        "Group",
-                        "Systems",
-                        "Inc.",
-                        "LLC",
-                        "Technologies",
-                        "Insurance",
-                        "Bank",
-                        "Partners",
-                        "Labs",
-                        "Company",
-                        "Media",
-                        "University",
-                    )
-                )
-            )
+            words.append(self.rng.choice(_FORMS))
         return " ".join(word.capitalize() for word in words)
 
     def _date(self) -> str:
@@ -239,9 +227,7 @@ class Fillers:
         return moment.isoformat(sep=" ")
 
     def _license(self) -> str:
-        return self._english.bothify(
-            self.rng.choice(("#########", "?#########", "########", "?############", "#######", "####-##-####"))
-        ).upper()
+        return self._english.bothify(self.rng.choice(_LICENSES)).upper()
 
 
 _GIVEN = ("first_name", "first_name_male", "first_name_female", "first_name_nonbinary")

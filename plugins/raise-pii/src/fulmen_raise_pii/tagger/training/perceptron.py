@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,10 +53,7 @@ class _Memory:
         """Return for each token the rows that speak there."""
         padded, fine = [EDGE, *words, EDGE], [True, *known, True]
         seen = [self.word(word, one)[0] for word, one in zip(padded, fine, strict=True)]
-        pairs = [
-            self.pair(a, b, both)
-            for a, b, both in zip(padded, padded[1:], zip(fine, fine[1:], strict=False), strict=False)
-        ]
+        pairs = [self.pair(a, b, both) for a, b, both in zip(padded, padded[1:], pairwise(fine), strict=False)]
         at = []
         for token in range(1, len(padded) - 1):
             near = range(max(0, token - REACH), min(len(padded), token + REACH + 1))
@@ -124,7 +122,8 @@ def train(
     return _rounded(weights * np.int64(step) - summed, moves * np.int64(step) - moves_summed, step, barred)
 
 
-#: Average weights are kept in this part of one update. At 1 nearly all fit into 8 bits; finer ones that do not are worse.
+#: Average weights are kept in this part of one update. At 1 nearly all fit into 8 bits; finer steps that do not fit
+#: are worse.
 SCALE = 1
 
 

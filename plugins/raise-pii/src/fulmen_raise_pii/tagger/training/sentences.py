@@ -55,11 +55,10 @@ def rows(path: Path) -> Iterator[dict[str, object]]:
     """Yield the objects of a JSONL file, gzipped or not. Raises `UserError` if there is no such file."""
     if not path.is_file():
         raise UserError("there is no such file", where=str(path), remedy="name a JSONL file, gzipped or not")
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
-    with opened as lines:
-        for line in lines:
-            if line.strip():
-                yield json.loads(line)
+    stored = path.read_bytes()
+    for line in (gzip.decompress(stored) if path.suffix == ".gz" else stored).splitlines():
+        if line.strip():
+            yield json.loads(line)
 
 
 def read_templates(path: Path) -> list[str]:

@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "not_for": "text in other languages; decisions about people; proof that a text has no personal data",
     }
     (options.out / "tagger.card.json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    print(card["sha256"])
+    sys.stdout.write(f"{card['sha256']}\n")
     return 0
 
 
