@@ -43,6 +43,14 @@ SAMPLES = {
     "ip_address": ["8.8.8.8", "192.168.1.17", "2001:4860:4860::8888"],
     "iban": ["GB82WEST12345698765432", "GB82 WEST 1234 5698 7654 32", "DE89 3704 0044 0532 0130 00"],
     "us_ssn": ["123-45-6789", "123 45 6789"],
+    "regional_id": ["A123456(3)", "AB987654(3)", "A123456789"],
+    "number_plate": ["京A12345", "粤B·D12345", "沪C9K218"],
+    "address": [
+        "221B Baker Street",
+        "PO Box 4711",
+        "北京市朝阳区建国路88号院3号楼1201室",
+        "广东省深圳市南山区科技园路15号",
+    ],
 }
 CASES = [(kind, sample) for kind, samples in SAMPLES.items() for sample in samples]
 
@@ -99,6 +107,11 @@ def test_letter_spacing_hides_nothing(detector: PiiDetector, sample: str) -> Non
         "1234567890 items, 20231123, 10000000",
         "user@host, @handle, a@b, foo@bar.c",
         "11111111111111111111111111111111",
+        "He sold 12 Old Masters and 47 people saw 3 King Charles spaniels",
+        "京剧A12，苏州河边，北京欢迎你，广东省的经济",
+        "A123456(4) and B123456789",
+        "born in 1980, founded on 3 May",
+        "第3号楼的电梯，见下页",
     ],
 )
 def test_other_numbers_are_let_pass(detector: PiiDetector, text: str) -> None:
@@ -117,6 +130,17 @@ def test_a_number_is_found_though_another_follows(detector: PiiDetector) -> None
         ("Passport No. 533380006", "533380006"),
         ("护照号码：X1234567", "X1234567"),
         ("my SSN is 123456789", "123456789"),
+        ("身份证号：110105491231002", "110105491231002"),
+        ("港澳通行证号码C12345678", "C12345678"),
+        ("台胞证：12345678", "12345678"),
+        ("my driver's license number is F162823540116", "F162823540116"),
+        ("驾驶证号是110105194912310021", "110105194912310021"),
+        ("She was born on 3 May 1980 in Leeds", "3 May 1980"),
+        ("DOB: 05/03/1980", "05/03/1980"),
+        ("出生日期：1980年5月3日", "1980年5月3日"),
+        ("1980年5月3日出生", "1980年5月3日出生"),
+        ("家住朝阳区建国路88号", "朝阳区建国路88号"),
+        ("https://ada:s3cr3t@host.org/x", "ada:s3cr3t@"),
     ],
 )
 def test_a_number_that_is_announced_needs_no_form_of_its_own(detector: PiiDetector, text: str, number: str) -> None:
@@ -126,7 +150,24 @@ def test_a_number_that_is_announced_needs_no_form_of_its_own(detector: PiiDetect
 FRAGMENTS = st.one_of(
     st.sampled_from([sample for _, sample in CASES]),
     st.sampled_from(
-        list("0123456789") * 2 + list(" -.@+():;xXaE:/") + ["phone ", "passport no. ", "电话", "护照", "张", "１", "\n"]
+        list("0123456789") * 2
+        + list(" -.@+():;xXaE:/")
+        + [
+            "phone ",
+            "passport no. ",
+            "电话",
+            "护照",
+            "张",
+            "１",
+            "\n",
+            "born on ",
+            "May ",
+            "北京",
+            "路",
+            "号",
+            "St",
+            "身份证",
+        ]
     ),
 )
 
@@ -179,6 +220,20 @@ def test_what_is_reserved_for_examples_passes_where_that_is_set() -> None:
     )
     assert {what for _, what in found(make({"allow_reserved": True}), text)} == {"bob@real.org", "8.8.8.8"}
     assert len(found(make({}), text)) == 8
+
+
+def test_published_test_cards_pass_where_that_is_set() -> None:
+    text = "4111 1111 1111 1111 or 4539289860169979"
+    assert {what for _, what in found(make({"allow_reserved": True}), text)} == {"4539289860169979"}
+    assert len(found(make({}), text)) == 2
+
+
+def test_web_addresses_are_found_where_they_are_asked_for() -> None:
+    assert found(make({}), "see https://a.org/b?c=1.") == set()
+    assert found(make({"kinds": ["url"]}), "see https://a.org/b?c=1, 或www.b.cn。") == {
+        ("url", "https://a.org/b?c=1"),
+        ("url", "www.b.cn"),
+    }
 
 
 def test_listed_values_pass() -> None:

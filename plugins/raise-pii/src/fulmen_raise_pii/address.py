@@ -58,7 +58,6 @@ def _english_street() -> Pattern:
         literal(" "),
         name,
         _any(_STREET_WORDS),
-        maybe(literal(".")),
         maybe(unit),
         maybe(seq(maybe(city), state, maybe(code))),
     )
@@ -90,7 +89,9 @@ def _chinese() -> list[Pattern]:
     number = seq(
         chars("0-9A-Za-z一二三四五六七八九十"),
         repeat(chars("0-9A-Za-z一二三四五六七八九十-"), 0, 5),
-        either(*map(literal, ("号", "栋", "幢", "座", "单元", "楼", "层", "室", "房", "弄", "组", "门"))),
+        either(
+            *map(literal, ("号院", "号楼", "号", "栋", "幢", "座", "单元", "楼", "层", "室", "房", "弄", "组", "门"))
+        ),
     )
     named = seq(
         repeat(_HAN, 1, 6),

@@ -43,7 +43,12 @@ def birth_date() -> list[Pattern]:
     after = either(_WORD, seq(chars("-/."), _DIGIT))
     return [
         Pattern(
-            "birth_date", date, "[Bb][IiOo.][RrBb.]", context=english, not_before=(chars("A-Za-z"),), not_after=after
+            "birth_date",
+            date,
+            r"(?i:birth|born|dob|d\.o\.b)",
+            context=english,
+            not_before=(chars("A-Za-z"),),
+            not_after=after,
         ),
         Pattern("birth_date", date, "[出生]", context=chinese, not_after=after),
         Pattern("birth_date", seq(chinese_date, maybe(literal("出生"))), "日出生|月出生|日生", accept=_ends_in_birth),

@@ -6,7 +6,7 @@ surname and what announces them. Both streams: what may still change is held, an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from fulmen_raise_pii.chinese_names import chinese_name
@@ -71,24 +71,35 @@ class NamesDetector:
     def hold_from(self, text: str) -> int:
         """Return where the island begins that the end of `text` may still belong to."""
         hold = len(text) if text.isascii() else self._chinese.hold_from(text)
-        start = max(0, len(text) - 2 * self.look_behind)
+        start = max(0, len(text) - self.look_behind)
         *_, last = [None, *blocks(text[start:])]
         if last is None:
             return hold
         beyond = text[start + last.ends[-1] :]
-        if len(beyond) > LONGEST_BLANK or not (beyond.isspace() or not beyond):
+        if len(beyond) > LONGEST_BLANK or beyond.strip():
             return hold  # a barrier has ended the block
-        return min(hold, start + last.starts[self._open_from(last)])
+        first = self._open_from(last.words[-_ENOUGH:])
+        if first < 0:  # an island without a beginning in sight
+            *_, last = blocks(text)
+            return min(hold, last.starts[self._open_from(last.words, whole=True)])
+        return min(hold, start + last.starts[max(0, len(last.words) - _ENOUGH) + first])
 
-    def _open_from(self, block: Block) -> int:
-        """Return the first token of a block at the end of an unfinished text whose label may still change."""
-        sure = len(block.words) - 1 - REACH  # tokens before this see all that they ever will; the last may still grow
+    def _open_from(self, words: Sequence[str], *, whole: bool = False) -> int:
+        """Return the first token whose label may still change at the end of an unfinished block.
+
+        Args:
+            words: the last ones of the block.
+            whole: whether they are all. If not, -1 says that they are too few to tell.
+        """
+        sure = len(words) - 1 - REACH  # tokens before this see all that they ever will; the last may still grow
         if sure <= 0:
             return 0
-        scores_TL = self._emissions.scores(block.words)[:sure]
+        scores_TL = self._emissions.scores(words)[:sure]
         *_, (first, end) = [(0, 0), *islands(scores_TL, self._tagger.margin)]
         if not end or end <= sure - CHANNEL:
             return sure
+        if len(words) == _ENOUGH and not whole and first <= REACH + CHANNEL:
+            return -1
         if end - first <= LONGEST_ISLAND:
             return first
         *_, (begun, ended, _) = [(0, 0, 0), *runs(scores_TL[first:end].argmax(axis=1).tolist())]
@@ -110,6 +121,9 @@ class NamesDetector:
         """Return ``[PERSON]`` and the like, the form of what was found, or a surrogate, as the settings say."""
         return self._replacement(found, finding.label)
 
+
+#: So many tokens at the end of a text tell where its last island begins, unless that is too long to be decoded as one.
+_ENOUGH = LONGEST_ISLAND + 2 * CHANNEL + 2 * REACH + 2
 
 _NO_START = frozenset("\n,:;>?!") | {"\n\n"}
 _NO_END = frozenset("\n,:;>?!(") | {"\n\n"}

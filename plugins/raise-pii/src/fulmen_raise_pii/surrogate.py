@@ -46,7 +46,7 @@ def surrogate(found: str, kind: str, key: bytes) -> str:
     ``[ADDRESS-58301762]``."""
     plain = _plain(found)
     bare = "".join(char for char in plain if char.isalnum()).upper()
-    if kind in ("email", "url"):
+    if kind in ("email", "url", "ip_address"):
         bare = plain.casefold()
     draws = Draws(key, kind, bare)
     if kind in _MAKERS:
@@ -168,7 +168,7 @@ _MAKERS: dict[str, Callable[[str, Draws], str]] = {
     "phone": _phone,
     "us_ssn": _ssn,
     "email": _email,
-    "ip_address": lambda bare, draws: _ip(bare, draws) if bare.isdigit() else _ip_6(draws),
+    "ip_address": lambda bare, draws: _ip_6(draws) if ":" in bare else _ip(bare, draws),
     "regional_id": _regional_id,
     "passport": _same_classes,
     "permit": _same_classes,

@@ -36,17 +36,18 @@ def blocks(text: str) -> Iterator[Block]:
     start = 0
     for barrier in _BARRIER.finditer(text):
         if barrier.start() > start:
-            yield _block(text, start, barrier.start())
+            yield from _block(text, start, barrier.start())
         start = barrier.end()
     if start < len(text):
-        yield _block(text, start, len(text))
+        yield from _block(text, start, len(text))
 
 
-def _block(text: str, start: int, stop: int) -> Block:
+def _block(text: str, start: int, stop: int) -> Iterator[Block]:
     starts, ends, words = [], [], []
     for token in _TOKEN.finditer(text, start, stop):
         word = token[0]
         starts.append(token.start())
         ends.append(token.end())
         words.append(("\n\n" if word.count("\n") > 1 else "\n") if word.isspace() else word)
-    return Block(starts, ends, words)
+    if starts:
+        yield Block(starts, ends, words)

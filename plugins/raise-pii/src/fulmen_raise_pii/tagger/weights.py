@@ -46,17 +46,17 @@ def load() -> Tagger:
         resources.as_file(resources.files("fulmen_raise_pii") / "data" / FILE) as path,
         safe_open(path, framework="numpy") as stored,
     ):
-        described = stored.metadata()
-        features = np.zeros((int(described["rows"]), stored.get_slice("features").get_shape()[1]), dtype=np.int8)
+        described = json.loads(stored.metadata()["tagger"])
+        features = np.zeros((described["rows"], stored.get_slice("features").get_shape()[1]), dtype=np.int8)
         features[stored.get_tensor("rows")] = stored.get_tensor("features")
         listed = zip(stored.get_tensor("word_keys").tolist(), stored.get_tensor("word_lists").tolist(), strict=True)
         return Tagger(
             features=features,
             moves=stored.get_tensor("moves"),
             gazetteer=dict(listed),
-            kinds=tuple(json.loads(described["kinds"])),
-            precision=tuple(json.loads(described["precision"])),
-            margin=int(described["margin"]),
+            kinds=tuple(described["kinds"]),
+            precision=tuple(described["precision"]),
+            margin=described["margin"],
         )
 
 
@@ -71,10 +71,11 @@ def save(tagger: Tagger, path: Path) -> None:
         "word_keys": np.array(keys, dtype=np.uint32),
         "word_lists": np.array([tagger.gazetteer[key] for key in keys], dtype=np.uint16),
     }
-    metadata = {
-        "kinds": json.dumps(tagger.kinds),
-        "margin": str(tagger.margin),
-        "precision": json.dumps(tagger.precision),
-        "rows": str(len(tagger.features)),
+    described = {
+        "kinds": tagger.kinds,
+        "margin": tagger.margin,
+        "precision": tagger.precision,
+        "rows": len(tagger.features),
     }
-    save_file(tensors, path, metadata=metadata)
+    # one key: safetensors writes several in no order
+    save_file(tensors, path, metadata={"tagger": json.dumps(described)})
