@@ -31,6 +31,8 @@ _CITIES = (
     "贵阳", "南宁", "太原", "石家庄", "兰州", "海口", "乌鲁木齐", "呼和浩特", "银川", "西宁", "拉萨",
 )  # fmt: skip
 
+_ANNOUNCING = ("住址", "地址", "住所", "家住", "住在", "寄到", "寄往", "送到", "户籍所在地")
+
 
 def address() -> list[Pattern]:
     """English street addresses and post boxes, Chinese addresses down to a road or a number."""
@@ -107,7 +109,7 @@ def _chinese() -> list[Pattern]:
         return 0.9 if any(char.isdigit() for char in found) else 0.6
 
     announced = seq(
-        either(*map(literal, ("住址", "地址", "住所", "家住", "住在", "寄到", "寄往", "送到", "户籍所在地"))),
+        _any(_ANNOUNCING),
         maybe(either(literal("是"), literal("为"))),
         repeat(chars(" :："), 0, 2),
     )
@@ -115,7 +117,7 @@ def _chinese() -> list[Pattern]:
     tail = either(rest, roads)
     return [
         Pattern("address", seq(place, maybe(chars("省市")), tail), "|".join((*_PROVINCES, *_CITIES)), accept=accept),
-        Pattern("address", tail, "[址住寄送地]", context=announced, accept=accept),
+        Pattern("address", tail, "|".join(_ANNOUNCING), context=announced, accept=accept),
     ]
 
 

@@ -50,7 +50,7 @@ def birth_date() -> list[Pattern]:
             not_before=(chars("A-Za-z"),),
             not_after=after,
         ),
-        Pattern("birth_date", date, "[出生]", context=chinese, not_after=after),
+        Pattern("birth_date", date, "出生|生日|生于", context=chinese, not_after=after),
         Pattern("birth_date", seq(chinese_date, maybe(literal("出生"))), "日出生|月出生|日生", accept=_ends_in_birth),
     ]
 

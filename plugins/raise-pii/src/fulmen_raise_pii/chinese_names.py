@@ -72,6 +72,6 @@ def chinese_name() -> list[Pattern]:
     middle_dot = seq(repeat(given, 2, 5), literal("·"), repeat(given, 2, 6))
     name = either(middle_dot, seq(surname, repeat(given, 1, 2)))
     return [
-        Pattern("person", name, "[姓名叫人户者告客员学]", context=announcing, accept=announced),
+        Pattern("person", name, "|".join(_ANNOUNCING), context=announcing, accept=announced),
         Pattern("person", seq(surname, repeat(given, 1, 2), title), "|".join(_TITLES), accept=before_title),
     ]

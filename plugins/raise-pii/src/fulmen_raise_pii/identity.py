@@ -38,7 +38,7 @@ def resident_id() -> list[Pattern]:
     old = repeat(_DIGIT, 15, 15)
     return [
         Pattern("resident_id", body, anchor, not_before=(_WORD,), not_after=_WORD, accept=accept),
-        Pattern("resident_id", old, "[身证]", context=announced, not_after=_WORD, accept=accept_old),
+        Pattern("resident_id", old, "身份证|证件", context=announced, not_after=_WORD, accept=accept_old),
     ]
 
 

@@ -63,7 +63,7 @@ class NamesDetector:
 
     def scan(self, text: str) -> list[Finding]:
         """Return the findings in `text`."""
-        found = [finding for block in blocks(text) for finding in self._tagged(block)]
+        found = list(self._tagged(list(blocks(text))))
         if not text.isascii():
             found += self._chinese.scan(text)
         return [one for one in found if text[one.start : one.end].casefold() not in self._allowed]
@@ -105,17 +105,23 @@ class NamesDetector:
         *_, (begun, ended, _) = [(0, 0, 0), *runs(scores_TL[first:end].argmax(axis=1).tolist())]
         return first + begun if first + ended == sure else sure
 
-    def _tagged(self, block: Block) -> Iterator[Finding]:
+    def _tagged(self, found: Sequence[Block]) -> Iterator[Finding]:
+        """Yield what the tagger finds in blocks. Those of up to three marks, as there are many in Chinese, have
+        nothing."""
+        worded = [block for block in found if len(block.words) > REACH or any(map(str.isalnum, block.words))]
+        if not worded:
+            return
         tagger = self._tagger
-        for first, end, kind in decode(self._emissions.scores(block.words), tagger.moves, tagger.margin):
-            while first < end and block.words[first] in _NO_START:
-                first += 1
-            while first < end and block.words[end - 1] in _NO_END:
-                end -= 1
-            label = tagger.kinds[kind].removesuffix("_part")
-            if first < end and label in self.kinds:
-                start, stop = block.starts[first], block.ends[end - 1]
-                yield Finding(self.name, "privacy_pii", tagger.precision[kind], start, stop, label)
+        for block, scores_TL in zip(worded, self._emissions.scores_of([one.words for one in worded]), strict=True):
+            for first, end, kind in decode(scores_TL, tagger.moves, tagger.margin):
+                while first < end and block.words[first] in _NO_START:
+                    first += 1
+                while first < end and block.words[end - 1] in _NO_END:
+                    end -= 1
+                label = tagger.kinds[kind].removesuffix("_part")
+                if first < end and label in self.kinds:
+                    start, stop = block.starts[first], block.ends[end - 1]
+                    yield Finding(self.name, "privacy_pii", tagger.precision[kind], start, stop, label)
 
     def replacement(self, found: str, finding: Finding) -> str:
         """Return ``[PERSON]`` and the like, the form of what was found, or a surrogate, as the settings say."""

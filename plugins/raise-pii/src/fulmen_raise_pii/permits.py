@@ -41,7 +41,9 @@ def permit() -> list[Pattern]:
         return 0.6 if 1 <= month <= 12 and 1 <= day <= 31 else 0.0
 
     return [
-        Pattern("permit", body, "证", context=announced, not_after=_WORD, accept=_surely),
+        Pattern(
+            "permit", body, "通行证|回乡证|台胞证|居留证|居住证", context=announced, not_after=_WORD, accept=_surely
+        ),
         Pattern("permit", body, "[Pp][Ee][Rr][Mm]", context=english, not_before=(_WORD,), not_after=_WORD),
         Pattern("permit", card, "[A-Z]{3}[0-9]{6}", not_before=(_WORD,), not_after=_WORD, accept=by_form),
     ]
@@ -83,7 +85,7 @@ def driver_license() -> list[Pattern]:
     body = seq(repeat(chars("A-Z"), 0, 2), repeat(seq(maybe(literal("-")), _DIGIT), 5, 18))
     return [
         Pattern("driver_license", body, "[Dd][Rr][Ii][Vv]", context=english, not_before=(_WORD,), not_after=_WORD),
-        Pattern("driver_license", body, "驾", context=chinese, not_after=_WORD),
+        Pattern("driver_license", body, "驾驶证|驾照", context=chinese, not_after=_WORD),
     ]
 
 

@@ -10,7 +10,6 @@ Shapes: T tokens, L labels, F features, R distances, W = 2·REACH + 1.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,38 +23,50 @@ REACH = 3
 PAIR_PLACES = (-2, -1, 0, 1)
 
 EDGE = "\x00"  # the word that stands for what lies outside of a block
+VOID = "\x00\x00"  # the word that says nothing about any other; no token is like it
+
+#: What keeps two blocks apart.
+_APART = (VOID,) * (REACH - 1)
 
 Rows = NDArray[np.int64]
 Scores = NDArray[np.int32]
 
 
-def _mixed(hashes: NDArray[np.uint32], place: int, rows: int) -> Rows:
-    """Return the rows of features at a place."""
-    mixed = (hashes ^ np.uint32(place * 0x9E3779B1 & 0xFFFFFFFF)) * np.uint32(0x85EBCA6B)
+#: Place -> what tells a feature there from the same one elsewhere: words by their distance, pairs after them.
+_SALT = np.arange(32, dtype=np.uint32) * np.uint32(0x9E3779B1)
+_FIRST_PAIR_PLACE = 16
+
+
+def _mixed(hashes: NDArray[np.uint32], salt: NDArray[np.uint32] | np.uint32, rows: int) -> Rows:
+    """Return the rows of features at places."""
+    mixed = (hashes ^ salt) * np.uint32(0x85EBCA6B)
     return ((mixed ^ (mixed >> np.uint32(15))) & np.uint32(rows - 1)).astype(np.int64)
 
 
-def _rows(hashes: Sequence[int], place: int, rows: int) -> Rows:
-    return _mixed(np.array(hashes, dtype=np.uint32), place, rows)
-
-
-def word_rows(word: Word, rows: int) -> list[Rows]:
-    """Return the rows of the weights that a word touches, by its distance from the token: `REACH` words before it
-    first."""
-    at_distance = []
+def word_rows(word: Word, rows: int) -> tuple[Rows, list[int]]:
+    """Return the rows of the weights that a word touches, those for the token `REACH` words after it first, and where
+    those for each distance start."""
+    features: list[int] = []
+    places: list[int] = []
+    starts = []
     for distance in range(-REACH, REACH + 1):
-        features = word.far + (word.near if abs(distance) <= 1 else ()) + (word.own if distance == 0 else ())
-        at_distance.append(_rows(features, distance + REACH, rows))
-    return at_distance
+        starts.append(len(features))
+        features += word.far + (word.near if abs(distance) <= 1 else ()) + (word.own if distance == 0 else ())
+        places += [distance + REACH] * (len(features) - len(places))
+    return _mixed(np.array(features, dtype=np.uint32), _SALT[places], rows), starts
 
 
-def pair_rows(first: Word, second: Word, rows: int) -> list[Rows]:
-    """Return the rows that a pair of neighbours touches at each of `PAIR_PLACES`: each word as itself or as its
-    class."""
-    both = [
-        (a * 31 + b * 1_000_003 + place) & 0xFFFFFFFF for place, (a, b) in enumerate(product(first.names, second.names))
-    ]
-    return [_rows(both, place + 16, rows) for place in range(len(PAIR_PLACES))]
+def pair_rows(names_P22: NDArray[np.uint32], rows: int) -> Rows:
+    """Return the rows that pairs of neighbours touch at each of `PAIR_PLACES`, [R, P, 4]: each word as itself or as
+    its class.
+
+    Args:
+        names_P22: for each pair the two names of its first word, and those of its second.
+    """
+    first_P4, second_P4 = names_P22[:, 0, [0, 0, 1, 1]], names_P22[:, 1, [0, 1, 0, 1]]
+    both_P4 = first_P4 * np.uint32(31) + second_P4 * np.uint32(1_000_003) + np.arange(4, dtype=np.uint32)
+    salts = _SALT[_FIRST_PAIR_PLACE : _FIRST_PAIR_PLACE + len(PAIR_PLACES)]
+    return _mixed(both_P4[None], salts[:, None, None], rows)
 
 
 class Emissions:
@@ -74,10 +85,20 @@ class Emissions:
 
     def scores(self, words: Sequence[str]) -> Scores:
         """Return the score of each label at each token of one block, [T, L]."""
-        count = len(words) + 2  # with an edge on each side
-        met = [self._words.get(word) or self._meet(word) for word in (EDGE, *words, EDGE)]
+        return self.scores_of([words])[0]
+
+    def scores_of(self, blocks: Sequence[Sequence[str]]) -> list[Scores]:
+        """Return the scores of several blocks, worked out together. No context reaches from one to the next."""
+        spread = [word for words in blocks for word in (EDGE, *words, EDGE, *_APART)]
+        met = [self._words.get(word) or self._meet(word) for word in spread]
         word_TWL = np.stack([scores for scores, _ in met])
-        pair_RPL = self._pairs(np.array([names for _, names in met], dtype=np.uint32))
+        names_T2 = np.array([names for _, names in met], dtype=np.uint32)
+        rows_RP4 = pair_rows(np.stack([names_T2[:-1], names_T2[1:]], axis=1), len(self._weights))
+        pair_RPL = self._weights[rows_RP4].sum(axis=2, dtype=np.int32)
+        if len(blocks) > 1:
+            void_T = np.array([word == VOID for word in spread])
+            pair_RPL[:, void_T[:-1] | void_T[1:]] = 0
+        count = len(spread) - len(_APART)
         scores_TL = np.zeros((count, word_TWL.shape[2]), dtype=np.int32)
         for distance in range(-REACH, REACH + 1):  # the word at token t + distance speaks for the label at t
             low, high = max(0, -distance), count - max(0, distance)
@@ -87,23 +108,20 @@ class Emissions:
             low, high = max(0, -first), min(count, count - 1 - first)
             if low < high:
                 scores_TL[low:high] += pair_RPL[place, low + first : high + first]
-        return scores_TL[1:-1]
+        ends = np.cumsum([len(words) + 2 + len(_APART) for words in blocks]).tolist()
+        return [
+            scores_TL[end - len(words) - 1 - len(_APART) : end - 1 - len(_APART)]
+            for words, end in zip(blocks, ends, strict=True)
+        ]
 
     def _meet(self, word: str) -> tuple[Scores, tuple[int, int]]:
         described = describe(word, self._gazetteer)
-        rows = word_rows(described, len(self._weights))
-        starts = np.cumsum([0, *map(len, rows[:-1])])
-        scores_WL = np.add.reduceat(self._weights[np.concatenate(rows)], starts, axis=0, dtype=np.int32)
+        rows, starts = word_rows(described, len(self._weights))
+        scores_WL = np.add.reduceat(self._weights[rows], starts, axis=0, dtype=np.int32)
+        if word == VOID:
+            scores_WL[:] = 0
         met = scores_WL, described.names
         if len(self._words) >= self._remembered:
             self._words.clear()
         self._words[word] = met
         return met
-
-    def _pairs(self, names_T2: NDArray[np.uint32]) -> Scores:
-        """Return the scores of all neighbouring pairs at each place, [R, pairs, L]: `pair_rows` for many at once."""
-        first_P4, second_P4 = names_T2[:-1][:, [0, 0, 1, 1]], names_T2[1:][:, [0, 1, 0, 1]]
-        both_P4 = first_P4 * np.uint32(31) + second_P4 * np.uint32(1_000_003) + np.arange(4, dtype=np.uint32)
-        places = range(16, 16 + len(PAIR_PLACES))
-        rows_RP4 = np.stack([_mixed(both_P4, place, len(self._weights)) for place in places])
-        return self._weights[rows_RP4].sum(axis=2, dtype=np.int32)

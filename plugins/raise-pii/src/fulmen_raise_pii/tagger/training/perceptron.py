@@ -39,14 +39,16 @@ class _Memory:
         key = (word, known)
         if key not in self.words:
             described = describe(word, self.gazetteer, known=known)
-            self.words[key] = (word_rows(described, self.rows), described)
+            rows, starts = word_rows(described, self.rows)
+            self.words[key] = (np.split(rows, starts[1:]), described)
         return self.words[key]
 
     def pair(self, first: str, second: str, known: tuple[bool, bool]) -> list[Rows]:
         key = (first, second, *known)
         if key not in self.pairs:
-            words = self.word(first, known[0])[1], self.word(second, known[1])[1]
-            self.pairs[key] = pair_rows(*words, self.rows)
+            names = self.word(first, known[0])[1].names, self.word(second, known[1])[1].names
+            rows_R14 = pair_rows(np.array([names], dtype=np.uint32), self.rows)
+            self.pairs[key] = list(rows_R14[:, 0])
         return self.pairs[key]
 
     def rows_at(self, words: Sequence[str], known: Sequence[bool]) -> list[Rows]:
