@@ -27,13 +27,20 @@ MEMBERS = {
 BACKENDS = {"cpu": "", "cuda": "", "onnxruntime": "[cpu]", "openvino": "[cpu]", "tensorrt": "[rtx]"}
 #: Backends that serve an artefact which can be made anywhere.
 EXPORTED = ("onnxruntime", "openvino")
-PLUGIN_SETS = {"none": (), "pii": ("pii",), "attack": ("attack",), "all": ("pii", "attack")}
+PLUGIN_SETS = {
+    "none": (),
+    "pii": ("pii",),
+    "attack": ("attack",),
+    "all": ("pii", "secrets", "attack"),
+}
 #: Extras that `alone` leaves out: they need a GPU, or an index of NVIDIA's.
 LEFT_OUT = ("gpu", "datacenter")
 WHEELHOUSE = ROOT / "wheelhouse"
 COMBO_MODELS = WHEELHOUSE / "combo-models"
-TORCH_FREE_TESTS = ("packages/safety/tests", "plugins/raise-pii/tests", "plugins/raise-attack/tests",
-                    "plugins/raise-harm/tests", "plugins/raise-toxicity/tests")
+TORCH_FREE_TESTS = (
+    "packages/safety/tests",
+    *(f"plugins/raise-{name}/tests" for name in ("pii", "secrets", "attack", "harm", "toxicity")),
+)
 COMBO_RECORDS = WHEELHOUSE / "combo-records"
 
 

@@ -10,7 +10,7 @@ import venv
 from pathlib import Path
 
 SUBSETS = {
-    ("fulmen-raise-pii", "fulmen-raise-attack"): (
+    ("fulmen-raise-pii", "fulmen-raise-secrets", "fulmen-raise-attack"): (
         "raise",
         "check",
         "--text",

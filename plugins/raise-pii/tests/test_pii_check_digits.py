@@ -6,8 +6,17 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fulmen_raise_pii.check_digits import CREDIT_CODE_CHARACTERS, credit_check, iban, luhn, resident_check
+from fulmen_raise_pii.check_digits import (
+    CREDIT_CODE_CHARACTERS,
+    credit_check,
+    hong_kong_check,
+    iban,
+    luhn,
+    resident_check,
+    taiwan_check,
+)
 from fulmen_raise_pii.detector import PiiDetector, make
+from fulmen_raise_pii.regions import region_score
 
 DIGITS = "0123456789"
 
@@ -77,6 +86,22 @@ def test_a_valid_number_is_found_and_one_wrong_digit_is_noticed(
     assert kind not in {label for label, _ in kinds(detector, f"号码{altered}。")}
 
 
+def test_a_county_that_is_not_listed_counts_less_than_one_that_is(detector: PiiDetector) -> None:
+    def score(region: str) -> float:
+        first = region + "19491231002"
+        return max((one.score for one in detector.scan(first + resident_check(first))), default=0.0)
+
+    assert score("110101") == 1.0
+    assert score("340302") > score("340399") > 0.5  # Bengbu, and a county that it never had
+    assert score("119901") == 0.0
+
+
+def test_the_table_of_regions_has_what_was_retired_and_what_never_was_is_not_in_it() -> None:
+    assert region_score("510202") == 1.0  # Chongqing's centre while it was a part of Sichuan
+    assert region_score("422301") == 1.0  # Xianning, a prefecture until 1998
+    assert region_score("000000") == region_score("990101") == 0.0
+
+
 def test_published_examples_check() -> None:
     assert resident_check("11010519491231002") == "X"  # GB 11643-1999
     assert credit_check("91350100M000100Y4") == "3"  # GB 32100-2015
@@ -84,6 +109,8 @@ def test_published_examples_check() -> None:
     assert luhn("378282246310005")
     assert not luhn("4111111111111112")
     assert iban("GB82WEST12345698765432")
+    assert hong_kong_check("A123456") == hong_kong_check("AB987654") == "3"
+    assert taiwan_check("A12345678") == "9"
     assert not iban("GB82WEST12345698765431")
 
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fulmen_raise_pii.detector import PiiDetector, make, mask
+from fulmen_raise_pii.detector import PiiDetector, make
+from fulmen_raise_pii.replacement import mask
 from fulmen_safety import UserError
 from fulmen_safety.conformance import faults
 from fulmen_safety.detector import Redactor, StreamingDetector
@@ -42,6 +43,14 @@ SAMPLES = {
     "ip_address": ["8.8.8.8", "192.168.1.17", "2001:4860:4860::8888"],
     "iban": ["GB82WEST12345698765432", "GB82 WEST 1234 5698 7654 32", "DE89 3704 0044 0532 0130 00"],
     "us_ssn": ["123-45-6789", "123 45 6789"],
+    "regional_id": ["A123456(3)", "AB987654(3)", "A123456789"],
+    "number_plate": ["京A12345", "粤B·D12345", "沪C9K218"],
+    "address": [
+        "221B Baker Street",
+        "PO Box 4711",
+        "北京市朝阳区建国路88号院3号楼1201室",
+        "广东省深圳市南山区科技园路15号",
+    ],
 }
 CASES = [(kind, sample) for kind, samples in SAMPLES.items() for sample in samples]
 
@@ -98,6 +107,11 @@ def test_letter_spacing_hides_nothing(detector: PiiDetector, sample: str) -> Non
         "1234567890 items, 20231123, 10000000",
         "user@host, @handle, a@b, foo@bar.c",
         "11111111111111111111111111111111",
+        "He sold 12 Old Masters and 47 people saw 3 King Charles spaniels",
+        "京剧A12，苏州河边，北京欢迎你，广东省的经济",
+        "A123456(4) and B123456789",
+        "born in 1980, founded on 3 May",
+        "第3号楼的电梯，见下页",
     ],
 )
 def test_other_numbers_are_let_pass(detector: PiiDetector, text: str) -> None:
@@ -116,6 +130,17 @@ def test_a_number_is_found_though_another_follows(detector: PiiDetector) -> None
         ("Passport No. 533380006", "533380006"),
         ("护照号码：X1234567", "X1234567"),
         ("my SSN is 123456789", "123456789"),
+        ("身份证号：110105491231002", "110105491231002"),
+        ("港澳通行证号码C12345678", "C12345678"),
+        ("台胞证：12345678", "12345678"),
+        ("my driver's license number is F162823540116", "F162823540116"),
+        ("驾驶证号是110105194912310021", "110105194912310021"),
+        ("She was born on 3 May 1980 in Leeds", "3 May 1980"),
+        ("DOB: 05/03/1980", "05/03/1980"),
+        ("出生日期：1980年5月3日", "1980年5月3日"),
+        ("1980年5月3日出生", "1980年5月3日出生"),
+        ("家住朝阳区建国路88号", "朝阳区建国路88号"),
+        ("https://ada:s3cr3t@host.org/x", "ada:s3cr3t@"),
     ],
 )
 def test_a_number_that_is_announced_needs_no_form_of_its_own(detector: PiiDetector, text: str, number: str) -> None:
@@ -125,7 +150,24 @@ def test_a_number_that_is_announced_needs_no_form_of_its_own(detector: PiiDetect
 FRAGMENTS = st.one_of(
     st.sampled_from([sample for _, sample in CASES]),
     st.sampled_from(
-        list("0123456789") * 2 + list(" -.@+():;xXaE:/") + ["phone ", "passport no. ", "电话", "护照", "张", "１", "\n"]
+        list("0123456789") * 2
+        + list(" -.@+():;xXaE:/")
+        + [
+            "phone ",
+            "passport no. ",
+            "电话",
+            "护照",
+            "张",
+            "１",
+            "\n",
+            "born on ",
+            "May ",
+            "北京",
+            "路",
+            "号",
+            "St",
+            "身份证",
+        ]
     ),
 )
 
@@ -180,6 +222,20 @@ def test_what_is_reserved_for_examples_passes_where_that_is_set() -> None:
     assert len(found(make({}), text)) == 8
 
 
+def test_published_test_cards_pass_where_that_is_set() -> None:
+    text = "4111 1111 1111 1111 or 4539289860169979"
+    assert {what for _, what in found(make({"allow_reserved": True}), text)} == {"4539289860169979"}
+    assert len(found(make({}), text)) == 2
+
+
+def test_web_addresses_are_found_where_they_are_asked_for() -> None:
+    assert found(make({}), "see https://a.org/b?c=1.") == set()
+    assert found(make({"kinds": ["url"]}), "see https://a.org/b?c=1, 或www.b.cn。") == {
+        ("url", "https://a.org/b?c=1"),
+        ("url", "www.b.cn"),
+    }
+
+
 def test_listed_values_pass() -> None:
     detector = make({"allow": ["Support@Us.com"]})
     assert {what for _, what in found(detector, "support@us.com or x@us.com")} == {"x@us.com"}
@@ -188,7 +244,7 @@ def test_listed_values_pass() -> None:
 def test_a_placeholder_names_the_kind_and_a_mask_keeps_the_form() -> None:
     finding = next(iter(make({}).scan("a@b.org")))
     assert make({}).replacement("a@b.org", finding) == "[EMAIL]"
-    assert make({"style": "mask"}).replacement("a@b.org", finding) == "***@b.org"
+    assert make({"replacement": "mask"}).replacement("a@b.org", finding) == "***@b.org"
     assert mask("138-0013-8000") == "***-****-**00"
     assert mask("4111 1111 1111 1234") == "**** **** **** 1234"
 
@@ -199,7 +255,7 @@ def test_a_placeholder_names_the_kind_and_a_mask_keeps_the_form() -> None:
         ({"kind": ["email"]}, "did you mean 'kinds'"),
         ({"kinds": ["e-mail"]}, "'kinds.0'|kinds"),
         ({"kinds": []}, "kinds"),
-        ({"style": "star"}, "style"),
+        ({"replacement": "star"}, "replacement"),
     ],
 )
 def test_wrong_settings_are_told(table: dict[str, Any], told: str) -> None:

@@ -34,3 +34,18 @@ def credit_check(first_17: str) -> str:
 def iban(compact: str) -> bool:
     """IBAN (ISO 13616): with the first four characters moved to the end and letters as numbers, 1 modulo 97."""
     return int("".join(str(int(char, 36)) for char in compact[4:] + compact[:4])) % 97 == 1
+
+
+def hong_kong_check(card: str) -> str:
+    """Return the check character of a Hong Kong identity card, one or two letters and six digits (MOD 11)."""
+    values = [36 if len(card) == 7 else ord(card[0]) - 55, ord(card[-7]) - 55, *map(int, card[-6:])]
+    total = sum(weight * value for weight, value in zip(range(9, 1, -1), values, strict=True))
+    return "0123456789A"[-total % 11]
+
+
+def taiwan_check(card: str) -> str:
+    """Return the last digit of a Taiwan identity card, a letter and eight digits."""
+    number = 10 + "ABCDEFGHJKLMNPQRSTUVXYWZIO".index(card[0])
+    digits = [number // 10, number % 10, *map(int, card[1:])]
+    total = sum(weight * digit for weight, digit in zip((1, 9, 8, 7, 6, 5, 4, 3, 2, 1), digits, strict=True))
+    return str(-total % 10)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import datetime
-import tomllib
-from importlib import resources
 
 from fulmen_raise_pii.check_digits import CREDIT_CODE_CHARACTERS, credit_check, resident_check
+from fulmen_raise_pii.regions import provinces, region_score
 from fulmen_safety.pattern import Pattern, chars, either, literal, maybe, repeat, seq
 
 _DIGIT = chars("0-9")
@@ -16,34 +15,40 @@ _SPACED_DIGIT = seq(maybe(chars(" -")), _DIGIT)
 
 def resident_id() -> list[Pattern]:
     """Mainland resident IDs of 18 characters: region in use at some time, real date of birth, check digit (GB
-    11643-1999)."""
-    data = tomllib.loads((resources.files("fulmen_raise_pii") / "data/regions.toml").read_text("utf-8"))
-    regions = {
-        f"{province}{code:02}"
-        for province, ranges in data.items()
-        for low, high in ranges
-        for code in range(low, high + 1)
-    }
+    11643-1999); and those of 15 digits, issued until 1999, by region and date where they are announced.
+    """
 
     def accept(found: str) -> float:
-        number = found.replace(" ", "").replace("-", "").upper()
-        if number[:4] not in regions or number[-1] != resident_check(number[:17]):
+        number = _bare(found)
+        if number[-1] != resident_check(number[:17]) or not _is_birthday(number[6:14]):
             return 0.0
-        return 1.0 if _is_birthday(number[6:14]) else 0.0
+        return region_score(number[:6])
+
+    def accept_old(found: str) -> float:
+        return region_score(found[:6]) * 0.9 if _is_birthday("19" + found[6:12]) else 0.0
 
     body = seq(chars("1-8"), repeat(_SPACED_DIGIT, 16, 16), maybe(chars(" -")), chars("0-9Xx"))
     anchor = "[0-9](?:[ -]?[0-9]){12}"
-    return [Pattern("resident_id", body, anchor, not_before=(_WORD,), not_after=_WORD, accept=accept)]
+    announced = seq(
+        either(literal("身份证"), literal("证件")),
+        maybe(either(literal("号码"), literal("号"), literal("编号"))),
+        maybe(either(literal("是"), literal("为"))),
+        repeat(chars(" :："), 0, 2),
+    )
+    old = repeat(_DIGIT, 15, 15)
+    return [
+        Pattern("resident_id", body, anchor, not_before=(_WORD,), not_after=_WORD, accept=accept),
+        Pattern("resident_id", old, "身份证|证件", context=announced, not_after=_WORD, accept=accept_old),
+    ]
 
 
 def credit_code() -> list[Pattern]:
     """Unified social credit codes of organisations and sole traders (GB 32100-2015): registrar, region, check
     character."""
-    data = tomllib.loads((resources.files("fulmen_raise_pii") / "data/regions.toml").read_text("utf-8"))
-    provinces = {*data, "10", "71"}
+    known = {*provinces(), "10", "71"}
 
     def accept(found: str) -> float:
-        return 1.0 if found[2:4] in provinces and found[-1] == credit_check(found[:17]) else 0.0
+        return 1.0 if found[2:4] in known and found[-1] == credit_check(found[:17]) else 0.0
 
     code = chars(CREDIT_CODE_CHARACTERS)
     body = seq(chars("1-9A-HJNPY"), code, repeat(_DIGIT, 6, 6), repeat(code, 10, 10))
@@ -113,9 +118,13 @@ def us_ssn() -> list[Pattern]:
     return [separated("-"), separated(" "), bare]
 
 
+def _bare(found: str) -> str:
+    return found.replace(" ", "").replace("-", "").upper()
+
+
 def _is_birthday(digits: str) -> bool:
     try:
         date = datetime.date(int(digits[:4]), int(digits[4:6]), int(digits[6:]))
     except ValueError:
         return False
-    return 1900 <= date.year <= 2099
+    return 1850 <= date.year <= 2099

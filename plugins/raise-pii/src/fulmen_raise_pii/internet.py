@@ -1,10 +1,10 @@
-"""E-mail and IP addresses."""
+"""E-mail and IP addresses, web addresses, passwords in them."""
 
 from __future__ import annotations
 
 import ipaddress
 
-from fulmen_safety.pattern import Pattern, chars, either, literal, repeat, seq
+from fulmen_safety.pattern import Pattern, chars, either, literal, maybe, repeat, seq
 
 _DIGIT = chars("0-9")
 
@@ -88,3 +88,37 @@ def ip_address(*, reserved: bool) -> list[Pattern]:
             accept=accept_6,
         ),
     ]
+
+
+def url_credentials() -> list[Pattern]:
+    """User name and password in a web address: ``https://name:password@host``. Found is what stands before the at
+    sign."""
+    scheme = seq(repeat(chars("A-Za-z+"), 2, 12), literal("://"))
+    name, password = repeat(chars("0-9A-Za-z._%~-"), 0, 64), repeat(chars("0-9A-Za-z._%~!$&*+,;=-"), 1, 128)
+    body = seq(name, literal(":"), password, literal("@"))
+    return [
+        Pattern(
+            "url_credentials",
+            body,
+            "://[0-9A-Za-z._%~-]{0,64}:",
+            context=scheme,
+            not_before=(chars("A-Za-z+"),),
+            not_after=chars(r"\s"),
+        )
+    ]
+
+
+def url(*, reserved: bool) -> list[Pattern]:
+    """Web addresses. Those under reserved names are found only if `reserved`."""
+
+    def accept(found: str) -> float:
+        host = found.split("://", 1)[-1].split("/", 1)[0].rpartition("@")[2].partition(":")[0].lower()
+        free = any(host == name or host.endswith("." + name) for name in _RESERVED_NAMES)
+        return 0.9 if "." in host and (reserved or not free) else 0.0
+
+    letter = chars("0-9A-Za-z")
+    start = either(
+        seq(literal("http", ignore_case=True), maybe(chars("sS")), literal("://")), literal("www.", ignore_case=True)
+    )
+    body = seq(start, letter, repeat(chars("0-9A-Za-z._~:/?#@!$&*+=%-"), 1, 300), chars("0-9A-Za-z/=_"))
+    return [Pattern("url", body, "://|[Ww]{3}\\.", not_before=(letter,), accept=accept)]

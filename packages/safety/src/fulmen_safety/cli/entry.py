@@ -14,6 +14,7 @@ VERBS = {
     "explain": "fulmen_safety.cli.explain",
     "policy": "fulmen_safety.cli.policy",
     "audit": "fulmen_safety.cli.audit",
+    "redact": "fulmen_safety.cli.redact",
     "eval": "fulmen_safety.cli.eval",
     "redteam": "fulmen_safety.cli.redteam",
     "accept": "fulmen_safety.cli.accept",
@@ -23,6 +24,7 @@ VERBS = {
 _USAGE = """usage: fulmen raise check --text TEXT --phase input|output|corpus [--policy FILE] [--json]
        fulmen raise explain TEXT [--phase PHASE] [--policy FILE | --profile NAME] [--json]
        fulmen raise policy show|lint|schema [FILE] [--profile NAME] [--toml] [--json]
+       fulmen raise redact [--replacement label|mask|surrogate] [--kinds KIND,...] [--policy FILE] [--json] < TEXT
        fulmen raise audit verify|prune|show [PLACE] [--policy FILE] [--json]
        fulmen raise eval --data FILE --phase input|output [--detector NAME] [--negatives FILE] [--json]
        fulmen raise redteam --data FILE [--attack NAME ...] [--detector NAME] [--json]

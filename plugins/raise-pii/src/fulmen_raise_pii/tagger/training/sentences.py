@@ -1,0 +1,160 @@
+"""Sentences with labelled spans: read from JSONL, or made of templates whose slots are filled."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fulmen_raise_pii.tagger.tokens import blocks
+from fulmen_safety import UserError
+
+#: What the tagger tells apart. A kind's place is part of the weights' layout.
+KINDS = (
+    "person", "address", "location", "organization", "date", "age", "title", "nationality", "driver_license", "phone",
+    "address_part",
+)  # fmt: skip
+
+#: Types of presidio-research's data -> kinds. Other types have a form of their own; the patterns find them.
+TYPES = {
+    "PERSON": "person",
+    "ADDRESS": "address",
+    "STREET_ADDRESS": "address",
+    "ZIP_CODE": "address",
+    "LOCATION": "location",
+    "GPE": "location",
+    "ORGANIZATION": "organization",
+    "DATE_TIME": "date",
+    "AGE": "age",
+    "TITLE": "title",
+    "PREFIX": "title",
+    "NRP": "nationality",
+    "US_DRIVER_LICENSE": "driver_license",
+    "PHONE_NUMBER": "phone",
+}
+
+_CREDITS = re.compile(r"\b[Bb]y [A-Z]|[Cc]ontributed|[Tt]hanks")
+_GAP = re.compile(r"[\s,>?]*")  # between the pieces of an address
+_SLOT = re.compile(r"\{\{\s*(\w+)\s*\}\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """A text and its spans (start, end, kind). `group` is the same for sentences of one template."""
+
+    text: str
+    spans: tuple[tuple[int, int, str], ...]
+    group: str
+
+
+def rows(path: Path) -> Iterator[dict[str, object]]:
+    """Yield the objects of a JSONL file, gzipped or not. Raises `UserError` if there is no such file."""
+    if not path.is_file():
+        raise UserError("there is no such file", where=str(path), remedy="name a JSONL file, gzipped or not")
+    stored = path.read_bytes()
+    for line in (gzip.decompress(stored) if path.suffix == ".gz" else stored).splitlines():
+        if line.strip():
+            yield json.loads(line)
+
+
+def read_templates(path: Path) -> list[str]:
+    """Return the templates of a file of ``{"template"}``, with their written ``\\n`` made line ends."""
+    return [str(row["template"]).replace("\\n", "\n").replace("\\,", ",") for row in rows(path)]
+
+
+def read_sentences(path: Path, templates: Sequence[str]) -> list[Sentence]:
+    """Return the sentences of a file of ``{"text", "spans": [{"type", "start", "end"}], "template_id", "source"}``.
+
+    The group is the template whose fixed words the text has, else the file's own number for it.
+    """
+    expressions = [_expression(template) for template in templates]
+    read = []
+    for row in rows(path):
+        text = str(row["text"])
+        matching = (f"template {place}" for place, fixed in enumerate(expressions) if fixed.match(text.strip()))
+        group = next(matching, f"{row.get('source')} {row.get('template_id')}")
+        spans: list[dict[str, object]] = row["spans"]  # type: ignore[assignment]
+        kept = [(int(str(s["start"])), int(str(s["end"])), TYPES.get(str(s["type"]), str(s["type"]))) for s in spans]
+        read.append(Sentence(text, tuple(parted(text, sorted(kept))), group))
+    return read
+
+
+def _expression(template: str) -> re.Pattern[str]:
+    fixed = [re.sub(r"(\\?\s)+", r"\\s+", re.escape(part)) for part in re.split(_SLOT.pattern, template.strip())[::2]]
+    return re.compile("".join(["^", "(.+?)".join(fixed), r"\s*$"]).replace("\ufffd", ".+"), re.DOTALL | re.IGNORECASE)
+
+
+def read_plain(path: Path, count: int, rng: random.Random) -> list[Sentence]:
+    """Return paragraphs of a file of ``{"text"}`` that is taken to have no personal data, drawn at random; those that
+    thank somebody are left out."""
+    paragraphs = [
+        paragraph.strip()
+        for row in rows(path)
+        for paragraph in str(row["text"]).split("\n")
+        if 30 <= len(paragraph.strip()) <= 600 and not _CREDITS.search(paragraph)
+    ]
+    return [Sentence(text, (), "plain") for text in rng.sample(paragraphs, min(count, len(paragraphs)))]
+
+
+def filled(
+    template: str, group: str, slots: Mapping[str, Callable[[], tuple[str, str]]], rng: random.Random
+) -> Sentence:
+    """Return `template` with each slot filled by ``slots[name]()``, a kind (or "") and a value; sometimes in one
+    case."""
+    pieces: list[tuple[str, str]] = []
+    last = 0
+    for slot in _SLOT.finditer(template):
+        pieces.append(("", template[last : slot.start()]))
+        pieces.append(slots[slot[1]]())
+        last = slot.end()
+    pieces.append(("", template[last:]))
+    change = rng.random()
+    if change < 0.1:
+        pieces = [(kind, value.lower()) for kind, value in pieces]
+    elif change < 0.12:
+        pieces = [(kind, value.upper()) for kind, value in pieces]
+    text, spans = "", []
+    for kind, value in pieces:
+        if kind:
+            spans.append((len(text), len(text) + len(value), kind))
+        text += value
+    return Sentence(text, tuple(parted(text, spans)), group)
+
+
+def parted(text: str, spans: Sequence[tuple[int, int, str]]) -> Iterator[tuple[int, int, str]]:
+    """Yield `spans`, with ``"address"`` made ``"address_part"`` where an address is labelled piece by piece.
+
+    The data do both, by template. A label of its own lets the tagger remember which it is at.
+    """
+    for place, (start, end, kind) in enumerate(spans):
+        near = [
+            (spans[other], text[min(end, spans[other][1]) : max(start, spans[other][0])])
+            for other in (place - 1, place + 1)
+            if 0 <= other < len(spans)
+        ]
+        beside = any(one[2] in ("address", "location") and _GAP.fullmatch(gap) for one, gap in near)
+        yield start, end, "address_part" if kind == "address" and beside else kind
+
+
+def labelled(sentence: Sentence) -> Iterator[tuple[list[str], list[int]]]:
+    """Yield the words and labels of each block of a sentence; see `fulmen_raise_pii.tagger.decode` for labels."""
+    for block in blocks(sentence.text):
+        labels = [0] * len(block.words)
+        for start, end, kind in sentence.spans:
+            if kind not in KINDS:
+                continue
+            inside = [t for t, (s, e) in enumerate(zip(block.starts, block.ends, strict=True)) if s < end and e > start]
+            for place, token in enumerate(inside):
+                labels[token] = 2 * KINDS.index(kind) + (1 if place == 0 else 2)
+        yield block.words, labels
+
+
+def grouped_folds(sentences: Iterable[Sentence], folds: int, seed: int) -> dict[str, int]:
+    """Return group -> fold, drawn at random."""
+    groups = sorted({sentence.group for sentence in sentences})
+    random.Random(seed).shuffle(groups)
+    return {group: place % folds for place, group in enumerate(groups)}
