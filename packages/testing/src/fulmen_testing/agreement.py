@@ -84,7 +84,8 @@ def rounding_allowance(settled_TV: NDArray[np.float64], rounded: Answer) -> NDAr
     Elsewhere 1e-4 is more than float32 needs.
     """
     error_T = np.nan_to_num(np.abs(rounded.logits_TV - settled_TV).max(1))
-    return np.clip(1e-4, 3 * error_T, 8 * error_T.max(initial=0))
+    allowance_T: NDArray[np.float64] = np.clip(1e-4, 3 * error_T, 8 * error_T.max(initial=0))
+    return allowance_T
 
 
 def in_float64(model: Path) -> Transformer:
