@@ -159,6 +159,6 @@ def _read(answer: Any) -> tuple[str, list[tuple[str, Mapping[str, float]]]]:
     return said, tokens
 
 
-def _alternatives(one: Mapping[str, Any]) -> dict[str, float]:
+def _alternatives(one: Mapping[str, Any]) -> Mapping[str, float]:
     listed = [*(one.get("top_logprobs") or []), one]
     return {str(each["token"]): math.exp(min(float(each["logprob"]), 0.0)) for each in listed}
