@@ -26,7 +26,7 @@ from fulmen_core.model.checkpoint import load_model, save_model
 from fulmen_core.model.config import ModelConfig
 from fulmen_core.model.transformer import Transformer
 from fulmen_core.runner import EngineLimits
-from fulmen_testing.agreement import assert_equal, logits_and_margins
+from fulmen_testing.agreement import answer, assert_equal
 from fulmen_testing.models import fresh_seed, random_model, save_random_model
 from fulmen_testing.player import Sequence
 
@@ -125,11 +125,11 @@ def errors(network: Transformer, played: list[Sequence], tie: float = 0.02) -> N
     """How far each token's logits are off, as a share of their length, but for tokens that may choose other experts."""
     found = []
     for sequence in played:
-        expected_TV, margin_T = logits_and_margins(network, sequence.tokens)
+        exact = answer(network, sequence.tokens)
         for position, logits_V in sequence.logits.items():
-            if margin_T[position] >= tie:
-                off_V = logits_V - expected_TV[position]
-                found.append(float(np.linalg.norm(off_V) / np.linalg.norm(expected_TV[position])))
+            if exact.margin_T[position] >= tie:
+                exact_V = exact.logits_TV[position]
+                found.append(float(np.linalg.norm(logits_V - exact_V) / np.linalg.norm(exact_V)))
     return np.array(found)
 
 

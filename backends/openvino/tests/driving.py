@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fulmen_backend_openvino.runner import OpenVinoRunner
+from fulmen_core.export.reference import Reference
 from fulmen_testing import player
 from fulmen_testing.agreement import assert_equal, in_float64, settled_logits
 
@@ -43,6 +44,17 @@ def drive(runner: OpenVinoRunner, steps: int) -> list[player.Sequence]:
 def expected_logits(directory: Path, tokens: Sequence[int]) -> NDArray[np.float64]:
     """The model's logits in float64 after every token: NaN from the first on whose routing is a coin toss."""
     return settled_logits(in_float64(directory), tokens, ROUTING_TIE)
+
+
+def rounding(directory: Path, reference: Reference) -> float:
+    """How far off what the checkpoint answered in float32 is from float64, at most, where no expert is tossed for."""
+    errors = [0.0]
+    for number, tokens in enumerate(reference.sequences()):
+        exact_TV = expected_logits(directory, tokens)
+        for row, (sequence, position) in enumerate(reference.positions_P2):
+            if sequence == number and not np.isnan(exact_TV[position]).any():
+                errors.append(float(np.abs(reference.logits_PV[row] - exact_TV[position]).max()))
+    return max(errors)
 
 
 def assert_equal_to_the_model(directory: Path, played: Iterable[player.Sequence], label: str) -> int:

@@ -98,6 +98,14 @@ def test_every_wrong_logit_is_seen(network: Transformer, reference: Reference) -
     assert "nats, more than 0.05" in fault(found, {"quantize": "int8", "dtype": "float32"})
 
 
+@pytest.mark.parametrize(("largest", "bound"), [(0.1, 1e-4), (10, 1e-4), (35, 3.5e-4)])
+def test_rounding_may_be_a_share_of_large_logits(largest: float, bound: float) -> None:
+    found = {"greedy_equal": True, "max_abs_logit": largest}
+    assert fault(found | {"max_abs_diff": 0.99 * bound}, {}) == ""
+    assert "logits differ" in fault(found | {"max_abs_diff": 1.01 * bound}, {})
+    assert "logits differ by nan" in fault(found | {"max_abs_diff": float("nan")}, {})
+
+
 def test_a_sequence_leaves_the_window(reference: Reference) -> None:
     assert reference.lengths[0] == 150
     assert reference.positions_P2[reference.positions_P2[:, 0] == 0, 1].max() == 149

@@ -33,10 +33,11 @@ def compare(runner: Runner, reference: Reference) -> dict[str, Any]:
     """Compare what a runner answers with what the checkpoint answered.
 
     Returns:
-        ``max_abs_diff`` of the logits; ``mean_kl``, the Kullback-Leibler divergence of the checkpoint's next token from
-        the artefact's in nats, and ``top1_agreement``, over tokens whose experts a reduced precision does not change;
-        ``greedy_equal``, whether each token of the artefact's greedy answers is the checkpoint's; and what was
-        compared: ``logits_compared``, ``greedy_tokens``, ``set_aside`` of these, and two seeds.
+        ``max_abs_diff`` of the logits, and ``max_abs_logit``, the largest of them; ``mean_kl``, the Kullback-Leibler
+        divergence of the checkpoint's next token from the artefact's in nats, and ``top1_agreement``, over tokens whose
+        experts a reduced precision does not change; ``greedy_equal``, whether each token of the artefact's greedy
+        answers is the checkpoint's; and what was compared: ``logits_compared``, ``greedy_tokens``, ``set_aside`` of
+        these, and two seeds.
     """
     seed = int(np.random.SeedSequence().generate_state(1)[0])
     found = _play(runner, reference, np.random.default_rng(seed))
@@ -51,6 +52,7 @@ def compare(runner: Runner, reference: Reference) -> dict[str, Any]:
     right, wrong, aside = np.sum([_judge(*one) for one in judged], axis=0)
     return {
         "max_abs_diff": float(np.abs(logits_PV - reference.logits_PV).max()),
+        "max_abs_logit": float(np.abs(reference.logits_PV).max()),
         "mean_kl": float(kl_P[judged_P].mean()),
         "top1_agreement": float(same_P[judged_P].mean()),
         "greedy_equal": int(wrong) == 0,
