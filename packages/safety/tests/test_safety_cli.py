@@ -129,3 +129,18 @@ def test_wrong_arguments_end_in_one_line_and_exit_code_2(
 def test_usage_is_printed_without_a_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["raise"]) == 0
     assert "fulmen raise check" in capsys.readouterr().out
+
+
+def test_a_plugins_verb_is_one_of_raise_too(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    plugin = tmp_path / "greeter.py"
+    plugin.write_text(
+        "from fulmen_core.descriptors import CommandInfo\n"
+        "from fulmen_core.hooks import hookimpl\n"
+        "def run(argv):\n    print('hello', *argv)\n    return 0\n"
+        "@hookimpl\n"
+        "def fulmen_commands():\n    return [CommandInfo('raise-greeting', 'greets', run)]\n"
+    )
+    assert main(["--plugin", str(plugin), "raise", "greeting", "you", "--all"]) == 0
+    assert capsys.readouterr().out == "hello you --all\n"
+    assert main(["raise", "greeting"]) == 2
+    assert "unknown verb 'greeting'" in capsys.readouterr().err

@@ -148,11 +148,11 @@ def test_a_busy_server_is_asked_again_but_not_for_ever(server) -> None:
 
 @pytest.mark.parametrize("slow", ["pause", "drip"])
 def test_a_slow_server_fails_within_the_time_it_is_given(server, slow: str) -> None:
-    setattr(server, slow, 0.7 if slow == "pause" else 0.05)
+    setattr(server, slow, 6.0 if slow == "pause" else 0.05)
     began = time.monotonic()
     with pytest.raises(RemoteFailure, match="in time"):
         make(settings(server, seconds=0.2, retries=3)).scan("x")
-    assert time.monotonic() - began < 0.65
+    assert time.monotonic() - began < 3  # far from 6, and from 0.05 for each byte, however busy the machine is
 
 
 def test_a_server_that_is_not_there_is_a_failure() -> None:

@@ -11,6 +11,7 @@ from fulmen_raise_judge.verdict import (
     QWEN3GUARD,
     Malformed,
     Verdict,
+    categories_of,
     level_probabilities,
     read_llama_guard,
     read_qwen3guard,
@@ -21,7 +22,14 @@ from fulmen_safety.taxonomy import taxonomy
 def test_llama_guards_answers_are_read() -> None:
     assert read_llama_guard("\n\nsafe") == Verdict("safe")
     assert read_llama_guard("unsafe\nS1,S5") == Verdict("unsafe", ("violent_crime", "defamation_honour"))
-    assert read_llama_guard("\n\nunsafe\nS14, S9 ").categories == ("code_abuse", "prompt_attack", "weapons_cbrne")
+    assert set(read_llama_guard("\n\nunsafe\nS14, S9 ").categories) == {"code_abuse", "prompt_attack", "weapons_cbrne"}
+
+
+def test_every_code_means_the_category_that_it_names_first_and_every_category_has_one_code() -> None:
+    for code, categories in taxonomy().crosswalk["llama_guard"].items():
+        assert categories[0] in categories_of(code)
+    asked_about = [category for code in taxonomy().crosswalk["llama_guard"] for category in categories_of(code)]
+    assert sorted(asked_about) == sorted(one for one in taxonomy().titles if taxonomy().codes("llama_guard", one))
 
 
 @pytest.mark.parametrize(

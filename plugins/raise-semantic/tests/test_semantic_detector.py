@@ -84,11 +84,11 @@ def test_a_server_that_fails_is_a_failure_and_the_next_text_is_tried_again(files
 def test_a_slow_server_fails_in_the_time_it_is_given(files, server) -> None:
     detector = make({**files, "embedder": "server", "url": server.url, "model": "e5", "seconds": 0.2})
     detector.scan(NEW[0])
-    server.pause = 1.0
+    server.pause = 6.0
     began = time.monotonic()
     with pytest.raises(RemoteFailure, match="in time"):
         detector.scan(NEW[1])
-    assert time.monotonic() - began < 0.6
+    assert time.monotonic() - began < 3
 
 
 def test_a_function_of_the_users_gives_the_vectors(files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

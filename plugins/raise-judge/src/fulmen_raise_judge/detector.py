@@ -7,7 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from fulmen_raise_judge.prompt import Message, asked
-from fulmen_raise_judge.verdict import Malformed, Verdict, level_probabilities, read_llama_guard, read_qwen3guard
+from fulmen_raise_judge.verdict import (
+    Malformed,
+    Verdict,
+    code_of,
+    level_probabilities,
+    read_llama_guard,
+    read_qwen3guard,
+)
 from fulmen_safety import Finding, UserError
 from fulmen_safety.remote import JsonEndpoint, Patience, read_key
 from fulmen_safety.settings import Field, Table, read_settings
@@ -121,7 +128,7 @@ def _made(name: str, role: str, settings: Mapping[str, Any]) -> JudgeDetector:
     read = read_settings(Settings, settings, where)
     for category in (*(read.categories or ()), *read.descriptions):
         taxonomy().check(category, where)
-        if not taxonomy().codes("llama_guard", category):
+        if not code_of(category):
             raise UserError(f"the category {category!r} has no code of Llama Guard", where=where, remedy="leave it out")
     return JudgeDetector(name, role, read, JsonEndpoint(read.url, read_key(read.key_file)), ())
 
@@ -139,7 +146,7 @@ def _codes(settings: Settings) -> dict[str, str]:
     """Code -> what it covers, for the categories that are wanted."""
     covers: dict[str, list[str]] = {code: [] for code in taxonomy().crosswalk["llama_guard"]}
     for category in _categories(settings):
-        for code in taxonomy().codes("llama_guard", category):
+        if code := code_of(category):
             covers[code].append(settings.descriptions.get(category) or taxonomy().titles[category]["en"])
     return {code: "; ".join(what) for code, what in covers.items() if what}
 
@@ -159,6 +166,6 @@ def _read(answer: Any) -> tuple[str, list[tuple[str, Mapping[str, float]]]]:
     return said, tokens
 
 
-def _alternatives(one: Mapping[str, Any]) -> dict[str, float]:
+def _alternatives(one: Mapping[str, Any]) -> Mapping[str, float]:
     listed = [*(one.get("top_logprobs") or []), one]
     return {str(each["token"]): math.exp(min(float(each["logprob"]), 0.0)) for each in listed}

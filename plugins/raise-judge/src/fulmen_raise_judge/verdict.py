@@ -57,13 +57,27 @@ def read_llama_guard(answer: str) -> Verdict:
         return Verdict("safe")
     if len(lines) != 2 or lines[0] != "unsafe":
         raise Malformed(f"the judge answered {_shown(answer)}, which is neither 'safe' nor 'unsafe' with its codes")
-    known = taxonomy().crosswalk["llama_guard"]
     categories: list[str] = []
     for code in (part.strip() for part in lines[1].split(",")):
-        if code not in known:
+        if code not in taxonomy().crosswalk["llama_guard"]:
             raise Malformed(f"the judge named the code {_shown(code)}, which there is not")
-        categories += known[code]
+        categories += categories_of(code)
     return Verdict("unsafe", tuple(dict.fromkeys(categories)))
+
+
+def code_of(category: str) -> str:
+    """Return the one code of Llama Guard under which a judge is asked about a category; "" if it has none.
+
+    The crosswalk may file a category under several codes. Its own is the one that names it first.
+    """
+    codes = taxonomy().codes("llama_guard", category)
+    own = (code for code in codes if taxonomy().crosswalk["llama_guard"][code][0] == category)
+    return next(own, codes[0] if codes else "")
+
+
+def categories_of(code: str) -> tuple[str, ...]:
+    """Return the categories that a judge means by a code: those whose `code_of` it is."""
+    return tuple(category for category in taxonomy().titles if code_of(category) == code)
 
 
 def read_qwen3guard(answer: str) -> Verdict:

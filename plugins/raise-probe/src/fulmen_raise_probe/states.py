@@ -117,7 +117,8 @@ class ModelStates:
 
     def _states(self, tokens_BT: Tensor) -> Tensor:
         if self._layer == 0:
-            return self._model(tokens_BT).hidden_BTD
+            final_BTD: Tensor = self._model(tokens_BT).hidden_BTD
+            return final_BTD
 
         def stop(_block: Any, _arguments: Any, output: Any) -> None:
             raise _Reached(output.x_BTD)

@@ -64,10 +64,8 @@ class NgramModel:
         p_N = np.full(slots_ON.shape[1], _FLOOR, np.float32)
         for order in range(ORDERS):
             seen_N = self.counts_OS[order][slots_ON[order]]
-            if order == 0:
-                history_N: NDArray[np.float32] | np.float32 = np.float32(self.total)
-            else:
-                history_N = np.empty_like(seen_N)
+            history_N = np.full_like(seen_N, self.total)
+            if order > 0:
                 history_N[1:] = self.counts_OS[order - 1][slots_ON[order - 1, :-1]]
                 history_N[0] = 0.0
                 # where slots are shared a history may seem rarer than what follows it

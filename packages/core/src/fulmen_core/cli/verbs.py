@@ -40,6 +40,8 @@ FIRST_PARTY: dict[str, tuple[str, str]] = {
     "retrieval": ("index documents, search an index, show it", "fulmen-tool-retrieval"),
     "conform": ("hold a backend or a detector against its contract", "fulmen-testing"),
     "raise": ("check text against the RAISE policy", "fulmen-safety"),
+    "raise-quality": ("judge the documents of a corpus, train a scorer", "fulmen-raise-quality"),
+    "raise-probe": ("train a probe on a model's hidden states", "fulmen-raise-probe"),
 }
 
 USAGE = "usage: fulmen [--no-plugin NAME] [--plugin FILE] [--threads N] [--debug] VERB ..."
@@ -113,4 +115,4 @@ def _first_party(installed: dict[str, str]) -> list[tuple[str, str, str]]:
 def _section(title: str, rows: list[tuple[str, str, str]]) -> list[str]:
     if not rows:
         return []
-    return [title, *(f"  {verb:<12}{summary:<56}{origin}" for verb, summary, origin in rows), ""]
+    return [title, *(f"  {verb:<14}{summary:<56}{origin}" for verb, summary, origin in rows), ""]

@@ -49,8 +49,14 @@ def run(argv: Sequence[str]) -> int:
         code: int = import_module(VERBS[argv[0]]).run(argv[1:])
         return code
     from fulmen_core.cli import context
+    from fulmen_core.cli.verbs import FIRST_PARTY
 
-    if context.registry().has_command(plugged := f"raise-{argv[0]}"):
+    plugged = f"raise-{argv[0]}"
+    if context.registry().has_command(plugged):
         return context.registry().command(plugged)(argv[1:])
+    if plugged in FIRST_PARTY:
+        distribution = FIRST_PARTY[plugged][1]
+        what = f"the verb 'raise {argv[0]}' comes with {distribution}, which is not installed"
+        raise UserError(what, remedy=f"pip install {distribution}")
     remedy = remedy_for_unknown(argv[0], VERBS, kind="verbs")
     raise UserError(f"unknown verb {argv[0]!r}", where="fulmen raise", remedy=remedy)
