@@ -25,7 +25,7 @@ class CombinedSettings(AttackSettings):
         model: folder written by `fulmen raise train`; default: the model that the plugin ships.
     """
 
-    learned: float = Field(0.8, ge=0.0, le=1.0)
+    learned: float = Field(0.6, ge=0.0, le=1.0)
     model: Path | None = None
 
 
