@@ -68,7 +68,10 @@ def test_a_request_within_a_long_document_is_found_where_it_stands(harm) -> None
     assert found.end > len(LONG)
 
 
-@pytest.mark.parametrize("text", ["First, mix the fertiliser with diesel. Then", "首先，准备好炸药和雷管，然后", "It's a ’quoted‘ thing\n3.14"])
+@pytest.mark.parametrize(
+    "text",
+    ["First, mix the fertiliser with diesel. Then", "首先，准备好炸药和雷管，然后", "It's a ’quoted‘ thing\n3.14"],
+)
 def test_an_answer_is_judged_as_it_is_written(text: str) -> None:
     assert faults(make_answer({"floor": 0.05}), text, categories=CATEGORIES) == []
 
@@ -104,5 +107,5 @@ def test_two_hundred_tokens_take_no_more_than_a_few_milliseconds(harm) -> None: 
 def test_a_setting_that_it_does_not_know_is_refused() -> None:
     with pytest.raises(UserError, match="the settings of the detector 'harm'"):
         make({"flor": 0.3})
-    with pytest.raises(UserError, match="no model.safetensors"):
+    with pytest.raises(UserError, match=r"no model\.safetensors"):
         make_answer({"model": "nowhere"})

@@ -14,7 +14,12 @@ from fulmen_safety import UserError
 from fulmen_safety.conformance import faults
 from fulmen_safety.learned.artefact import CARD, WEIGHTS
 
-OFFENSIVE = ["shut up you stupid bitch", "these faggots are disgusting trash", "黑鬼滚回非洲去，真恶心", "女司机都是蠢货，打拳的母狗"]
+OFFENSIVE = [
+    "shut up you stupid bitch",
+    "these faggots are disgusting trash",
+    "黑鬼滚回非洲去，真恶心",
+    "女司机都是蠢货，打拳的母狗",
+]
 CIVIL = [
     "Thank you, that was very kind of you.",
     "The garbage is collected on Mondays.",

@@ -84,4 +84,6 @@ def category_figures(rows: Sequence[Row], guessed: Sequence[tuple[int, str]]) ->
     for place, category in guessed:
         for own in rows[place].categories:
             right[own].append(category in rows[place].categories)
-    return {name: {"rows": len(hits), "recall": round(sum(hits) / len(hits), 4)} for name, hits in sorted(right.items())}
+    return {
+        name: {"rows": len(hits), "recall": round(sum(hits) / len(hits), 4)} for name, hits in sorted(right.items())
+    }

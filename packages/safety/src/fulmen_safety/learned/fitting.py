@@ -21,6 +21,7 @@ from fulmen_safety.learned.linear_model import LinearModel
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
+
 def require_scikit_learn() -> Any:
     """Return the module of logistic regression. Raises `UserError` if scikit-learn is not installed."""
     try:

@@ -89,7 +89,9 @@ def _lines(path: Path) -> list[str]:
         what = f"cannot read it: {getattr(error, 'strerror', None) or error}"
         raise UserError(what, where=str(path), remedy="give a file of JSON Lines, plain or .gz") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"invalid UTF-8 at byte {error.start}", where=str(path), remedy="convert it to UTF-8") from error
+        raise UserError(
+            f"invalid UTF-8 at byte {error.start}", where=str(path), remedy="convert it to UTF-8"
+        ) from error
 
 
 def _row(line: str, where: str, names: Mapping[str, str | Sequence[str]], default: str) -> Row:
@@ -125,9 +127,7 @@ def _row(line: str, where: str, names: Mapping[str, str | Sequence[str]], defaul
     )
 
 
-def _categories(
-    given: object, where: str, names: Mapping[str, str | Sequence[str]], default: str
-) -> tuple[str, ...]:
+def _categories(given: object, where: str, names: Mapping[str, str | Sequence[str]], default: str) -> tuple[str, ...]:
     said = given if isinstance(given, list) else [given] if given else []
     found: list[str] = []
     for name in said or [default]:

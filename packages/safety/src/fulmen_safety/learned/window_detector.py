@@ -40,9 +40,7 @@ def worst_stretch(model: LinearModel, text: str) -> Judgement | None:
     starts, ends = stretches(text, model.window)
     margins = stretch_margins(model, text, starts, ends)
     worst = int(np.argmax(margins[:, 0]))
-    return Judgement(
-        int(starts[worst]), int(ends[worst]), float(margins[worst, 0]), model.shares(margins[worst])
-    )
+    return Judgement(int(starts[worst]), int(ends[worst]), float(margins[worst, 0]), model.shares(margins[worst]))
 
 
 def stretch_margins(
