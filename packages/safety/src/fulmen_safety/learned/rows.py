@@ -8,8 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load
+
 from fulmen_core.errors import UserError
 from fulmen_safety.language import language_of
+from fulmen_safety.learned.encoder import WIDTH
 from fulmen_safety.taxonomy import taxonomy
 
 _LABELS = ("safe", "unsafe")
@@ -24,6 +30,7 @@ class Row:
         source, licence: as the row says, for the data card.
         group: texts of one group are always on one side of a split; "" for none but their likeness.
         weight: how much the row counts, 1 unless it says otherwise.
+        score: a teacher's probability of being unsafe. Such a row is learned from, and never counts in a figure.
     """
 
     text: str
@@ -34,6 +41,7 @@ class Row:
     licence: str
     group: str
     weight: float
+    score: float | None = None
 
 
 def read_rows(paths: Iterable[Path], names: Mapping[str, str | Sequence[str]], *, default: str = "") -> list[Row]:
@@ -54,6 +62,23 @@ def read_rows(paths: Iterable[Path], names: Mapping[str, str | Sequence[str]], *
                 row = _row(line, f"{path}:{number}", names, default)
                 rows.setdefault(row.text, row)
     return list(rows.values())
+
+
+def read_vectors(path: Path) -> dict[int, NDArray[np.float32]]:
+    """Read vectors of words: uint32 ``hashes`` [V] of `fulmen_safety.learned.features` and float32 ``vectors`` [V, D].
+
+    Raises:
+        UserError: a file that cannot be read or has other tensors.
+    """
+    remedy = "give a file of safetensors with `hashes` and `vectors`"
+    try:
+        tensors = load(path.read_bytes())
+        hashes, vectors = tensors["hashes"], tensors["vectors"]
+    except (OSError, SafetensorError, KeyError) as error:
+        raise UserError(f"cannot read vectors of words: {error}", where=str(path), remedy=remedy) from error
+    if hashes.dtype != np.uint32 or vectors.shape != (len(hashes), WIDTH):
+        raise UserError(f"vectors of shape {vectors.shape} for {len(hashes)} words", where=str(path), remedy=remedy)
+    return dict(zip(hashes.tolist(), vectors.astype(np.float32), strict=True))
 
 
 def _lines(path: Path) -> list[str]:
@@ -85,6 +110,9 @@ def _row(line: str, where: str, names: Mapping[str, str | Sequence[str]], defaul
     weight = given.get("weight", 1.0)
     if not isinstance(weight, int | float) or isinstance(weight, bool) or not 0 < weight < float("inf"):
         raise UserError(f"the weight is {weight!r}", where=where, remedy="give a number above 0")
+    score = given.get("score")
+    if score is not None and (not isinstance(score, int | float) or isinstance(score, bool) or not 0 <= score <= 1):
+        raise UserError(f"the score is {score!r}", where=where, remedy="give a number from 0 to 1, or none")
     unsafe = given["label"] == "unsafe"
     return Row(
         text,
@@ -95,6 +123,7 @@ def _row(line: str, where: str, names: Mapping[str, str | Sequence[str]], defaul
         str(given.get("licence") or given.get("license") or "not stated"),
         str(given.get("group") or ""),
         float(weight),
+        None if score is None else float(score),
     )
 
 

@@ -9,7 +9,7 @@ Legend: R rows, P pieces of rows (a text longer than the window is several), B b
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fulmen_core.errors import UserError
+from fulmen_safety.evaluation import metrics
 from fulmen_safety.language import LANGUAGES, language_of
 from fulmen_safety.learned.artefact import serialised
 from fulmen_safety.learned.calibration import Curve, fitted
 from fulmen_safety.learned.card import FEWEST, category_figures, figures, sources
+from fulmen_safety.learned.encoder import Encoder
+from fulmen_safety.learned.encoder_training import fit_encoder
 from fulmen_safety.learned.fitting import design, fit_head, quantised, rarity
 from fulmen_safety.learned.grouping import groups
 from fulmen_safety.learned.linear_model import LinearModel
 from fulmen_safety.learned.rows import Row
-from fulmen_safety.learned.window_detector import stretches
+from fulmen_safety.learned.splits import aside, folds
+from fulmen_safety.learned.window_detector import stretch_margins, stretches
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -36,77 +40,176 @@ class Options:
     """How to train.
 
     Args:
+        kind: "linear", or "transformer": the linear model and a small Transformer that judges English with it.
         bits: of a bucket's number; 2**bits rows of weights.
         window: characters that are judged together; longer texts are judged in stretches of sentences.
         strength: of the data against the regulariser (scikit-learn's ``C``).
-        folds: of the cross-validation.
-        held_out: share of the groups that are never trained on, for figures of their own.
-        seed: of the folds and the bootstrap.
+        folds: of the cross-validation, of a linear model.
+        held_out: share of the groups that are never trained on. Of a Transformer, half of them calibrate it and half
+            give its figures.
+        epochs: of the Transformer.
+        seed: of every split, of the bootstrap and of the Transformer.
     """
 
+    kind: str = "linear"
     bits: int = 18
     window: int = 600
     strength: float = 1.0
     folds: int = 5
     held_out: float = 0.0
+    epochs: int = 12
     seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A model, its card, and the probability of each row by a model that was not trained on it."""
+    """A model, its card, and the probability of each row by a model that was not trained on it; NaN for rows that
+    none was kept from.
+    """
 
     model: LinearModel
     card: dict[str, Any]
     probability_R: NDArray[np.float64]
 
 
-def train(rows: Sequence[Row], options: Options) -> Trained:
+def train(rows: Sequence[Row], options: Options, vectors: Mapping[int, NDArray[np.float32]] | None = None) -> Trained:
     """Train on `rows`.
 
+    Args:
+        vectors: hash of a word -> what the Transformer's row of it starts from.
+
     Raises:
-        UserError: fewer than 20 safe or unsafe rows or groups, or scikit-learn is not installed.
+        UserError: fewer than 20 groups of safe or unsafe rows, or scikit-learn or torch is not installed.
     """
-    unsafe_R = np.array([row.unsafe for row in rows], np.bool_)
     groups_R = groups([row.text for row in rows], [row.group for row in rows])
+    labelled_R = np.array([row.score is None for row in rows], np.bool_)
+    unsafe_R = np.array([row.unsafe for row in rows], np.bool_)
     for label, side in (("unsafe", unsafe_R), ("safe", ~unsafe_R)):
-        if len(set(groups_R[side].tolist())) < FEWEST:
-            found = f"{int(side.sum())} {label} rows in {len(set(groups_R[side].tolist()))} groups of unlike texts"
-            raise UserError(f"too little to learn from: {found}", remedy=f"give {FEWEST} groups or more")
-    pieces = _Pieces.of(rows, options)
-    categories = _categories(rows)
-    aside_R = _aside(groups_R, options)
-    folds_R = np.where(aside_R, -1, _folds(groups_R, options))
-    margins_R = np.zeros(len(rows))
-    guessed: list[tuple[int, str]] = []
-    for fold in range(options.folds):
-        out = folds_R == fold
-        _judge(_fit(pieces, rows, ~out & ~aside_R, categories, options), pieces, out, margins_R, guessed)
-    ours = ~aside_R
-    curves = _curves([row for row, one in zip(rows, ours, strict=True) if one], margins_R[ours], unsafe_R[ours],
-                     groups_R[ours], options.seed)  # fmt: skip
-    model = replace(_fit(pieces, rows, ours, categories, options), curves=curves)
-    if aside_R.any():
-        _judge(model, pieces, aside_R, margins_R, [])
-    probability_R = np.array([model.probability(row.text, margin) for row, margin in zip(rows, margins_R, strict=True)])
+        found = len(set(groups_R[side & labelled_R].tolist()))
+        if found < FEWEST:
+            raise UserError(
+                f"too little to learn from: {found} groups of unlike {label} texts", remedy=f"give {FEWEST} or more"
+            )
+    aside_R = labelled_R & aside(_numbered(groups_R, labelled_R), options.held_out, options.seed)
+    data = _Data(rows, _Pieces.of(rows, options), groups_R, labelled_R, aside_R, _categories(rows), options)
+    probability_R, model, told = _linear(data) if options.kind == "linear" else _transformer(data, vectors or {})
     card = {
-        "kind": "linear",
+        "kind": options.kind,
         "sha256": hashlib.sha256(serialised(model)).hexdigest(),
         "options": asdict(options),
-        "categories": list(categories),
-        "rows": len(rows),
-        "groups": len(set(groups_R.tolist())),
+        "categories": list(data.categories),
+        "rows": int(labelled_R.sum()),
+        "taught_rows": int((~labelled_R).sum()),
+        "groups": len(set(groups_R[labelled_R].tolist())),
         "sources": sources(rows),
-        "cross_validation": {
-            "split": f"{options.folds} folds; near-duplicates and texts of one template in one fold",
-            **figures(rows, probability_R, ours, options.seed),
-            **({"category": category_figures(rows, guessed)} if guessed else {}),
-        },
-        "calibration": {name: curve.model_dump(mode="json") for name, curve in curves.items()},
+        **told,
+        "calibration": {name: curve.model_dump(mode="json") for name, curve in model.curves.items()},
     }
-    if aside_R.any():
-        card["held_out"] = {"rows": int(aside_R.sum()), **figures(rows, probability_R, aside_R, options.seed)}
     return Trained(model, card, probability_R)
+
+
+def _numbered(groups_R: NDArray[np.int64], labelled_R: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Number the groups of labelled rows as if the others were not there, so that a teacher's rows move no split."""
+    number: dict[int, int] = {}
+    for group in groups_R[labelled_R].tolist():
+        number.setdefault(group, len(number))
+    return np.array([number.get(group, 0) for group in groups_R.tolist()], np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class _Data:
+    rows: Sequence[Row]
+    pieces: _Pieces
+    groups_R: NDArray[np.int64]
+    labelled_R: NDArray[np.bool_]
+    aside_R: NDArray[np.bool_]
+    categories: tuple[str, ...]
+    options: Options
+
+    def fitted(self, chosen_R: NDArray[np.bool_]) -> LinearModel:
+        """Return the linear model of the chosen rows, without curves."""
+        return _fit(self.pieces, self.rows, chosen_R, self.categories, self.options)
+
+    def curves(self, margins_R: NDArray[np.float64], chosen_R: NDArray[np.bool_]) -> dict[str, Curve]:
+        """Return the curves of the chosen rows."""
+        some = [row for row, one in zip(self.rows, chosen_R, strict=True) if one]
+        unsafe = np.array([row.unsafe for row in some])
+        return _curves(some, margins_R[chosen_R], unsafe, self.groups_R[chosen_R], self.options.seed)
+
+    def probability(self, model: LinearModel, margins_R: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the calibrated probability [R]; NaN stays."""
+        return np.array([model.probability(row.text, one) for row, one in zip(self.rows, margins_R, strict=True)])
+
+
+def _linear(data: _Data) -> tuple[NDArray[np.float64], LinearModel, dict[str, Any]]:
+    ours = data.labelled_R & ~data.aside_R
+    folds_R = np.where(ours, folds(data.groups_R, data.options.folds, data.options.seed), -1)
+    margins_R = np.full(len(data.rows), np.nan)
+    guessed: list[tuple[int, str]] = []
+    for fold in range(data.options.folds):
+        out = folds_R == fold
+        if out.any():
+            _judge(data.fitted(~out & ~data.aside_R), data.pieces, out, margins_R, guessed)
+    model = replace(data.fitted(~data.aside_R), curves=data.curves(margins_R, ours))
+    if data.aside_R.any():
+        _judge(model, data.pieces, data.aside_R, margins_R, [])
+    probability_R = data.probability(model, margins_R)
+    split = f"{data.options.folds} folds; near-duplicates and texts of one template in one fold"
+    told: dict[str, Any] = {
+        "cross_validation": {"split": split, **figures(data.rows, probability_R, ours, data.options.seed)}
+    }
+    if guessed:
+        told["cross_validation"]["category"] = category_figures(data.rows, guessed)
+    if data.aside_R.any():
+        told["held_out"] = figures(data.rows, probability_R, data.aside_R, data.options.seed)
+    return probability_R, model, told
+
+
+def _transformer(
+    data: _Data, vectors: Mapping[int, NDArray[np.float32]]
+) -> tuple[NDArray[np.float64], LinearModel, dict[str, Any]]:
+    ours = ~data.aside_R
+    half_R = data.aside_R & aside(data.groups_R, 0.5, data.options.seed + 1)  # calibrates; the other half is reported
+    rest_R = data.aside_R & ~half_R
+    for kept in (half_R, rest_R):
+        unsafe = sum(row.unsafe for row, one in zip(data.rows, kept, strict=True) if one)
+        if min(unsafe, int(kept.sum()) - unsafe) < FEWEST:
+            remedy = "give more rows or a larger --held-out"
+            raise UserError("too few rows are held out to calibrate the Transformer", remedy=remedy)
+    english = [row for row, one in zip(data.rows, ours, strict=True) if one and language_of(row.text) == "en"]
+    encoder = fit_encoder(english, vectors, epochs=data.options.epochs, seed=data.options.seed)
+    linear = data.fitted(ours)
+    margins_SR = {share: _by_share(data, linear, encoder, share) for share in (0.0, 0.25, 0.5, 0.75, 1.0)}
+    share = max(margins_SR, key=lambda one: _separation(data, margins_SR[one], half_R))
+    blended = replace(linear, encoder=encoder, share=share)
+    model = replace(blended, curves=data.curves(margins_SR[share], half_R))
+    probability_R = data.probability(model, margins_SR[share])
+    told = {
+        "held_out": {
+            "split": f"{data.options.held_out:.0%} of the groups of alike texts; half of them calibrated it",
+            **figures(data.rows, probability_R, rest_R, data.options.seed),
+        },
+        "share_of_transformer": share,
+        "auc_by_share": {f"{one:g}": round(_separation(data, margins_SR[one], half_R), 4) for one in margins_SR},
+    }
+    return probability_R, model, told
+
+
+def _by_share(data: _Data, linear: LinearModel, encoder: Encoder, share: float) -> NDArray[np.float64]:
+    """Return the margins of the rows put aside, as the finished detector gives them; NaN for the others."""
+    model = replace(linear, encoder=encoder, share=share)
+    margins_R = np.full(len(data.rows), np.nan)
+    for place in np.flatnonzero(data.aside_R).tolist():
+        text = data.rows[place].text
+        margins_R[place] = stretch_margins(model, text, *stretches(text, model.window))[:, 0].max()
+    return margins_R
+
+
+def _separation(data: _Data, margins_R: NDArray[np.float64], chosen_R: NDArray[np.bool_]) -> float:
+    """Return the AUC of the chosen English rows."""
+    ours = chosen_R & np.array([language_of(row.text) == "en" for row in data.rows])
+    unsafe = ours & np.array([row.unsafe for row in data.rows])
+    return metrics.auc(margins_R[unsafe], margins_R[ours & ~unsafe])
 
 
 def _judge(
@@ -165,7 +268,7 @@ def _fit(
     counts = pieces.counts_PB[chosen_P]
     owner = pieces.row_P[chosen_P]
     share = np.bincount(owner, minlength=len(rows))
-    weight = np.array([row.weight for row in rows])[owner] / share[owner]
+    weight = np.array([_certainty(row) for row in rows])[owner] / share[owner]
     unsafe = np.array([row.unsafe for row in rows])[owner]
     rare = rarity(counts)
     first = fit_head(counts, rare, unsafe, weight, strength=options.strength)
@@ -174,10 +277,11 @@ def _fit(
         kept = np.flatnonzero(telling)
         counts, owner, unsafe = counts[kept], owner[kept], unsafe[kept]
         share = np.bincount(owner, minlength=len(rows))
-        weight = np.array([row.weight for row in rows])[owner] / share[owner]
+        weight = np.array([_certainty(row) for row in rows])[owner] / share[owner]
         first = fit_head(counts, rare, unsafe, weight, strength=options.strength)
     heads = [first]
     if len(categories) > 1:
+        unsafe = unsafe & np.array([row.score is None for row in rows])[owner]
         theirs = counts[np.flatnonzero(unsafe)]
         among = [rows[place].categories for place in owner[unsafe].tolist()]
         for category in categories:
@@ -187,6 +291,11 @@ def _fit(
             else:
                 heads.append(fit_head(theirs, rare, wanted, weight[unsafe], strength=options.strength))
     return quantised(heads, categories, options.window)
+
+
+def _certainty(row: Row) -> float:
+    """Return how much a row counts: a teacher's as much as the teacher is sure, if not at all next to nothing."""
+    return row.weight if row.score is None else row.weight * max(abs(2 * row.score - 1), 1e-3)
 
 
 def _telling(
@@ -210,18 +319,6 @@ def _categories(rows: Sequence[Row]) -> tuple[str, ...]:
     return tuple(sorted({category for row in rows for category in row.categories}))
 
 
-def _folds(groups_R: NDArray[np.int64], options: Options) -> NDArray[np.intp]:
-    """Deal the groups out at random, the largest first, each to the smallest fold."""
-    sizes = np.bincount(groups_R)
-    random = np.random.default_rng(options.seed).permutation(len(sizes))
-    held = np.zeros(options.folds, np.intp)
-    fold_of = np.zeros(len(sizes), np.intp)
-    for group in random[np.argsort(-sizes[random], kind="stable")]:
-        fold_of[group] = int(np.argmin(held))
-        held[fold_of[group]] += sizes[group]
-    return fold_of[groups_R]
-
-
 def _curves(
     rows: Sequence[Row],
     margins_R: NDArray[np.float64],
@@ -236,8 +333,3 @@ def _curves(
         if min((unsafe_R & ours).sum(), (~unsafe_R & ours).sum()) >= FEWEST:
             curves[language] = fitted(margins_R[ours], unsafe_R[ours], groups_R[ours], seed=seed)
     return curves
-
-
-def _aside(groups_R: NDArray[np.int64], options: Options) -> NDArray[np.bool_]:
-    random = np.random.default_rng([options.seed, 1])
-    return np.asarray(random.random(int(groups_R.max()) + 1) < options.held_out)[groups_R]

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fulmen_core.guard import Finding
-from fulmen_safety.learned.features import Features, features
+from fulmen_safety.language import language_of
+from fulmen_safety.learned.features import features
 from fulmen_safety.learned.linear_model import LinearModel
 
 _BORDER = re.compile(r"[.!?。！？；…][\"'”’)）]*(?=\s)\s*|[。！？；]|\n+")
@@ -36,19 +37,25 @@ def worst_stretch(model: LinearModel, text: str) -> Judgement | None:
     """Return the stretch of sentences with the highest margin; None for a text without any character."""
     if not text:
         return None
-    seen = features(text)
     starts, ends = stretches(text, model.window)
-    margins = stretch_margins(model, seen, starts, ends)
+    margins = stretch_margins(model, text, starts, ends)
     worst = int(np.argmax(margins[:, 0]))
     return Judgement(int(starts[worst]), int(ends[worst]), float(margins[worst, 0]), model.shares(margins[worst]))
 
 
 def stretch_margins(
-    model: LinearModel, seen: Features, starts: NDArray[np.intp], ends: NDArray[np.intp]
+    model: LinearModel, text: str, starts: NDArray[np.intp], ends: NDArray[np.intp]
 ) -> NDArray[np.float64]:
     """Return the margins [S, H] of ``text[starts[s]:ends[s]]``."""
+    seen = features(text)
     sums, counts = model.sums(seen), seen.counts()
-    return model.margins(sums[ends] - sums[starts], counts[ends] - counts[starts])
+    margins = model.margins(sums[ends] - sums[starts], counts[ends] - counts[starts])
+    if model.encoder and seen.words and language_of(text) == "en":
+        hashes = seen.words[0][0]
+        first, last = np.searchsorted(seen.starts, starts), np.searchsorted(seen.starts, ends)
+        heard = [model.encoder.margin(hashes[low:high]) for low, high in zip(first, last, strict=True)]
+        margins[:, 0] = (1 - model.share) * margins[:, 0] + model.share * np.array(heard)
+    return margins
 
 
 def stretches(text: str, window: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -1,0 +1,71 @@
+"""The small Transformer: NumPy computes what torch trained, and it is stored without loss."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fulmen_safety.learned.encoder import LONGEST, from_tensors, rows_of, tensors
+from fulmen_safety.learned.rows import Row
+from fulmen_safety.learned.training import Options, train
+from fulmen_safety.learned.window_detector import WindowDetector
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("sklearn")
+
+
+def _trained(seed: int):  # type: ignore[no-untyped-def]
+    from fulmen_safety.learned.encoder_training import _module, exported
+
+    vocabulary = np.sort(np.random.default_rng(seed).choice(2**32, 50, replace=False).astype(np.uint32))
+    torch.manual_seed(seed)
+    model = _module(torch, vocabulary, {}, seed).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return model, vocabulary, exported(model, vocabulary)
+
+
+@pytest.mark.parametrize("length", [1, 2, 17, LONGEST])
+def test_numpy_computes_what_torch_does(length: int) -> None:
+    model, vocabulary, encoder = _trained(length)
+    chance = np.random.default_rng(length)
+    hashes = np.where(chance.random(length) < 0.2, 7, chance.choice(vocabulary, length)).astype(np.uint32)
+    with torch.no_grad():
+        model.words.weight.copy_(torch.from_numpy(encoder.words * encoder.word_scale))
+        ids = torch.from_numpy(rows_of(vocabulary, hashes))[None]
+        expected = model(ids, torch.ones(1, length)).item()
+    assert encoder.margin(hashes) == pytest.approx(expected, abs=5e-3)
+
+
+def test_it_is_stored_without_loss() -> None:
+    _, vocabulary, encoder = _trained(3)
+    assert from_tensors(tensors(encoder)).margin(vocabulary[:9]) == encoder.margin(vocabulary[:9])
+
+
+def test_a_text_longer_than_it_can_see_is_cut() -> None:
+    _, vocabulary, encoder = _trained(4)
+    long = np.resize(vocabulary, 4 * LONGEST)
+    assert encoder.margin(long) == encoder.margin(long[:LONGEST])
+
+
+def test_trained_with_the_linear_model_it_tells_order_from_words_alone() -> None:
+    """Who bites whom cannot be told by a bag of words; here what stands around them hides it."""
+    torch.set_num_threads(1)
+    chance = np.random.default_rng(0)
+    rows = []
+    for place in range(500):
+        unsafe = bool(place % 2)
+        first, last = ("dog", "man") if unsafe else ("man", "dog")
+        filler = [str(word) for word in chance.choice(["so", "then", "and", "lo", "oh", "well"], 9)]
+        text = " ".join([*filler[:3], first, *filler[3:6], last, *filler[6:]])
+        rows.append(Row(text, unsafe, ("violent_crime",) if unsafe else (), "en", "s", "l", str(place), 1.0))
+    trained = train(rows, Options(kind="transformer", bits=10, held_out=0.4, epochs=12))
+    assert trained.card["share_of_transformer"] > 0
+    assert trained.card["held_out"]["by_lang"]["en"]["auc"] > 0.9
+    detector = WindowDetector("d", trained.model, floor=0.1)
+    bites, bitten = (
+        detector.scores(text)["violent_crime"]
+        for text in ("so oh and dog so oh lo man lo lo oh", "so oh and man so oh lo dog lo lo oh")
+    )
+    assert bites > bitten
