@@ -4,10 +4,11 @@
     python bench/raise_baselines.py --data DIR --peers peers/bin/python [--negatives FILE] [--detector NAME]
         [--most N] [--json]
 
-DIR is a labelled file or holds such as `fulmen raise eval` reads them (``*.jsonl``, ``*.jsonl.gz``); what has no labels is left
-out. ``--negatives`` are safe texts for files that have none of their own. An error is a decision that is wrong at the
-contestant's own threshold. Without ``--peers``, RAISE is measured alone. The last column compares RAISE's best
-contestant with the best package: 0.8 or less is at least 20 % fewer errors.
+DIR is a labelled file or a folder of such, as `fulmen raise eval` reads them (``*.jsonl``, ``*.jsonl.gz``); what has no
+labels is left out. ``--negatives`` are safe texts for files that have none of their own. An error is a decision that is
+wrong at the contestant's own threshold. Without ``--peers``, RAISE is measured alone. Each file's heading compares
+RAISE's best contestant with the best package: 0.80 or less is at least 20 % fewer errors. Detectors say nothing on
+texts that they were trained on; their cards name these.
 """
 
 from __future__ import annotations
