@@ -123,15 +123,16 @@ def run(guard: RaiseGuard, chunkings: int, seed: int) -> Leaks:
 
 def _may_not_be_read(answer: Answer, judged: str, result: Leaks) -> list[str]:
     """Return the traces of what must not be delivered, and count what the guard does not see at all."""
-    secret = []
+    secret, readable = [], set()
     for one in answer.planted:
-        result.planted[f"{one.kind}, {one.disguise}"] += 1
-        trace = traces(one.shown)
+        kind, trace = f"{one.kind}, {one.disguise}", traces(one.shown)
+        result.planted[kind] += 1
         if one.disguise != "plain" and trace in traces(judged):
-            result.unseen[f"{one.kind}, {one.disguise}"] += 1
+            result.unseen[kind] += 1
+            readable.add(trace)
         else:
             secret.append(trace)
-    return secret
+    return [trace for trace in secret if trace not in readable]  # a value may be planted twice, once unseen
 
 
 def _leak(guard: RaiseGuard, pieces: list[str], judged: str, secret: list[str], result: Leaks) -> str:

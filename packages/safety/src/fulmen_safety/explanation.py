@@ -50,7 +50,7 @@ def explain(guard: RaiseGuard, text: str, phases: Sequence[str] = tuple(COMPONEN
     The components are the guard's own; nothing is recorded if it has no audit log.
     """
     outcomes = tuple(_OUTCOMES[phase](guard, text) for phase in COMPONENTS if phase in phases)
-    return Explanation(text, tuple(views(text)), tuple(guard.panel.examine(text)), outcomes)
+    return Explanation(text, tuple(views(text, decoded=True)), tuple(guard.panel.examine(text)), outcomes)
 
 
 def as_json(guard: RaiseGuard, explanation: Explanation) -> dict[str, Any]:

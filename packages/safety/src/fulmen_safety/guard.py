@@ -148,6 +148,11 @@ class RaiseGuard:
         """Return the categories that each code of `scheme` covers; see `fulmen_safety.taxonomy`."""
         return taxonomy().crosswalk.get(scheme, {})
 
+    def safe_completion(self, category: str, language: str) -> str:
+        """Return the policy's message for a category (`fulmen_core.guard.Completes`)."""
+        taxonomy().check(category, self.policy.where)
+        message = self.policy.category(category).message
+        return message.text(language) if message else ""
     def category_scores(self, text: str) -> Mapping[str, float]:
         """How suspect `text` is as a user's message, category by category (`fulmen_core.guard.Explains`)."""
         return category_scores(self.panel, text, "input")

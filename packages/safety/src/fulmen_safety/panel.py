@@ -123,7 +123,7 @@ class Panel:
             text: as written; with ``final=False`` the beginning of something longer.
             without: detectors to leave out: those that failed before on the same stream.
         """
-        shown = views(text, final=final)
+        shown = views(text, final=final, decoded=phase != "output")
         findings: dict[tuple[object, ...], Finding] = {}
         failures, milliseconds, hold = [], {}, len(text)
         for seat in self.seats:
@@ -158,7 +158,7 @@ class Panel:
 
     def examine(self, text: str) -> list[Examination]:
         """Ask every detector about `text` alone, whatever its phases, and keep all that it said: for explanations."""
-        shown = views(text)
+        shown = views(text, decoded=True)
         return [_examined(seat, text, shown) for seat in self.seats]
 
 

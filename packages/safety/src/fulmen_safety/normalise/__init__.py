@@ -1,0 +1,68 @@
+"""Views of a text in which disguises are undone, each with its offsets into the text as it was written.
+
+In: a text. Out: views, the raw one first, each one that shows something else after it. May import: the tables of
+disguises.
+
+* **raw**: as written.
+* **folded**: compatibility forms, homoglyphs, accents put on Latin letters, zero-width, bidirectional and control
+  characters undone, traditional characters simplified, character by character.
+* **joined**: the folded view without the separators of spaced-out words: ``i g n o r e``, ``1-3-8-0``. At the end of an
+  unfinished text the view stops where that is still open.
+
+These three never take back what they show, so a stream can be judged by them. The others need the whole text and are
+shown with ``decoded=True``, at input, in the corpus and for the reward:
+
+* **decoded**: base64, hexadecimal, binary, percent encoding, character references and escapes in their places, up to
+  three layers deep;
+* **leet**, **rot13**, **reversed**: where known words come out;
+* **assembled**: Chinese characters that were split into their parts; **pinyin**: what is spelled in Latin letters.
+
+A view is made only of a text with signs of its disguise. A detector judges every view that there is.
+"""
+
+from __future__ import annotations
+
+from fulmen_safety.normalise.folded import fold, visible
+from fulmen_safety.normalise.hanzi import assembled
+from fulmen_safety.normalise.joined import REACH, join
+from fulmen_safety.normalise.letters import leet, reversed_words, rotated
+from fulmen_safety.normalise.payloads import decoded_view
+from fulmen_safety.normalise.pinyin import from_pinyin
+from fulmen_safety.normalise.view import View, raw_view
+
+__all__ = ["REACH", "View", "views", "visible"]
+
+
+def views(raw: str, *, final: bool = True, decoded: bool = False) -> list[View]:
+    """Return the raw view and each other view that shows something else.
+
+    Args:
+        raw: a text, or with ``final=False`` the beginning of one.
+        decoded: also show the views that need the whole text; not for an unfinished one.
+    """
+    if decoded and not final:
+        raise ValueError("an unfinished text cannot be decoded: what comes may change what was shown")
+    as_written = raw_view(raw)
+    folded = fold(raw, final=final)
+    shown = [as_written] if folded is None else [as_written, folded]
+    joined = join(shown[-1], final=final)
+    if joined is not None:
+        shown.append(joined)
+    return [*shown, *_decoded(shown)] if decoded else shown
+
+
+def _decoded(plain: list[View]) -> list[View]:
+    """Return the views that need the whole text, made of the others."""
+    found: list[View] = []
+    base = plain[-1]
+    payload = next((view for one in reversed(plain) if (view := decoded_view(one))), None)
+    if payload is not None:
+        base = payload
+        found.append(payload)
+    found += [view for make in (leet, rotated, reversed_words) if (view := make(base))]
+    whole = assembled(base)
+    if whole is not None:
+        base = whole
+        found.append(whole)
+    spelled = from_pinyin(base)
+    return found if spelled is None else [*found, spelled]
