@@ -153,6 +153,7 @@ class RaiseGuard:
         taxonomy().check(category, self.policy.where)
         message = self.policy.category(category).message
         return message.text(language) if message else ""
+
     def category_scores(self, text: str) -> Mapping[str, float]:
         """How suspect `text` is as a user's message, category by category (`fulmen_core.guard.Explains`)."""
         return category_scores(self.panel, text, "input")
