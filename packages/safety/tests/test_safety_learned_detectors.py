@@ -49,7 +49,10 @@ def test_a_stream_keeps_both_laws_whatever_the_weights(text: str, seed: int) -> 
 
 
 @settings(max_examples=2, deadline=None)
-@given(st.lists(st.sampled_from(["ab", "Z9", "你", "a" * 40, "好", ".", "\n"]), min_size=60, max_size=80), st.integers(0, 5))
+@given(
+    st.lists(st.sampled_from(["ab", "Z9", "你", "a" * 40, "好", ".", "\n"]), min_size=60, max_size=80),
+    st.integers(0, 5),
+)
 def test_a_stream_keeps_both_laws_beyond_what_it_may_forget(words: list[str], seed: int) -> None:
     detector = PrefixDetector("d", random_model(seed), floor=0.5, window=5)
     assert faults(detector, " ".join(words), categories=("violent_crime",)) == []
@@ -67,7 +70,13 @@ def test_no_threshold_is_crossed_without_a_finding(text: str, seed: int, thresho
 
 def test_only_the_word_being_written_is_held() -> None:
     detector = PrefixDetector("d", word_model({"kill": 127}), floor=0.5)
-    assert [detector.hold_from(text) for text in ("", "how to ki", "how to kill ", "怎么", "怎么 ki")] == [0, 7, 12, 2, 3]
+    assert [detector.hold_from(text) for text in ("", "how to ki", "how to kill ", "怎么", "怎么 ki")] == [
+        0,
+        7,
+        12,
+        2,
+        3,
+    ]
     assert [(one.start, one.end) for one in detector.scan("how to kill him")] == [(7, 11)]
 
 

@@ -64,5 +64,8 @@ def test_trained_with_the_linear_model_it_tells_order_from_words_alone() -> None
     assert trained.card["share_of_transformer"] > 0
     assert trained.card["held_out"]["by_lang"]["en"]["auc"] > 0.9
     detector = WindowDetector("d", trained.model, floor=0.1)
-    bites, bitten = (detector.scores(text)["violent_crime"] for text in ("so oh and dog so oh lo man lo lo oh", "so oh and man so oh lo dog lo lo oh"))
+    bites, bitten = (
+        detector.scores(text)["violent_crime"]
+        for text in ("so oh and dog so oh lo man lo lo oh", "so oh and man so oh lo dog lo lo oh")
+    )
     assert bites > bitten

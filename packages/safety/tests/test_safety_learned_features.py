@@ -15,9 +15,7 @@ def _placed(text: str) -> set[tuple[int, int, int]]:
     """Every feature as kind, place of its end, hash."""
     seen = features(text)
     found = {
-        (kind, at + kind + 1, int(one))
-        for kind, hashes in enumerate(seen.ngrams)
-        for at, one in enumerate(hashes)
+        (kind, at + kind + 1, int(one)) for kind, hashes in enumerate(seen.ngrams) for at, one in enumerate(hashes)
     }
     return found | {
         (10 + kind, int(end), int(one))

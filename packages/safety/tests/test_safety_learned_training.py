@@ -30,7 +30,16 @@ _HARM = {
     "nonviolent_crime": ("rob", "defraud", "blackmail"),
 }
 _GOOD = ("greet", "teach", "feed", "thank", "paint", "praise")
-_WHOM = ("the neighbour", "a colleague", "my uncle", "that clerk", "some tourist", "every guest", "a sailor", "our vicar")
+_WHOM = (
+    "the neighbour",
+    "a colleague",
+    "my uncle",
+    "that clerk",
+    "some tourist",
+    "every guest",
+    "a sailor",
+    "our vicar",
+)
 _WHERE = ("in Oslo", "at noon", "by the lake", "on Sunday", "near home", "after work", "in the rain", "before dawn")
 
 
@@ -77,7 +86,7 @@ def test_what_is_written_is_what_was_trained(rows: list[Row], tmp_path: Path) ->
     (tmp_path / "model" / WEIGHTS).write_bytes(serialised(trained.model)[:-100])
     with pytest.raises(CorruptArtefact, match="damaged weights"):
         read(tmp_path / "model")
-    with pytest.raises(UserError, match="no model.safetensors"):
+    with pytest.raises(UserError, match=r"no model\.safetensors"):
         read(tmp_path / "elsewhere")
 
 

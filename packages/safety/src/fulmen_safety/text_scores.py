@@ -21,7 +21,7 @@ def text_scores(panel: Panel, text: str, phase: str) -> dict[str, dict[str, floa
     below the policy's threshold. Categories of which a detector says nothing are left out, and so are detectors that
     fail: what a failure means is the verdict's to say.
     """
-    shown = views(text)
+    shown = views(text, decoded=phase != "output")  # as the panel shows them
     opinions = {}
     for seat in panel.seats:
         if phase in seat.phases:

@@ -25,16 +25,14 @@ class CombinedSettings(AttackSettings):
         model: folder written by `fulmen raise train`; default: the model that the plugin ships.
     """
 
-    learned: float = Field(0.8, ge=0.0, le=1.0)
+    learned: float = Field(0.6, ge=0.0, le=1.0)
     model: Path | None = None
 
 
 def make(settings: Mapping[str, object]) -> AttackDetector | CombinedDetector:
     """Make the detector. Raises `UserError` for a setting that it does not know."""
     given = read_settings(CombinedSettings, settings, "the settings of the detector 'attack'")
-    lexicon = AttackDetector(
-        AttackSettings(**{name: getattr(given, name) for name in AttackSettings.model_fields})
-    )
+    lexicon = AttackDetector(AttackSettings(**{name: getattr(given, name) for name in AttackSettings.model_fields}))
     if given.learned == 0:
         return lexicon
     model = read(given.model) if given.model else shipped("fulmen_raise_attack", "attack")

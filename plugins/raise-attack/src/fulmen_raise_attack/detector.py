@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from math import prod
 
 from fulmen_raise_attack.lexicon import Evidence, evidence, rules
-from fulmen_raise_attack.payloads import payloads
 from fulmen_safety import Finding
 from fulmen_safety.settings import Field, Table, read_settings
 
@@ -22,12 +21,10 @@ class AttackSettings(Table):
     Args:
         window: characters within which signs add up.
         floor: findings below this score are not reported at all; the policy's threshold decides among the others.
-        decode: whether base64 and hexadecimal payloads are decoded and judged too.
     """
 
     window: int = Field(1600, ge=100, le=20_000)
     floor: float = Field(0.3, gt=0.0, le=1.0)
-    decode: bool = True
 
 
 def make(settings: Mapping[str, object]) -> AttackDetector:
@@ -46,18 +43,7 @@ class AttackDetector:
 
     def scan(self, text: str) -> list[Finding]:
         """Return disjoint stretches of text that look like an attack, each with its best window's score."""
-        found = list(evidence(text))
-        findings = self._stretches(found)
-        if self._settings.decode:
-            for payload in payloads(text):
-                hidden = self._stretches(list(evidence(payload.text)))
-                if hidden:
-                    score = max(finding.score for finding in hidden)
-                    score = 1 - (1 - score) * 0.5  # to hide it is a sign of its own
-                    findings.append(
-                        Finding(self.name, "prompt_attack", score, payload.start, payload.end, payload.encoding)
-                    )
-        return findings
+        return self._stretches(list(evidence(text)))
 
     def _stretches(self, found: list[Evidence]) -> list[Finding]:
         """Slide a window over the evidence; merge overlapping windows that reach the floor."""

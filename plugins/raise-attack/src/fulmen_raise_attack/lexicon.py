@@ -1,4 +1,6 @@
-"""The rules of `data/lexicon.toml`, compiled. One regular expression per rule, without unbounded gaps."""
+"""The rules of `data/lexicon.toml`, compiled. Two regular expressions per rule, without unbounded gaps: of its patterns
+in ASCII, and of those with Han characters, so that text of one script is not searched for the other's.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +11,23 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from itertools import pairwise
+from typing import Any
 
 #: Between two tokens of a pattern: blanks and signs, so that line breaks and quotes do not hide it.
 _BETWEEN = r"[\W_]{1,4}"
+_IN_SENTENCE = "[^.!?。！？]"
+_LATIN = re.compile("[a-z]")
 _TOKEN = re.compile(r"<(?P<list>\w+)>|~(?P<gap>\d+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One piece of evidence: what family it belongs to, how much it says alone, and how to see it."""
+    """One piece of evidence: what family it belongs to, how much it says alone, and how to see it in each script."""
 
     family: str
     weight: float
-    expression: re.Pattern[str]
+    ascii: re.Pattern[str] | None
+    other: re.Pattern[str] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +45,19 @@ def rules() -> tuple[Rule, ...]:
     """Return the shipped rules."""
     data = tomllib.loads((resources.files("fulmen_raise_attack") / "data/lexicon.toml").read_text("utf-8"))
     words: Mapping[str, Sequence[str]] = data["words"]
-    return tuple(
-        Rule(
-            rule["family"],
-            rule["weight"],
-            re.compile(f"(?<![a-z])(?:{'|'.join(_expression(pattern, words) for pattern in rule['patterns'])})"),
-        )
-        for rule in data["rules"]
+    return tuple(_rule(rule, words) for rule in data["rules"])
+
+
+def _rule(rule: Mapping[str, Any], words: Mapping[str, Sequence[str]]) -> Rule:
+    by_script: dict[bool, list[str]] = {True: [], False: []}
+    for pattern in rule["patterns"]:
+        expression = _expression(pattern, words)
+        by_script[expression.replace(_IN_SENTENCE, "").isascii()].append(expression)
+    ascii_only, other = (
+        re.compile(f"(?<![a-z])(?:{'|'.join(group)})") if group else None
+        for group in (by_script[True], by_script[False])
     )
+    return Rule(rule["family"], rule["weight"], ascii_only, other)
 
 
 def evidence(text: str) -> Iterator[Evidence]:
@@ -54,9 +65,12 @@ def evidence(text: str) -> Iterator[Evidence]:
     lowered = text.lower()
     if len(lowered) != len(text):  # a few letters grow when lowered; offsets must not
         lowered = "".join(low if len(low := char.lower()) == 1 else char for char in text)
+    latin, han = bool(_LATIN.search(lowered)), not lowered.isascii()
     for rule in rules():
-        for match in rule.expression.finditer(lowered):
-            yield Evidence(rule.family, rule.weight, match.start(), match.end())
+        for expression in (rule.ascii if latin else None, rule.other if han else None):
+            if expression:
+                for match in expression.finditer(lowered):
+                    yield Evidence(rule.family, rule.weight, match.start(), match.end())
 
 
 def _expression(pattern: str, words: Mapping[str, Sequence[str]]) -> str:
@@ -65,7 +79,7 @@ def _expression(pattern: str, words: Mapping[str, Sequence[str]]) -> str:
     for token in _split(pattern):
         special = _TOKEN.fullmatch(token)
         if special and special["gap"]:
-            parts.append(f"(?![a-z])[^.!?。！？]{{0,{special['gap']}}}?(?<![a-z])")
+            parts.append(f"(?![a-z]){_IN_SENTENCE}{{0,{special['gap']}}}?(?<![a-z])")
         else:
             inner = _TOKEN.sub(lambda match: _alternatives(words[match["list"]]), token)
             parts.append(_stems(inner))

@@ -11,7 +11,7 @@ def fulmen_raise_detectors() -> list[DetectorInfo]:
     return [
         DetectorInfo(
             name="attack",
-            summary="jailbreaks, prompt injection, prompt extraction, smuggled payloads",
+            summary="jailbreaks, prompt injection, prompt extraction",
             phases=("corpus", "input"),
             categories=("prompt_attack",),
             languages=("en", "zh"),

@@ -54,9 +54,8 @@ def run(argv: Sequence[str]) -> int:
     else:
         print_report(report)
     if report["failures"]:
-        output.note(
-            f"warning: a detector failed in {report['failures']} judgements, which count as flagged where it fails closed"
-        )
+        failures = f"a detector failed in {report['failures']} judgements"
+        output.note(f"warning: {failures}, which count as flagged where it fails closed")
     return 0
 
 

@@ -100,10 +100,13 @@ def measures(judged: Judged, *, seed: int, resamples: int) -> dict[str, Any]:
         if value is None:
             reasons[name] = reason
 
-    def of_two(name: str, statistic: Callable[[Any, Any], float], one: Any, other: Any) -> None:
+    def of_two(name: str, statistic: Callable[[Any, Any], float], one: Any, other: Any, trials: int = 0) -> None:
         if len(one) and len(other):
+            value = statistic(one, other)
             interval = bootstrap(statistic, one, other, seed=seed, resamples=resamples)
-            tell(name, statistic(one, other), interval)
+            if trials:  # of a share: where all are hits, no resample has a miss
+                interval = _hull(interval, wilson(round(value * trials), trials))
+            tell(name, value, interval)
         else:
             tell(name, None, None, f"there are no {'safe' if len(one) else 'unsafe'} texts")
 
@@ -115,9 +118,10 @@ def measures(judged: Judged, *, seed: int, resamples: int) -> dict[str, Any]:
 
     of_two("auc", auc, _scores(unsafe), _scores(contrast))
     for name, rate in RATES.items():
-        of_two(name, partial(recall_at_fpr, max_fpr=rate), _scores(unsafe), _scores(ordinary))
+        of_two(name, partial(recall_at_fpr, max_fpr=rate), _scores(unsafe), _scores(ordinary), len(unsafe))
     of_two("f1", _f1, _flags(unsafe), _flags(contrast))
-    of_two("precision", _precision, _flags(unsafe), _flags(contrast))
+    flagged = int(_flags(unsafe).sum() + _flags(contrast).sum())
+    of_two("precision", _precision, _flags(unsafe), _flags(contrast), flagged)
     share("recall", _flags(unsafe), "unsafe")
     share("false_alarm_rate", _flags(ordinary), "safe")
     share("refused", _refusals(unsafe), "unsafe")
@@ -157,6 +161,10 @@ def latency(pairs: Pairs) -> dict[str, Any]:
     times = np.array([judgement.milliseconds for _, judgement in pairs])
     percentiles = dict(zip(("p50", "p95", "p99", "max"), np.percentile(times, (50, 95, 99, 100)).tolist(), strict=True))
     return {"ms_per_item": float(times.mean()), "ms": percentiles}
+
+
+def _hull(one: Interval, other: Interval) -> Interval:
+    return Interval(min(one.low, other.low), max(one.high, other.high))
 
 
 def _scores(pairs: Pairs) -> Scores:

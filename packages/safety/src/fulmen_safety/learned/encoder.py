@@ -1,7 +1,7 @@
-"""A small Transformer over words, run by NumPy: what a bag of n-grams cannot tell, "kill a process" from "kill a person".
+"""A small Transformer over words, run by NumPy: it sees what a bag of n-grams cannot, who does what to whom.
 
-Pre-norm blocks with full attention, learned places, the mean of the last states, one logit (arXiv 1706.03762, 2002.04745).
-Words are looked up by their hash; those that are not in the vocabulary share a row.
+Pre-norm blocks with full attention, learned places, the mean of the last states, one logit (arXiv 1706.03762,
+2002.04745). Words are looked up by their hash; those that are not in the vocabulary share a row.
 
 Legend: T words, D width, H attention heads, V vocabulary.
 """

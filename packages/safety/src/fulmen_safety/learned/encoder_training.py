@@ -37,9 +37,7 @@ def word_hashes(text: str) -> NDArray[np.uint32]:
     return seen.words[0][0] if seen.words else np.zeros(0, np.uint32)
 
 
-def fit_encoder(
-    rows: Sequence[Row], vectors: Mapping[int, NDArray[np.float32]], *, epochs: int, seed: int
-) -> Encoder:
+def fit_encoder(rows: Sequence[Row], vectors: Mapping[int, NDArray[np.float32]], *, epochs: int, seed: int) -> Encoder:
     """Return an encoder trained on rows in which safe and unsafe weigh the same.
 
     Args:

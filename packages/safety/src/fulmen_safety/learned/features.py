@@ -1,4 +1,4 @@
-"""What a learned detector sees of a text: hashes of its character n-grams, words and pairs of words, each with its place.
+"""What a learned detector sees of a text: hashes of its character n-grams, words and pairs of words, with places.
 
 Vectorised over the text's code points. Letters are lowered and digits made equal within ASCII alone, so that a
 character looks the same whatever follows it; disguises are undone before, by the panel's views. One pass serves every

@@ -72,9 +72,7 @@ class Trained:
     probability_R: NDArray[np.float64]
 
 
-def train(
-    rows: Sequence[Row], options: Options, vectors: Mapping[int, NDArray[np.float32]] | None = None
-) -> Trained:
+def train(rows: Sequence[Row], options: Options, vectors: Mapping[int, NDArray[np.float32]] | None = None) -> Trained:
     """Train on `rows`.
 
     Args:
@@ -296,7 +294,7 @@ def _fit(
 
 
 def _certainty(row: Row) -> float:
-    """Return how much a row counts: a teacher's as much as the teacher is sure, and next to nothing where not at all."""
+    """Return how much a row counts: a teacher's as much as the teacher is sure, if not at all next to nothing."""
     return row.weight if row.score is None else row.weight * max(abs(2 * row.score - 1), 1e-3)
 
 

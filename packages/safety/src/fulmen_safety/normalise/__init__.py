@@ -24,16 +24,13 @@ from __future__ import annotations
 
 from fulmen_safety.normalise.folded import fold, visible
 from fulmen_safety.normalise.hanzi import assembled
-from fulmen_safety.normalise.joined import join
+from fulmen_safety.normalise.joined import REACH, join
 from fulmen_safety.normalise.letters import leet, reversed_words, rotated
 from fulmen_safety.normalise.payloads import decoded_view
 from fulmen_safety.normalise.pinyin import from_pinyin
 from fulmen_safety.normalise.view import View, raw_view
 
 __all__ = ["REACH", "View", "views", "visible"]
-
-#: Characters around a place that may decide how it looks in a view of a stream.
-REACH = 4
 
 
 def views(raw: str, *, final: bool = True, decoded: bool = False) -> list[View]:

@@ -23,9 +23,11 @@ _BLANKS = "\u115f\u1160\u3164\uffa0\u2800"  # letters and symbols that print not
 #: of its commas would double the cost of all detectors and show them nothing.
 _ORDINARY_SIGNS = "，。、；：！？（）《》〈〉「」『』【】〔〕“”…·￥〇"
 #: Of these, what belongs to a telephone number or an address, beside letters and digits: （0755）, fe80：：1.
-_ALNUM = "0-9A-Za-z０-９Ａ-Ｚａ-ｚ"
-_IN_NUMBER = re.compile(f"（(?=[{_ALNUM}+＋])|(?<=[{_ALNUM}])）|(?<=[{_ALNUM}：])：")
+_IN_NUMBER = re.compile("（(?=[0-9A-Za-z+])|(?<=[0-9A-Za-z])）|(?<=[0-9A-Za-z：])：")
 _NARROW = {"（": "(", "）": ")", "：": ":"}
+
+
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 class _FoldTable(dict[int, str]):
@@ -45,20 +47,23 @@ def fold(raw: str, *, final: bool = True) -> View | None:
     Args:
         raw: a text, or with ``final=False`` the beginning of one: a bracket at its end waits for what comes.
     """
-    stop = len(raw) - 1 if not final and raw.endswith("（") else len(raw)
-    if stop == len(raw) and not _unusual().search(raw):
+    unusual = _CONTROL if raw.isascii() else _unusual()
+    if not unusual.search(raw) and (final or not raw.endswith("（")):
+        return None
+    text, stop = raw.translate(_FOLDS), len(raw)
+    if not final and text.endswith("（"):
+        text, stop = text[:-1], raw.rindex("（")
+    text = _IN_NUMBER.sub(lambda match: _NARROW[match[0]], text)
+    if text == raw:
         return None
     shown = raw[:stop]
-    narrowed = _IN_NUMBER.sub(lambda match: _NARROW[match[0]], shown)
-    if narrowed.translate(_FOLDS) == raw:
-        return None
     changing = "".join(re.escape(char) for char in set(shown) if len(_FOLDS[ord(char)]) != 1)
     uneven = (
         [Edit(match.start(), match.end(), _FOLDS[ord(match[0])]) for match in re.finditer(f"[{changing}]", shown)]
         if changing
         else []
     )
-    return mapped(raw_view(raw), "folded", narrowed.translate(_FOLDS), uneven, stop)
+    return mapped(raw_view(raw), "folded", text, uneven, stop)
 
 
 def visible(text: str) -> str:

@@ -16,7 +16,7 @@ def assembled(base: View) -> View | None:
     Single pairs of characters are found in ordinary text (女子, 日月). The signs are a part that does not stand
     alone (亻, 讠), or two split characters one after the other.
     """
-    if not _sign().search(base.text):
+    if base.text.isascii() or not _sign().search(base.text):
         return None
     ways, text = _ways(), base.text
     edits: list[Edit] = []

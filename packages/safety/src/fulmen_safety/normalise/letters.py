@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from functools import cache
+from functools import cache, lru_cache
 
 from fulmen_safety import disguise_tables as tables
 from fulmen_safety.normalise.view import Edit, View, edited
@@ -14,7 +14,7 @@ from fulmen_safety.normalise.view import Edit, View, edited
 _LEET = str.maketrans("013457@$!|", "oieastasil")
 _SIGNS = "013457@$!|"
 #: Where a letter and a sign for a letter meet within a word. A word may end in an exclamation mark.
-_LEET_SIGN = re.compile(f"[A-Za-z][{_SIGNS}]+[A-Za-z]|(?<![A-Za-z0-9@$!|])[{_SIGNS}]+[A-Za-z]|[A-Za-z][013457]")
+_LEET_SIGN = re.compile(f"[{_SIGNS}](?:(?<=[A-Za-z][013457])|(?=[{_SIGNS}]{{0,3}}[A-Za-z])(?<![.,;:][!@])(?<![0-9].))")
 _LEET_WORD = re.compile(f"[A-Za-z{_SIGNS}]*[A-Za-z013457@$|]")
 
 
@@ -56,6 +56,7 @@ def _unleeted(word: str) -> tuple[str, bool]:
 _HITS = 2
 _SHORTEST = 4  # letters of a word that counts
 _WORD = re.compile("[A-Za-z]+")
+_AROUND = ".,;:!?\"'()，。！？；："
 
 
 @cache
@@ -99,9 +100,12 @@ def reversed_words(base: View) -> View | None:
 
 def _says(text: str, words: frozenset[str]) -> bool:
     """Whether enough of the text's words are among `words`."""
-    tokens = set(text.lower().split())
-    hits = tokens & words
-    if len(hits) >= _HITS:
-        return True
-    stripped = {token.strip(".,;:!?\"'()") for token in tokens}
-    return len(stripped & words) >= min(_HITS, len(stripped))
+    tokens = words_of(text)
+    return len(tokens & words) >= min(_HITS, len(tokens)) > 0
+
+
+@lru_cache(16)
+def words_of(text: str) -> frozenset[str]:
+    """Return the words of a text in lower case, those that are known English ones left out."""
+    unknown = set(text.lower().split()) - tables.english_words()
+    return frozenset(word.strip(_AROUND) for word in unknown) - tables.english_words()

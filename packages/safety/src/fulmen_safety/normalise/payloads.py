@@ -30,7 +30,9 @@ _BASE64 = re.compile(
 #: Letters of encoded text change between cases and digits as words seldom do. What has none of it is no base64.
 _MIXED = re.compile("[a-z][A-Z]|[A-Z]{2}[a-z]|[A-Za-z][0-9]+[A-Za-z]")
 _SHORT = 24  # encoded characters; of fewer, only letters and blanks are believed
-_HEX_SIGN = re.compile("[0-9A-Fa-f]{12}|(?:[0-9A-Fa-f]{2}[ :,]{1,2}(?:0x)?){5}")
+#: Cheap searches, beginning with what is rare in words, that find something wherever the expression above them might.
+_HEX_SIGN = re.compile("[0-9](?:[0-9A-Fa-f]{8}|[0-9A-Fa-f][ :,]{1,2}(?:0x)?[0-9A-Fa-f]{2}[ :,])")
+_BASE64_SIGN = re.compile("[A-Z0-9](?:(?<=[a-z0-9][A-Z])|(?<=[A-Z][A-Z])(?=[a-z])|(?<=[A-Za-z][0-9]))")
 _BINARY_SIGN = re.compile("[01]{8}")
 
 
@@ -139,5 +141,5 @@ _KINDS: tuple[tuple[str | re.Pattern[str], re.Pattern[str], Callable[[str], str]
     ("\\", _ESCAPE, _from_escapes),
     (_BINARY_SIGN, _BINARY, _from_binary),
     (_HEX_SIGN, _HEX, _from_hex),
-    (_MIXED, _BASE64, _from_base64),
+    (_BASE64_SIGN, _BASE64, _from_base64),
 )

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache, lru_cache
 
 from fulmen_safety import disguise_tables as tables
+from fulmen_safety.normalise.letters import words_of
 from fulmen_safety.normalise.view import Edit, View, edited
 
 MOST_CHARACTERS = 400
@@ -44,7 +45,7 @@ _LETTER = 40.0  # cost of a letter that is left as it stands
 def from_pinyin(base: View) -> View | None:
     """Return the view of `base` with pinyin read as Chinese, or None if nothing says that there is any."""
     text = base.text
-    if not _GLUED.search(text) and not _may_be_spelled_out(text):
+    if (text.isascii() or not _GLUED.search(text)) and not _may_be_spelled_out(text):
         return None
     edits = [
         edit
@@ -56,9 +57,18 @@ def from_pinyin(base: View) -> View | None:
 
 
 def _may_be_spelled_out(text: str) -> bool:
-    """Whether there are enough words that are syllables and no English words, wherever they stand."""
-    words = set(text.lower().split()) - tables.english_words() - _SHORT_WORDS
-    return len(words) > 1 and sum(map(_length, words)) >= _SYLLABLES_IN_A_ROW - 1
+    """Whether words that are syllables and no English words stand in a row."""
+    unknown = {word for word in words_of(text) - _SHORT_WORDS if _length(word)}
+    if sum(map(_length, unknown)) < _SYLLABLES_IN_A_ROW - 1:
+        return False
+    in_a_row = most = 0
+    for word in text.lower().split():
+        stripped = word.strip(_SIGNS)
+        in_a_row += _length(stripped) if stripped in unknown else 0
+        if stripped not in unknown and not _length(stripped):
+            in_a_row = 0
+        most = max(most, in_a_row)
+    return most >= _SYLLABLES_IN_A_ROW - 1
 
 
 @lru_cache(4096)

@@ -76,7 +76,7 @@ function verdictOf({ failure, findings }) {
   if (failure) return h('span', { class: 'badge blocked', title: failure }, failure);
   const counting = findings.filter(({ counts }) => counts).length;
   if (counting) return h('span', { class: 'badge withheld' }, t('try.found', { count: number(counting) }));
-  return h('span', { class: 'badge allowed' }, t(findings.length ? 'try.below' : 'try.nothing'));
+  return h('span', { class: 'badge allowed' }, findings.length ? t('try.below') : t('try.nothing'));
 }
 
 /** A detector's opinion of the whole text where it has one, else its findings' highest scores; the three highest. */
