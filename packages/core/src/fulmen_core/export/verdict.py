@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-#: Largest difference of logits of an artefact in float32, where no logit is larger than `_LARGE`. Rounding is a share of
+#: Largest difference of logits of an artefact in float32, none of which is larger than `_LARGE`. Rounding is a share of
 #: what is rounded: beyond, the bound grows in proportion.
 TOLERANCE = 1e-4
 _LARGE = 10.0
