@@ -10,6 +10,7 @@ import pytest
 
 from fulmen_core.registry import Registry
 from fulmen_safety import UserError
+from fulmen_safety.audit.store import open_store
 from fulmen_safety.guard import RaiseGuard
 from fulmen_safety.policy import make_policy
 
@@ -69,3 +70,33 @@ def test_a_verdict_that_cannot_be_recorded_is_not_given(audited: Callable[..., R
         pytest.skip("needs /dev/full")
     with pytest.raises(UserError, match="cannot be written"):
         audited(path=str(full)).judge_input([{"role": "user", "content": "hello"}])
+
+
+def test_an_answer_that_nobody_read_to_its_end_is_recorded_as_far_as_it_was_delivered(
+    audited: Callable[..., RaiseGuard], tmp_path: Path
+) -> None:
+    stream = audited().open_output([])
+    delivered = stream.feed("Hello Ada, and now red mer").text
+    del stream
+    (record,) = records(tmp_path)
+    assert (record["action"], record["complete"], record["characters"]) == ("redact", False, 26)
+    assert record["delivered_sha256"] == hashlib.sha256(delivered.encode()).hexdigest()
+
+
+def test_an_answer_of_which_nothing_came_is_not_recorded(audited: Callable[..., RaiseGuard], tmp_path: Path) -> None:
+    audited().open_output([])
+    assert records(tmp_path) == []
+
+
+def test_a_policy_names_a_database_too(audited: Callable[..., RaiseGuard], tmp_path: Path) -> None:
+    audited(path="logs/audit.db").judge_input([{"role": "user", "content": "I am Ada"}])
+    (record,) = open_store("logs/audit.db", tmp_path).records()
+    assert isinstance(record, dict)
+    assert (record["phase"], record["action"]) == ("input", "rewrite")
+
+
+def test_a_process_that_died_is_recorded(audited: Callable[..., RaiseGuard], tmp_path: Path) -> None:
+    audited().record_loss("the guard's process died: it was killed by SIGKILL")
+    (record,) = records(tmp_path)
+    assert (record["phase"], record["failed_closed"]) == ("loss", True)
+    assert "SIGKILL" in record["failures"][0]

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from fulmen_core.errors import UserError
 from fulmen_core.guard import DocumentVerdict, Finding, InputVerdict
-from fulmen_safety.audit import AuditLog
+from fulmen_safety.audit.log import AuditLog
+from fulmen_safety.audit.store import open_store
 from fulmen_safety.conversation import conversation_language, judge_conversation
 from fulmen_safety.edits import plan_edits, redacted
 from fulmen_safety.hold_back import HoldBack, OutputVerdict, judge_output
@@ -43,7 +44,7 @@ class RaiseGuard:
         self.policy_version = policy.version
         self.panel = Panel(policy, registry)
         audit = policy.file.audit
-        self._audit = AuditLog(policy.folder / audit.path, text=audit.text) if audit and recorded else None
+        self._audit = AuditLog(open_store(audit.path, policy.folder), text=audit.text) if audit and recorded else None
 
     # -- RAISE-1 -------------------------------------------------------------------------------------------------------
 
@@ -124,6 +125,7 @@ class RaiseGuard:
                 verdict.text,
                 began,
                 characters,
+                complete=verdict.complete,
             )
 
         panel = self.panel.in_context(messages, "output")
@@ -143,6 +145,17 @@ class RaiseGuard:
         """Return the categories that each code of `scheme` covers; see `fulmen_safety.taxonomy`."""
         return taxonomy().crosswalk.get(scheme, {})
 
+    def safe_completion(self, category: str, language: str) -> str:
+        """Return the policy's message for a category (`fulmen_core.guard.Completes`)."""
+        taxonomy().check(category, self.policy.where)
+        message = self.policy.category(category).message
+        return message.text(language) if message else ""
+
+    def record_loss(self, reason: str) -> None:
+        """Record that a process of this guard died over what it was asked (`fulmen_core.guard.RecordsLosses`)."""
+        if self._audit:
+            self._audit.record_loss(self.policy_version, reason)
+
     def _record(
         self,
         phase: str,
@@ -154,6 +167,8 @@ class RaiseGuard:
         delivered: str,
         began: float,
         characters: int | None = None,
+        *,
+        complete: bool = True,
     ) -> None:
         if self._audit:
             self._audit.record(
@@ -167,6 +182,7 @@ class RaiseGuard:
                 delivered=delivered,
                 characters=len(given or "") if characters is None else characters,
                 latency_ms=(time.perf_counter() - began) * 1000,
+                complete=complete,
             )
 
 

@@ -9,6 +9,7 @@ release, what was released is what `judge_output` would have delivered, and what
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -19,20 +20,24 @@ from fulmen_safety.normalise import REACH, visible
 from fulmen_safety.panel import Failure, Panel
 from fulmen_safety.policy import STRICTNESS, Policy
 
+log = logging.getLogger(__name__)
+
 #: Category of a verdict that a failed detector forced. Not a code of the taxonomy: nothing was found.
 GUARD_FAILURE = "guard_failure"
 
 
 @dataclass(frozen=True, slots=True)
 class OutputVerdict:
-    """What became of a whole answer. `action` is the strictest that was taken; `text` what was, or may be,
-    delivered."""
+    """What became of an answer. `action` is the strictest that was taken; `text` what was, or may be, delivered;
+    `complete` is False if it was left before its end.
+    """
 
     action: str
     text: str
     findings: tuple[Finding, ...] = ()
     failures: tuple[Failure, ...] = ()
     category: str = ""
+    complete: bool = True
 
 
 def judge_output(panel: Panel, policy: Policy, answer: str, language: str) -> OutputVerdict:
@@ -62,7 +67,7 @@ class HoldBack:
 
     Args:
         language: of the messages to the user, fixed before the first piece so that it cannot depend on the cutting.
-        ended: called once with the verdict over the whole answer, when it is finished or stopped.
+        ended: called once with the verdict over the answer, when it is finished, stopped, or left before its end.
     """
 
     def __init__(
@@ -79,6 +84,14 @@ class HoldBack:
         self._findings: list[Finding] = []
         self._delivered: list[str] = []
         self._action, self._category, self._over = "allow", "", False
+
+    def __del__(self) -> None:
+        if getattr(self, "_over", True) or not (self._text or self._delivered):
+            return
+        try:
+            self._end(complete=False)
+        except Exception:  # nobody is left to hear of it
+            log.exception("an answer that was left before its end could not be recorded")
 
     def feed(self, text: str) -> OutputChunk:
         """Take the next piece; return what may be delivered now. After a stop, everything is refused."""
@@ -146,12 +159,11 @@ class HoldBack:
         self._end()
         return OutputChunk(text, stop=True, findings=tuple(findings), category=category, degraded=self._news)
 
-    def _end(self) -> None:
+    def _end(self, *, complete: bool = True) -> None:
         self._over = True
         if self._ended:
-            verdict = OutputVerdict(
-                self._action, "".join(self._delivered), tuple(self._findings), tuple(self._failures), self._category
-            )
+            delivered, findings, failures = "".join(self._delivered), tuple(self._findings), tuple(self._failures)
+            verdict = OutputVerdict(self._action, delivered, findings, failures, self._category, complete)
             self._ended(verdict, self._forgotten + len(self._text))
         self._text = ""
 
