@@ -60,7 +60,7 @@ def main() -> None:
 
 def _read(path: Path) -> list[tuple[str, str]]:
     data = path.read_bytes()
-    lines = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8").splitlines()
+    lines = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8").split("\n")
     rows = [json.loads(line) for line in lines if line.strip()]
     return [(row.get("text") or row["prompt"], row["label"]) for row in rows]
 
