@@ -1,7 +1,8 @@
 """The detector ``attack`` as it is shipped: the lexicon's signs and a learned model, weighed together.
 
-Either may be right where the other sees nothing: signs are exact and few, the model knows how attacks sound. Their
-scores are combined as independent evidence, ``1 - (1 - sign) * (1 - share * p)``.
+Either may be right where the other sees nothing: signs are exact and few, the model knows how attacks sound. They are
+combined as independent evidence, ``1 - (1 - sign) * (1 - heard)``. Below even odds the model has heard nothing; what is
+left then only keeps texts in order.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ class CombinedSettings(AttackSettings):
     """Settings of the detector ``attack``; the lexicon's are those of `AttackSettings`.
 
     Args:
-        learned: how much the model's probability counts, from 0 (the lexicon alone) to 1.
+        learned: how much the model counts, from 0 (the lexicon alone) to 1.
         model: folder written by `fulmen raise train`; default: the model that the plugin ships.
     """
 
-    learned: float = Field(0.6, ge=0.0, le=1.0)
+    learned: float = Field(0.9, ge=0.0, le=1.0)
     model: Path | None = None
 
 
@@ -53,7 +54,7 @@ class CombinedDetector:
         worst = max(self._model.scan(text), key=lambda one: one.score, default=None)
         if worst is None:
             return signs
-        found, heard = [], self._learned * worst.score
+        found, heard = [], self._heard(worst.score)
         for one in signs:
             near = one.start < worst.end and worst.start < one.end
             score = 1 - (1 - one.score) * (1 - heard) if near else one.score
@@ -65,5 +66,8 @@ class CombinedDetector:
     def scores(self, text: str) -> dict[str, float]:
         """Return the combined score of `text`."""
         sign = max((one.score for one in self._lexicon.scan(text)), default=0.0)
-        heard = self._learned * self._model.scores(text)["prompt_attack"]
+        heard = self._heard(self._model.scores(text)["prompt_attack"])
         return {"prompt_attack": 1 - (1 - sign) * (1 - heard)}
+
+    def _heard(self, probability: float) -> float:
+        return self._learned * max(2 * probability - 1, 0.02 * probability)

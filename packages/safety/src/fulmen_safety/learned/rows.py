@@ -26,7 +26,7 @@ class Row:
     """A labelled text.
 
     Args:
-        categories: of the taxonomy, in the order of the row; none if safe.
+        categories: of the taxonomy, in the order of the row; none if safe, or if a teacher said so.
         source, licence: as the row says, for the data card.
         group: texts of one group are always on one side of a split; "" for none but their likeness.
         weight: how much the row counts, 1 unless it says otherwise.
@@ -117,7 +117,7 @@ def _row(line: str, where: str, names: Mapping[str, str | Sequence[str]], defaul
     return Row(
         text,
         unsafe,
-        _categories(given.get("category"), where, names, default) if unsafe else (),
+        _categories(given.get("category"), where, names, default) if unsafe and score is None else (),
         str(given.get("lang") or language_of(text)),
         str(given.get("source") or "unnamed"),
         str(given.get("licence") or given.get("license") or "not stated"),

@@ -15,6 +15,9 @@ from fulmen_safety.language import language_of
 from fulmen_safety.learned.features import features
 from fulmen_safety.learned.linear_model import LinearModel
 
+#: Stretches of a text that a Transformer hears, the worst by the linear model; the others cannot be the worst.
+_HEARD = 2
+
 _BORDER = re.compile(r"[.!?。！？；…][\"'”’)）]*(?=\s)\s*|[。！？；]|\n+")
 
 
@@ -53,17 +56,25 @@ def stretch_margins(
     if model.encoder and seen.words and language_of(text) == "en":
         hashes = seen.words[0][0]
         first, last = np.searchsorted(seen.starts, starts), np.searchsorted(seen.starts, ends)
-        heard = [model.encoder.margin(hashes[low:high]) for low, high in zip(first, last, strict=True)]
-        margins[:, 0] = (1 - model.share) * margins[:, 0] + model.share * np.array(heard)
+        heard = np.full(len(starts), -np.inf)
+        for place in np.argsort(-margins[:, 0], kind="stable")[:_HEARD].tolist():
+            heard[place] = model.encoder.margin(hashes[first[place] : last[place]])
+        margins[:, 0] = (1 - model.share) * margins[:, 0] + model.share * heard
     return margins
 
 
 def stretches(text: str, window: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return where the stretches start and end: up to each sentence's end, as many sentences as fit into `window`
-    characters. A sentence that does not fit is cut into halves of windows.
+    characters, and as many as fit into a quarter of it, lest a bad sentence drown. A sentence that does not fit is cut
+    into halves of windows. A text that fits is one stretch.
     """
     if len(text) <= window:
         return np.array([0]), np.array([len(text)])
+    wide, narrow = _stretches(text, window), _stretches(text, max(window // 4, 2))
+    return np.concatenate([wide[0], narrow[0]]), np.concatenate([wide[1], narrow[1]])
+
+
+def _stretches(text: str, window: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     borders = [0]
     for end in [*(match.end() for match in _BORDER.finditer(text)), len(text)]:
         while end - borders[-1] > window:
@@ -71,8 +82,7 @@ def stretches(text: str, window: int) -> tuple[NDArray[np.intp], NDArray[np.intp
         if end > borders[-1]:
             borders.append(end)
     ends = np.array(borders[1:])
-    starts = np.array(borders)[np.searchsorted(borders, ends - window)]
-    return starts, ends
+    return np.array(borders)[np.searchsorted(borders, ends - window)], ends
 
 
 class WindowDetector:
