@@ -33,7 +33,7 @@ def components() -> Mapping[str, tuple[str, ...]]:
 @cache
 def syllables() -> Mapping[str, str]:
     """Return toneless syllable -> the characters mostly read so, the most frequent first. The vowel ü is ``v``."""
-    return dict(line.split(" ") for line in _lines("syllables"))  # type: ignore[arg-type, misc]
+    return dict(line.split(" ") for line in _lines("syllables"))
 
 
 @cache
