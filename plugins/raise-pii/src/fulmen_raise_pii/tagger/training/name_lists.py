@@ -227,7 +227,7 @@ class Fillers:
         return moment.isoformat(sep=" ")
 
     def _license(self) -> str:
-        return self._english.bothify(self.rng.choice(_LICENSES)).upper()
+        return str(self._english.bothify(self.rng.choice(_LICENSES))).upper()
 
 
 _GIVEN = ("first_name", "first_name_male", "first_name_female", "first_name_nonbinary")
