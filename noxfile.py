@@ -37,7 +37,12 @@ PLUGIN_SETS = {
 LEFT_OUT = ("gpu", "datacenter")
 WHEELHOUSE = ROOT / "wheelhouse"
 COMBO_MODELS = WHEELHOUSE / "combo-models"
-TORCH_FREE_TESTS = ("packages/safety/tests", "plugins/raise-pii/tests", "plugins/raise-secrets/tests", "plugins/raise-attack/tests")
+TORCH_FREE_TESTS = (
+    "packages/safety/tests",
+    "plugins/raise-pii/tests",
+    "plugins/raise-secrets/tests",
+    "plugins/raise-attack/tests",
+)
 COMBO_RECORDS = WHEELHOUSE / "combo-records"
 
 
