@@ -109,3 +109,14 @@ class RecordsLosses(Protocol):
     def record_loss(self, reason: str) -> None:
         """Record that a process of this guard died over what it was asked, which failed closed or was asked again."""
         ...
+
+
+@runtime_checkable
+class Completes(Protocol):
+    """A guard that can say what it would answer instead."""
+
+    def safe_completion(self, category: str, language: str) -> str:
+        """Return what is said instead of an answer that `category` forbids, in `language` ("en" or "zh"); empty if the
+        policy has nothing to say about it. Raises `UserError` for a category that it does not know.
+        """
+        ...

@@ -145,6 +145,12 @@ class RaiseGuard:
         """Return the categories that each code of `scheme` covers; see `fulmen_safety.taxonomy`."""
         return taxonomy().crosswalk.get(scheme, {})
 
+    def safe_completion(self, category: str, language: str) -> str:
+        """Return the policy's message for a category (`fulmen_core.guard.Completes`)."""
+        taxonomy().check(category, self.policy.where)
+        message = self.policy.category(category).message
+        return message.text(language) if message else ""
+
     def record_loss(self, reason: str) -> None:
         """Record that a process of this guard died over what it was asked (`fulmen_core.guard.RecordsLosses`)."""
         if self._audit:

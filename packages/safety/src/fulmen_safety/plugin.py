@@ -1,4 +1,4 @@
-"""What RAISE registers: the guard, its verb and the detector of configured terms. Light: everything is a dotted
+"""What RAISE registers: the guard, its verb and the two detectors that need no plugin. Light: everything is a dotted
 path."""
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ def fulmen_guards() -> list[GuardInfo]:
 
 @hookimpl
 def fulmen_raise_detectors() -> list[DetectorInfo]:
-    """The one detector that needs no plugin: the policy's own words."""
+    """The detectors that need no plugin: the policy's own words, and a check of an answer's sums."""
     return [
         DetectorInfo(
             name="terms",
@@ -25,7 +25,16 @@ def fulmen_raise_detectors() -> list[DetectorInfo]:
             languages=("*",),
             cost="rules",
             load="fulmen_safety.terms:make",
-        )
+        ),
+        DetectorInfo(
+            name="arithmetic",
+            summary="sums in an answer that do not hold, unless the question has them",
+            phases=("reward", "output"),
+            categories=("specialized_advice",),
+            languages=("*",),
+            cost="rules",
+            load="fulmen_safety.arithmetic:make",
+        ),
     ]
 
 

@@ -10,7 +10,9 @@ from fulmen_core.hooks import hookimpl
 def fulmen_commands() -> list[CommandInfo]:
     """The trainer's verbs."""
     return [
-        CommandInfo("data", "build token shards from documents", "fulmen_trainer.cli.data:run"),
+        CommandInfo(
+            "data", "build token shards from documents, and safety pairs from prompts", "fulmen_trainer.cli.data:run"
+        ),
         CommandInfo("tokenizer", "train a BPE tokenizer on a corpus", "fulmen_trainer.cli.tokenizer:run"),
         CommandInfo("pretrain", "pre-train in three stages", "fulmen_trainer.cli.pretrain:run"),
         CommandInfo("sft", "fine-tune on instructions", "fulmen_trainer.cli.sft:run"),

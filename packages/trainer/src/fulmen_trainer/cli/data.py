@@ -1,4 +1,4 @@
-"""`fulmen data build`: from the sources of a recipe to packed token shards."""
+"""`fulmen data`: `build`, from the sources of a recipe to packed token shards; `safety-pairs`, see there."""
 
 from __future__ import annotations
 
@@ -6,17 +6,25 @@ from collections.abc import Sequence
 
 from fulmen_core.cli import arguments, context, output
 from fulmen_core.errors import UserError
+from fulmen_core.suggestions import remedy_for_unknown
 
-USAGE = "usage: fulmen data build [--recipe FILE] [--json] [key=value ...]"
+USAGE = """usage: fulmen data build [--recipe FILE] [--json] [key=value ...]
+       fulmen data safety-pairs --prompts FILE --out FILE [--policy FILE] [--json]"""
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run the verb `data`; its one command is `build`."""
+    """Run the verb `data`."""
     if not argv or argv[0] in ("-h", "--help"):
-        print(f"{USAGE}\n\nSources, RAISE-1, dedup, tokenizer, shards; `fulmen data build --help` for the options.")
+        told = "build: sources, RAISE-1, dedup, tokenizer, shards. safety-pairs: what RAISE-2 teaches."
+        print(f"{USAGE}\n\n{told} `--help` says more.")
         return 0
+    if argv[0] == "safety-pairs":
+        from fulmen_trainer.cli.safety_pairs import run as safety_pairs
+
+        return safety_pairs(argv[1:])
     if argv[0] != "build":
-        raise UserError(f"unknown command {argv[0]!r}", where="fulmen data", remedy="use `fulmen data build`")
+        remedy = remedy_for_unknown(argv[0], ("build", "safety-pairs"), kind="commands")
+        raise UserError(f"unknown command {argv[0]!r}", where="fulmen data", remedy=remedy)
     return _build(argv[1:])
 
 
@@ -38,6 +46,7 @@ def _build(argv: Sequence[str]) -> int:
                 "documents": {name: str(path) for name, path in result.documents.items()},
                 "shards": {name: str(path) for name, path in result.shards.items()},
                 "statistics": result.statistics,
+                "reports": {name: str(path) for name, path in result.reports.items()},
             }
         )
         return 0
@@ -53,5 +62,7 @@ def _build(argv: Sequence[str]) -> int:
         for name, figures in result.statistics.items()
     ]
     output.print_table(["source", *(column.replace("_", " ") for column in columns)], rows, empty="no source")
+    for path in result.reports.values():
+        output.note(f"what RAISE-1 found is in {path}")
     output.note(f"shards and tokenizer are in {recipe.run}")
     return 0

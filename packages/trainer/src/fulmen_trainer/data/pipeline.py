@@ -23,6 +23,7 @@ from fulmen_core.suggestions import remedy_for_unknown
 from fulmen_core.tokenizer import ByteLevelTokenizer, load_tokenizer
 from fulmen_core.tokenizer.vocabulary import check_vocab_size
 from fulmen_trainer.data.baseline import gzip_bits_per_byte
+from fulmen_trainer.data.corpus_report import TEXT_FILE
 from fulmen_trainer.data.dedup import deduplicate
 from fulmen_trainer.data.documents import collect, read_documents, text_of
 from fulmen_trainer.data.filtering import filter_documents
@@ -42,12 +43,14 @@ class DataResult:
         documents: JSON Lines of each source after filter and dedup: documents, or instructions.
         shards: shard directory of each source.
         statistics: for each source its counts and ratios.
+        reports: what RAISE-1 found in each source, for people; beside each is the same as JSON.
     """
 
     tokenizer: Path
     documents: dict[str, Path]
     shards: dict[str, Path]
     statistics: dict[str, dict[str, Any]]
+    reports: dict[str, Path]
 
 
 def build_data(
@@ -87,7 +90,8 @@ def build_data(
         shards[name] = _pack(runs, name, documents[name], unique, tokenizer, directory)
         _tell(report, shards[name])
         statistics[name] = _summary(name, recipe.sources[name], collected, kept, unique, shards)
-    return DataResult(directory, documents, {name: shard.path for name, shard in shards.items()}, statistics)
+    reports = {name: artefact.path / TEXT_FILE for name, artefact in kept.items() if guard is not None}
+    return DataResult(directory, documents, {name: shard.path for name, shard in shards.items()}, statistics, reports)
 
 
 def open_source(name: str, config: SourceConfig, registry: Registry) -> Iterator[Mapping[str, object]]:
@@ -134,14 +138,18 @@ def _filter(runs: RunDirectory, name: str, collected: Artefact, recipe: DataReci
         "guard": recipe.guard.name,
         "policy_version": guard.policy_version,
         "max_quarantine_rate": recipe.guard.max_quarantine_rate,
+        "label": recipe.guard.label,
     }
     inputs: dict[str, Path | Artefact] = {"documents": collected}
-    if recipe.guard.policy is not None:
+    if recipe.guard.policy is not None and recipe.guard.policy.is_file():  # else it names a profile
         inputs["policy"] = recipe.guard.policy
 
     def build(work: Path) -> Mapping[str, Any]:
         source = collected.path / "documents.jsonl"
-        return filter_documents(source, work, guard, max_quarantine_rate=recipe.guard.max_quarantine_rate)
+        settings = recipe.guard
+        return filter_documents(
+            source, work, guard, max_quarantine_rate=settings.max_quarantine_rate, label=settings.label
+        )
 
     return runs.step(f"kept-{name}", kind="documents", config=config, inputs=inputs, build=build)
 

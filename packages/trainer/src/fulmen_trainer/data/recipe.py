@@ -24,13 +24,15 @@ class SourceConfig(BaseModel):
 
 
 class GuardConfig(BaseModel):
-    """RAISE-1: the guard that judges the documents ("none" for none), its policy, and when its faults stop the run."""
+    """RAISE-1: the guard that judges the documents ("none" for none), its policy, when its faults stop the run, and
+    whether what it found is written into the records."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = "raise"
     policy: Path | None = None
     max_quarantine_rate: float = Field(default=0.01, ge=0, le=1)
+    label: bool = False  # whether kept records say what was found in them
 
 
 class TokenizerConfig(BaseModel):

@@ -1,0 +1,158 @@
+"""Claims about RAISE behind every protocol: how a refusal looks, and that nothing of it stays in the prefix cache."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import httpx
+import pytest
+
+from fulmen_core.registry import Registry
+from fulmen_core.runner import EngineLimits
+from fulmen_safety.guard import RaiseGuard
+from fulmen_safety.policy import load_policy
+
+POLICY = """
+extends = "default"
+[[detectors]]
+name = "terms"
+[detectors.settings]
+lists = [
+    { category = "weapons_cbrne", label = "recipe", terms = ["red mercury"] },
+    { category = "hate_discrimination", label = "slur", terms = ["grumble goose"] },
+    { category = "privacy_pii", label = "name", terms = ["Ada"] },
+]
+[[detectors.settings.lists]]
+category = "sex_crime"
+label = "asked"
+terms = ["forbidden fruit"]
+[detectors.rules.weapons_cbrne]
+input = "allow"
+[detectors.rules.privacy_pii]
+input = "allow"
+"""
+LONG = "the quick brown fox jumps over the lazy dog and "
+STOPPED, REPLACED, REDACTED, BLOCKED = "red mercury", "grumble goose", "Ada", "forbidden fruit"
+
+
+@pytest.fixture
+def guard(tmp_path: Path) -> RaiseGuard:
+    path = tmp_path / "policy.toml"
+    path.write_text(POLICY)
+    return RaiseGuard(load_policy(path), Registry.discover())
+
+
+@pytest.fixture
+def serving(kit, guard):
+    """A parrot that keeps prefixes, behind RAISE."""
+    runner = type(kit.runner())(EngineLimits(2, 512, 64, cached_sequences=4), kit.tokenizer)
+    with kit.service(runner, guard=guard) as service, kit.server(service) as url:
+        yield service, url
+
+
+def events(response):
+    return [json.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: {")]
+
+
+def chat(url, text, stream):
+    asked = {"model": "parrot", "messages": [{"role": "user", "content": text}], "stream": stream}
+    response = httpx.post(f"{url}/v1/chat/completions", json=asked, timeout=60)
+    if not stream:
+        [choice] = response.json()["choices"]
+        return choice["message"]["content"], choice["finish_reason"], choice.get("guard")
+    chunks = [event["choices"][0] for event in events(response)]
+    said = "".join(chunk["delta"].get("content", "") for chunk in chunks)
+    return said, chunks[-1]["finish_reason"], chunks[-1].get("guard")
+
+
+def messages(url, text, stream):
+    asked = {"model": "parrot", "messages": [{"role": "user", "content": text}], "stream": stream, "max_tokens": 200}
+    response = httpx.post(f"{url}/v1/messages", json=asked, timeout=60)
+    if not stream:
+        body = response.json()
+        return "".join(block["text"] for block in body["content"]), body["stop_reason"], body.get("guard")
+    told = events(response)
+    said = "".join(event["delta"]["text"] for event in told if event["type"] == "content_block_delta")
+    [end] = [event for event in told if event["type"] == "message_delta"]
+    return said, end["delta"]["stop_reason"], end.get("guard")
+
+
+def responses(url, text, stream):
+    asked = {"model": "parrot", "input": text, "stream": stream, "store": False}
+    response = httpx.post(f"{url}/v1/responses", json=asked, timeout=60)
+    body = events(response)[-1]["response"] if stream else response.json()
+    said = "".join(part["text"] for item in body["output"] for part in item["content"])
+    if stream:
+        deltas = [event["delta"] for event in events(response) if event["type"] == "response.output_text.delta"]
+        assert "".join(deltas) == said
+    return said, (body["incomplete_details"] or {"reason": "stop"})["reason"], body.get("guard")
+
+
+REFUSED = {chat: "content_filter", messages: "refusal", responses: "content_filter"}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("ask", REFUSED)
+@pytest.mark.parametrize(
+    ("word", "category", "before", "after"),
+    [
+        (STOPPED, "weapons_cbrne", LONG, ""),
+        (REPLACED, "hate_discrimination", LONG, "message"),
+        (BLOCKED, "sex_crime", "", "message"),
+    ],
+)
+def test_a_refusal_looks_as_its_protocol_has_it_and_nothing_of_it_is_kept(
+    kit, serving, guard, ask, stream, word, category, before, after
+):
+    service, url = serving
+    said, reason, told = ask(url, f"{LONG}{word} and so on {LONG}", stream)
+    message = guard.safe_completion(category, "en") if after else ""
+    assert (said, reason) == (before + message, REFUSED[ask])
+    assert told == {"category": category, "degraded": []}
+    kit.wait_until(lambda: not service.engine.core.running, "it has left")
+    kit.wait_until(lambda: len(service.engine.core.cache.kept) == 0, "nothing is kept")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("word", [STOPPED, BLOCKED])
+def test_a_text_that_is_continued_is_refused_likewise(kit, tmp_path, serving, stream, word):
+    service, url = serving
+    # the parrot says what the last user turn holds, so the text is written as a conversation
+    text = f"<|im_start|>user\n{LONG}{word} {LONG}<|im_end|>\n<|im_start|>assistant\n"
+    asked = {"model": "parrot", "prompt": text, "max_tokens": 200, "stream": stream}
+    response = httpx.post(f"{url}/v1/completions", json=asked, timeout=60)
+    last = events(response)[-1]["choices"][0] if stream else response.json()["choices"][0]
+    assert last["finish_reason"] == "content_filter"
+    assert last["guard"]["category"]
+    kit.wait_until(lambda: len(service.engine.core.cache.kept) == 0, "nothing is kept")
+
+
+def test_of_several_choices_a_refused_one_takes_nothing_of_the_others_with_it(kit, serving):
+    service, url = serving
+    asked = {"model": "parrot", "messages": [{"role": "user", "content": LONG + STOPPED + LONG}], "n": 2}
+    body = httpx.post(f"{url}/v1/chat/completions", json=asked, timeout=60).json()
+    assert [choice["finish_reason"] for choice in body["choices"]] == ["content_filter"] * 2
+    kit.wait_until(lambda: len(service.engine.core.cache.kept) == 0, "nothing is kept")
+
+
+def test_a_refused_turn_leaves_what_was_kept_of_the_turns_before(kit, serving):
+    service, url = serving
+    first, _, _ = chat(url, LONG, False)
+    assert first == LONG.strip() or first == LONG
+    kit.wait_until(lambda: len(service.engine.core.cache.kept) == 1, "it is kept")
+    [unit] = service.engine.core.cache.kept
+    turns = [("user", LONG), ("assistant", first), ("user", f"{LONG} {STOPPED}")]
+    asked = {"model": "parrot", "messages": [{"role": role, "content": text} for role, text in turns]}
+    body = httpx.post(f"{url}/v1/chat/completions", json=asked, timeout=60).json()
+    assert body["choices"][0]["finish_reason"] == "content_filter"
+    kit.wait_until(lambda: not service.engine.core.running, "it has left")
+    kept = [one.request_id for one in service.engine.core.cache.kept]
+    assert body["id"] + "-0" not in kept
+    assert kept in ([], [unit.request_id])
+
+
+@pytest.mark.parametrize("ask", REFUSED)
+def test_what_is_repaired_goes_on(serving, ask):
+    said, reason, told = ask(serving[1], f"{LONG}{REDACTED} and so on", True)
+    assert (said, reason in ("stop", "end_turn"), told) == (f"{LONG}[NAME] and so on", True, None)
