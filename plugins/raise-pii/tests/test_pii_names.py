@@ -88,6 +88,12 @@ def test_streaming_is_exact(text: str) -> None:
     assert faults(DETECTOR, text, categories=["privacy_pii"]) == []
 
 
+def test_letters_of_two_scripts_are_never_one_long_word() -> None:
+    text = "My name is Anna Kowalska李明华先生password"  # 21 letters in a row
+    assert faults(DETECTOR, text, categories=["privacy_pii"]) == []
+    assert ("person", "Anna Kowalska") in found(DETECTOR, text)
+
+
 def test_an_island_longer_than_any_is_let_go_of_word_by_word() -> None:
     text = "My name is " + "Anna Kowalska " * 60
     findings = DETECTOR.scan(text)

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -120,3 +123,22 @@ def test_sentences_of_one_template_are_of_one_group(tmp_path: Path) -> None:
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         read_sentences(tmp_path / "none.jsonl", [])
+
+
+def test_what_fills_the_slots_is_the_same_in_every_process() -> None:
+    pytest.importorskip("faker")
+    script = (
+        "from fulmen_raise_pii.tagger.training.name_lists import Fillers; import hashlib; slots = Fillers(3).slots; "
+        "print(hashlib.sha256(repr([[f() for _ in range(40)] for f in slots.values()]).encode()).hexdigest())"
+    )
+    printed = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(printed) == 1

@@ -53,6 +53,7 @@ class TermsDetector:
         self._lists = [_detector(terms) for terms in settings.lists]
         self._scores = [(terms.category, terms.score) for terms in settings.lists]
         self.look_behind = max(one.look_behind for one in self._lists)
+        self.kinds = tuple(dict.fromkeys(terms.label for terms in settings.lists))
 
     def highest_scores(self) -> dict[str, float]:
         """Return the highest score that the lists give each category; see `fulmen_safety.detector.Bounded`."""

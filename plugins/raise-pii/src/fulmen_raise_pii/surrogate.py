@@ -24,7 +24,7 @@ class Draws:
     """An endless stream of digits that a key and a value determine."""
 
     def __init__(self, key: bytes, kind: str, value: str) -> None:
-        seed = hmac.new(key, f"{kind}\x00{value}".encode(), hashlib.sha256).digest()
+        seed = hmac.new(key, f"{kind}\x00{value}".encode("utf-8", "surrogatepass"), hashlib.sha256).digest()
         self._number = int.from_bytes(hashlib.shake_256(seed).digest(256))
 
     def below(self, limit: int) -> int:

@@ -13,10 +13,10 @@ LONGEST_TOKEN, LONGEST_BLANK = 20, 8
 #: The most characters from one token's start to the next one's.
 LONGEST_STEP = LONGEST_TOKEN + LONGEST_BLANK
 
-_LETTER = r"[^\W\d_]"
-_EAST_ASIAN = "[\u1100-\u11ff\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef\U00020000-\U0003ffff]+"
+_EAST_ASIAN = "\u1100-\u11ff\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef\U00020000-\U0003ffff"
+_LETTER = rf"[^\W\d_{_EAST_ASIAN}]"
 _BARRIER = re.compile(
-    rf"{_EAST_ASIAN}|{_LETTER}{{{LONGEST_TOKEN + 1},}}|[0-9]{{{LONGEST_TOKEN + 1},}}|\s{{{LONGEST_BLANK + 1},}}"
+    rf"[{_EAST_ASIAN}]+|{_LETTER}{{{LONGEST_TOKEN + 1},}}|[0-9]{{{LONGEST_TOKEN + 1},}}|\s{{{LONGEST_BLANK + 1},}}"
 )
 _TOKEN = re.compile(rf"{_LETTER}+|[0-9]+|\s*\n\s*|\S")
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,7 +65,7 @@ def save(tagger: Tagger, path: Path) -> None:
     """Write a tagger: the rows that are not zero, the lists ordered by key. The same tagger gives the same bytes."""
     rows = np.flatnonzero(tagger.features.any(axis=1)).astype(np.uint32)
     keys = sorted(tagger.gazetteer)
-    tensors = {
+    tensors: dict[str, NDArray[Any]] = {
         "rows": rows,
         "features": tagger.features[rows],
         "moves": tagger.moves,

@@ -14,7 +14,11 @@ Gazetteer = Mapping[int, int]  # word key -> bits of `LISTS`
 
 def word_key(word: str) -> int:
     """Return the key of a word in the gazetteer, the same for all its cases: 32 bits."""
-    return crc32(word.lower().encode())
+    return _hash(word.lower())
+
+
+def _hash(text: str) -> int:
+    return crc32(text.encode("utf-8", "surrogatepass"))  # halves of surrogates are text too
 
 
 def shape(word: str) -> str:
@@ -63,6 +67,6 @@ def describe(word: str, gazetteer: Gazetteer, *, known: bool = True) -> Word:
             own.append("u" + ("g" if "\u0370" <= lower[0] <= "\u04ff" else "l"))
 
     def hashed(features: list[str]) -> tuple[int, ...]:
-        return tuple(crc32(one.encode()) for one in features)
+        return tuple(map(_hash, features))
 
-    return Word(hashed(far), hashed(near), hashed(own), (crc32(name.encode()), crc32(kind.encode())))
+    return Word(hashed(far), hashed(near), hashed(own), (_hash(name), _hash(kind)))

@@ -23,6 +23,9 @@ LOCALES = (
     "ro_RO", "tr_TR", "et_EE", "lt_LT", "lv_LV", "el_GR", "vi_VN", "id_ID", "is_IS",
 )  # fmt: skip
 
+#: Faker keeps the cities of this one in a set, so that what it draws would differ from process to process.
+_ITALIAN = LOCALES.index("it_IT")
+
 _MONTHS = """january february march april may june july august september october november december
 jan feb mar apr jun jul aug sep sept oct nov dec"""
 _DAYS = "monday tuesday wednesday thursday friday saturday sunday mon tue tues wed thu thurs fri sat sun"
@@ -109,6 +112,7 @@ class Fillers:
         for place, faker in enumerate(self._fakers):
             faker.seed_instance(seed * 1000 + place)
         self._english = self._fakers[0]
+        self._italian = sorted(_provider("address", "it_IT").cities)  # type: ignore[attr-defined]
         self._nationalities = nationalities()
         self.slots: dict[str, Callable[[], tuple[str, str]]] = {
             "person": lambda: ("person", self._person()),
@@ -165,7 +169,8 @@ class Fillers:
         return f"{faker.first_name()} {middle if self.rng.random() < 0.3 else ''}{faker.last_name()}"
 
     def _city(self) -> str:
-        city: str = self._faker().city()
+        faker = self._faker()
+        city: str = self.rng.choice(self._italian) if faker is self._fakers[_ITALIAN] else faker.city()
         return city.upper() if self.rng.random() < 0.15 else city
 
     def _number(self) -> str:
@@ -185,7 +190,7 @@ class Fillers:
             box = f"PSC {self.rng.randint(1, 9999)}, Box {self.rng.randint(1, 9999)}"
             return f"{box}\nAPO AP {self.rng.randint(1, 99999):05}"
         if draw < 0.15:
-            return str(self._faker().address())
+            return str(self.rng.choice([one for one in self._fakers if one is not self._fakers[_ITALIAN]]).address())
         first, second, city = f"{self._number()} {self._street()}", self._secondary(), self._city()
         country, code = self._english.country(), self._faker().postcode()
         state = self._english.state_abbr()
@@ -227,7 +232,7 @@ class Fillers:
         return moment.isoformat(sep=" ")
 
     def _license(self) -> str:
-        return self._english.bothify(self.rng.choice(_LICENSES)).upper()
+        return str(self._english.bothify(self.rng.choice(_LICENSES))).upper()
 
 
 _GIVEN = ("first_name", "first_name_male", "first_name_female", "first_name_nonbinary")

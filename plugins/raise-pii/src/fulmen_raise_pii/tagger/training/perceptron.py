@@ -112,10 +112,10 @@ def train(
             if guess != gold:
                 for at, right, wrong in zip(rows_at, gold, guess, strict=True):
                     if right != wrong:
-                        np.add.at(weights, (at, right), 1)
-                        np.add.at(weights, (at, wrong), -1)
-                        np.add.at(summed, (at, right), step)
-                        np.add.at(summed, (at, wrong), -step)
+                        np.add.at(weights[:, right], at, 1)
+                        np.add.at(weights[:, wrong], at, -1)
+                        np.add.at(summed[:, right], at, step)
+                        np.add.at(summed[:, wrong], at, -step)
                 for sign, path in ((1, gold), (-1, guess)):
                     for move in zip([0, *path], [*path, 0], strict=True):
                         moves[move] += sign
