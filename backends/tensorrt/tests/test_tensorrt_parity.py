@@ -213,14 +213,13 @@ def test_every_product_in_fp8_has_the_scale_of_what_the_checkpoint_multiplied(tm
     tokens_BT = torch.randint(VOCABULARY, (3, 50))
     with input_ranges(network) as ranges, torch.inference_mode():
         first_BTD = network.blocks[0].attention_norm(network.embedded(tokens_BT))
-        last_BTD = network(tokens_BT).hidden_BTD
+        network(tokens_BT)
     prefix = "blocks.0.attention."
     assert {ranges[f"{prefix}{name}_proj.weight"] for name in ("q", "kv", "gate")} == {float(first_BTD.abs().max())}
-    assert ranges["head.weight"] == float(last_BTD.abs().max())
     capacities = Capacities.of(config, CONTEXT, 16)
     (tmp_path / "graphs").mkdir()
     write_graphs(network, tmp_path / "graphs", capacities, "float32", "fp8", ranges)
-    matrices = [name for name in network.state_dict() if name.endswith(MATRICES) and "norm" not in name]
+    matrices = [name for name in network.state_dict() if name.endswith(MATRICES[:-1]) and "norm" not in name]
     for phase in PHASES:
         graph = onnx.load(tmp_path / "graphs" / graph_file(phase)).graph
         constants = {one.name: one for one in graph.initializer}

@@ -56,4 +56,5 @@ def test_4_bits_are_for_what_opens_a_feed_forward_network_and_divides_into_block
     assert form_of("blocks.0.ffn.down.weight", 64, "int4") == "int8"
     assert form_of("blocks.0.ffn.experts.gate_up_EGD", 64, "fp8", experts=True) == "int8"
     assert form_of("blocks.0.attention.q_proj.weight", 64, "fp8") == "fp8"
+    assert form_of("embed.weight", 64, "fp8") == form_of("head.weight", 64, "fp8") == "int8"
     assert form_of("blocks.0.attention.q_proj.weight", 64, None) is None

@@ -15,7 +15,7 @@ from fulmen_core.model.transformer import Transformer
 def input_ranges(network: Transformer) -> Iterator[Mapping[str, float]]:
     """Watch `network`: the largest magnitude that each matrix, named as in the checkpoint, was multiplied by so far.
 
-    The head's inputs are what the last norm gives, whether the head is a matrix of its own or the embedding.
+    Experts, routers and the head are left out: they are no linear modules, or not called as such.
     """
     seen: dict[str, float] = {}
 
@@ -28,10 +28,8 @@ def input_ranges(network: Transformer) -> Iterator[Mapping[str, float]]:
     hooks = [
         module.register_forward_pre_hook(before(f"{name}.weight"))
         for name, module in network.named_modules()
-        if isinstance(module, nn.Linear) and module is not network.head
+        if isinstance(module, nn.Linear)
     ]
-    head = "embed.weight" if network.head is None else "head.weight"
-    hooks.append(network.norm.register_forward_hook(lambda _module, _inputs, output: note(head, output)))
     try:
         yield seen
     finally:

@@ -11,7 +11,7 @@ Legend: A outputs, D inputs of a product, b block.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 
 from torch import Tensor
 
@@ -21,7 +21,7 @@ from fulmen_core.backend import Quantization
 
 Load = Callable[[str], Tensor]
 
-_LEAST = 1e-4  # of a magnitude that was seen: a scale must be a positive number in 16 bits
+_LEAST = 1e-2  # of the magnitudes that were seen, so that 16 bits hold the scale well
 
 
 def write_product(graph: GraphWriter, load: Load, name: str, x_D: str) -> str:
@@ -29,7 +29,7 @@ def write_product(graph: GraphWriter, load: Load, name: str, x_D: str) -> str:
     form = form_of(name, load(name).shape[-1], graph.quantize)
     if form is None:
         return graph.op("MatMul", x_D, graph.matrix(name, lambda: load(name)))
-    rounded = cache(lambda: quantise(load(name), -1, graph.dtype, form))
+    rounded = cache(partial(quantise, load(name), -1, graph.dtype, form))
     weight_DA = graph.op("Transpose", _dequantised(graph, name, form, load(name).shape[-1], rounded), perm=(1, 0))
     if form == "fp8":
         x_D = _through_fp8(graph, x_D, graph.ranges[name])

@@ -8,6 +8,7 @@ Legend: A outputs, D inputs of a product, b block.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import gcd
 from typing import Literal, NamedTuple
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from fulmen_core.backend import Dtype, Quantization
 
-TORCH: dict[Dtype, torch.dtype] = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+TORCH: Mapping[str, torch.dtype] = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 #: The largest float8_e4m3fn.
 LARGEST_FP8 = 448.0
@@ -24,6 +25,7 @@ LARGEST_FP8 = 448.0
 _LARGEST = 127
 _LARGEST_4 = 7
 _BLOCK = 32
+_HEADS = ("head.weight", "embed.weight")  # the latter where they are tied
 _SMALLEST_BLOCK = 8  # below, scales take more than the values
 
 
@@ -41,12 +43,14 @@ def form_of(name: str, inputs: int, quantize: Quantization | None, *, experts: b
     """In what form a matrix of the checkpoint is stored.
 
     4 bits are for what opens a feed-forward network, half of its weights or more: attention, the head and `down` are
-    rounded to 8, as 4 there cost most. Experts are in whole numbers of 8 bits where all else is in floating ones:
-    TensorRT takes no 8-bit floats from which some are to be gathered.
+    rounded to 8, as 4 there cost most. Where all else is in floating numbers of 8 bits, experts are in whole ones, as
+    TensorRT gathers no 8-bit floats, and so is the head, as what is rounded there is not evened out by anything behind.
     """
     if quantize == "int4":
         return "int4" if "gate_up" in name and block_of(inputs) >= _SMALLEST_BLOCK else "int8"
-    return "int8" if quantize == "fp8" and experts else quantize
+    if quantize == "fp8" and (experts or name in _HEADS):
+        return "int8"
+    return quantize
 
 
 def block_of(inputs: int) -> int:
@@ -98,8 +102,8 @@ def pack(values: Tensor, order: Literal["adjoining", "halves"]) -> Tensor:
 
 def _divide(weight: Tensor, dim: int, dtype: Dtype, largest: float) -> tuple[Tensor, Tensor]:
     scale = (weight.abs().amax(dim, keepdim=True) / largest).to(TORCH[dtype])
-    divisor = scale.to(torch.float32)
-    return scale, torch.where(divisor == 0, 0, weight / divisor)
+    scale = torch.where(scale == 0, 1, scale)  # TensorRT takes no scale of zero
+    return scale, weight / scale.to(torch.float32)
 
 
 def _whole(values: Tensor, largest: int) -> Tensor:
