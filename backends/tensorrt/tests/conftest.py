@@ -10,12 +10,14 @@ import pytest
 import torch
 
 from fulmen_backend_tensorrt.artefact import EngineManifest
+from fulmen_backend_tensorrt.calibration import input_ranges
 from fulmen_backend_tensorrt.capacities import Capacities
 from fulmen_backend_tensorrt.exporter import rtx_exporter
 from fulmen_backend_tensorrt.graphs import write_graphs
 from fulmen_backend_tensorrt.products import PRODUCTS
 from fulmen_core.artefacts import MANIFEST_FILE
 from fulmen_core.backend import Dtype, Quantization
+from fulmen_core.export.checkpoint_reference import ask_checkpoint
 from fulmen_core.export.manifest import LayerInfo, hash_files
 from fulmen_core.export.options import ExportOptions
 from fulmen_core.files import atomic_write_json
@@ -64,7 +66,10 @@ def write(
     """An artefact of graphs that no engine was built of: all that a CPU can run."""
     network = load_model(model)
     artefact.mkdir()
-    graphs = write_graphs(network, artefact, Capacities.of(network.config, context, chunk), dtype, quantize)
+    with input_ranges(network) as ranges:
+        if quantize == "fp8":
+            ask_checkpoint(network, model)
+    graphs = write_graphs(network, artefact, Capacities.of(network.config, context, chunk), dtype, quantize, ranges)
     (artefact / "config.json").write_bytes((model / "config.json").read_bytes())
     manifest = EngineManifest(
         format="tensorrt-rtx",

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
+import onnx.numpy_helper
 import pytest
 from onnx import TensorProto, helper
 
@@ -88,7 +91,14 @@ def test_an_export_of_the_same_takes_the_engines_over_and_another_does_not(light
 
 @pytest.mark.parametrize(
     ("dtype", "quantize", "capability"),
-    [("bfloat16", None, "12.0"), ("float32", None, "8.9"), ("float16", "int8", "8.6")],
+    [
+        ("bfloat16", None, "12.0"),
+        ("float32", None, "8.9"),
+        ("float16", "int8", "8.6"),
+        ("float16", "int4", "8.6"),
+        ("float16", "fp8", "8.9"),
+        ("bfloat16", "fp8", "12.0"),
+    ],
 )
 def test_every_precision_builds(tmp_path: Path, dtype: Dtype, quantize: Quantization | None, capability: str) -> None:
     save_random_model(FOUR_LAYERS, 0, tmp_path / "model")
@@ -114,7 +124,14 @@ def test_a_random_plan_builds_without_a_stated_device(tmp_path: Path) -> None:
     [
         ({"compute_capabilities": ("9.0",)}, r"builds nothing for compute capability 9\.0: it knows .*8\.9, 12\.0"),
         ({"compute_capabilities": ("8.9", "new")}, "builds nothing for compute capability new"),
-        ({"quantize": "int4"}, "the exporter tensorrt-rtx does not quantise to int4"),
+        (
+            {"quantize": "fp8", "compute_capabilities": ("8.9", "8.6")},
+            r"FP8 needs compute capability 8\.9 or later, and 8\.6 has no products of 8-bit floats",
+        ),
+        (
+            {"quantize": "fp8", "compute_capabilities": ()},
+            r"8\.0 has no products of 8.*state --compute-capability 8\.9",
+        ),
     ],
 )
 def test_what_cannot_be_honoured_is_refused_by_name(
@@ -125,19 +142,42 @@ def test_what_cannot_be_honoured_is_refused_by_name(
     assert not (tmp_path / "out").exists()
 
 
-def test_8_bits_are_refused_where_there_are_no_experts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("quantize", ["int8", "fp8"])
+def test_a_model_without_experts_builds_in_8_bits(tmp_path: Path, quantize: Quantization) -> None:
     none = {"num_experts": 0, "num_experts_per_tok": 0, "moe_intermediate_size": 0, "num_shared_experts": 0}
-    save_random_model(LIGHTNING.model_copy(update=none), 0, tmp_path / "model")
-    with pytest.raises(CapabilityError, match=r"quantises experts alone, and the model in .* has none"):
-        rtx_exporter().export(tmp_path / "model", tmp_path / "out", replace(OPTIONS, quantize="int8"))
+    save_random_model(FOUR_LAYERS.model_copy(update=none), 0, tmp_path / "model")
+    options = replace(OPTIONS, quantize=quantize, compute_capabilities=("8.9",))
+    manifest = rtx_exporter().export(tmp_path / "model", tmp_path / "out", options)
+    assert manifest["quantize"] == quantize
+    assert manifest["experts"] == {}
 
 
-def order(folder: Path, nodes: list[onnx.NodeProto], **shapes: tuple[int | str, ...]) -> EngineSpec:
+def test_an_engine_whose_weights_can_be_exchanged_needs_a_gpu_to_be_built(tmp_path: Path) -> None:
+    if find_devices().devices:
+        pytest.skip("there is a GPU")
+    weight = onnx.numpy_helper.from_array(np.ones((4, 4), np.float16), "weight")
+    node = helper.make_node("MatMul", ["x", "weight"], ["y"])
+    spec = order(tmp_path, [node], x=("b", 4), y=("b", 4), initializers=[weight])
+    build_engine(RTX, spec, "decode", tmp_path)
+    with pytest.raises(BuildError, match=r"build graph\.onnx for 8\.9: .*CHECK\(status == CUDA_SUCCESS\) failed"):
+        build_engine(RTX, spec.model_copy(update={"refit": True}), "decode", tmp_path)
+
+
+def order(
+    folder: Path,
+    nodes: list[onnx.NodeProto],
+    initializers: Sequence[TensorProto] = (),
+    **shapes: tuple[int | str, ...],
+) -> EngineSpec:
     """A graph of these nodes; inputs are what no node makes, the outputs of nodes are outputs."""
     made = {name for node in nodes for name in node.output}
     values = {name: helper.make_tensor_value_info(name, element_of(name), shape) for name, shape in shapes.items()}
     graph = helper.make_graph(
-        nodes, "g", [v for n, v in values.items() if n not in made], [v for n, v in values.items() if n in made]
+        nodes,
+        "g",
+        [v for n, v in values.items() if n not in made],
+        [v for n, v in values.items() if n in made],
+        initializers,
     )
     opsets = [helper.make_opsetid("", 24), helper.make_opsetid("com.microsoft", 1)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=11), folder / "graph.onnx")

@@ -7,9 +7,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from fulmen_backend_tensorrt.artefact import PHASES, graph_file
-from fulmen_backend_tensorrt.quantisation import quantise
+from fulmen_backend_tensorrt.calibration import input_ranges
+from fulmen_backend_tensorrt.capacities import Capacities
+from fulmen_backend_tensorrt.graphs import write_graphs
+from fulmen_backend_tensorrt.quantisation import form_of, quantise, restore
 from fulmen_backend_tensorrt.runner import EngineRunner
 from fulmen_backend_tensorrt.twin_executor import TwinExecutor
 from fulmen_core.backend import Dtype, Quantization
@@ -19,6 +23,7 @@ from fulmen_core.export.verdict import fault
 from fulmen_core.generation import generate
 from fulmen_core.model.checkpoint import load_model, save_model
 from fulmen_core.model.kv import CacheSpec
+from fulmen_core.model.transformer import Transformer
 from fulmen_core.runner import EngineLimits
 from fulmen_core.sampling import SamplingParams
 from fulmen_testing.agreement import assert_equal, in_float64
@@ -29,6 +34,7 @@ from fulmen_testing.player import Player, Sequence
 from .conftest import CONTEXT, LIGHTNING, draw_plan, write
 
 ROUTING_TIE = 1e-5
+MATRICES = ("_proj.weight", "gate_up.weight", "down.weight", "head.weight")
 
 
 @pytest.fixture(scope="module", params=["lightning", "random", "random"])
@@ -147,7 +153,17 @@ def test_a_graph_of_half_precision_is_that_of_float32_but_for_casts(tmp_path: Pa
         assert half == single
 
 
-@pytest.mark.parametrize(("dtype", "quantize"), [("float16", None), ("bfloat16", None), ("float16", "int8")])
+@pytest.mark.parametrize(
+    ("dtype", "quantize"),
+    [
+        ("float16", None),
+        ("bfloat16", None),
+        ("float16", "int8"),
+        ("float16", "int4"),
+        ("float16", "fp8"),
+        ("bfloat16", "fp8"),
+    ],
+)
 def test_rounded_weights_change_little(tmp_path: Path, dtype: Dtype, quantize: Quantization | None) -> None:
     save_random_model(LIGHTNING, 1, tmp_path / "model")
     manifest = write(tmp_path / "model", tmp_path / "artefact", dtype, quantize)
@@ -158,23 +174,58 @@ def test_rounded_weights_change_little(tmp_path: Path, dtype: Dtype, quantize: Q
     assert found["max_abs_diff"] > 0
 
 
+@pytest.mark.parametrize("quantize", ["int8", "int4"])
 @pytest.mark.parametrize("plan", ["lightning", "random"])
-def test_experts_in_8_bits_are_the_checkpoints_rounded_and_nothing_else_is(tmp_path: Path, plan: str) -> None:
+def test_rounded_matrices_are_the_checkpoints_rounded_and_nothing_else_is(
+    tmp_path: Path, plan: str, quantize: Quantization
+) -> None:
     config, seed = draw_plan()
     if plan == "lightning" or config.num_experts == 0:
         config = LIGHTNING
     save_random_model(config, seed, tmp_path / "model")
-    write(tmp_path / "model", tmp_path / "artefact", quantize="int8")
-    rounded = load_model(tmp_path / "model")
-    for name, tensor in rounded.state_dict().items():
-        if name.endswith(("gate_up_EGD", "down_EFD")):
-            values, scale = quantise(tensor, 1 if name.endswith("down_EFD") else 2, "float32")
-            assert float((values * scale - tensor).abs().max()) > 0
-            tensor.copy_(values * scale)
+    write(tmp_path / "model", tmp_path / "artefact", quantize=quantize)
+    weights = load_model(tmp_path / "model").state_dict()
+    weights.setdefault("head.weight", weights["embed.weight"].clone())  # its rows as tokens' are not rounded
+    forms = set()
+    for name, tensor in weights.items():
+        experts = name.endswith(("gate_up_EGD", "down_EFD"))
+        if experts or (name.endswith(MATRICES) and "norm" not in name):
+            inputs = 1 if name.endswith("down_EFD") else tensor.ndim - 1
+            form = form_of(name, tensor.shape[inputs], quantize, experts=experts)
+            assert form is not None
+            rounded = restore(quantise(tensor, inputs, "float32", form))
+            assert float((rounded - tensor).abs().max()) > 0
+            tensor.copy_(rounded)
+            forms.add(form)
+    assert quantize in forms
+    rounded_model = Transformer(config.model_copy(update={"tie_word_embeddings": False}))
+    rounded_model.load_state_dict(weights)
     (tmp_path / "rounded").mkdir()
-    save_model(rounded, tmp_path / "rounded")
+    save_model(rounded_model, tmp_path / "rounded")
     played = drive(open_runner(tmp_path / "artefact", 4, 40, 70), steps=15)
     assert_equal_to_the_model(tmp_path / "rounded", played, f"seed {seed}, {config!r}")
+
+
+def test_every_product_in_fp8_has_the_scale_of_what_the_checkpoint_multiplied(tmp_path: Path) -> None:
+    config = LIGHTNING.model_copy(update={"num_dense_layers": 1, "attention_gate": True, "tie_word_embeddings": False})
+    save_random_model(config, 3, tmp_path / "model")
+    network = load_model(tmp_path / "model")
+    tokens_BT = torch.randint(VOCABULARY, (3, 50))
+    with input_ranges(network) as ranges, torch.inference_mode():
+        first_BTD = network.blocks[0].attention_norm(network.embedded(tokens_BT))
+        network(tokens_BT)
+    prefix = "blocks.0.attention."
+    assert {ranges[f"{prefix}{name}_proj.weight"] for name in ("q", "kv", "gate")} == {float(first_BTD.abs().max())}
+    capacities = Capacities.of(config, CONTEXT, 16)
+    (tmp_path / "graphs").mkdir()
+    write_graphs(network, tmp_path / "graphs", capacities, "float32", "fp8", ranges)
+    matrices = [name for name in network.state_dict() if name.endswith(MATRICES[:-1]) and "norm" not in name]
+    for phase in PHASES:
+        graph = onnx.load(tmp_path / "graphs" / graph_file(phase)).graph
+        constants = {one.name: one for one in graph.initializer}
+        scales = [constants[node.input[1]] for node in graph.node if node.op_type == "QuantizeLinear"]
+        found = sorted(float(onnx.numpy_helper.to_array(scale)) for scale in scales)
+        np.testing.assert_allclose(found, sorted(ranges[name] / 448 for name in matrices), rtol=1e-6)
 
 
 def test_only_standard_operators_are_used(model: Exported) -> None:

@@ -101,3 +101,17 @@ def check_capabilities(product: Product, module: Any, wanted: tuple[str, ...], p
                 + (f"none here has compute capability {capability}" if present else "there is none here"),
                 remedy="export on the machine that is to serve, or --to tensorrt-rtx, which builds ahead of time",
             )
+
+
+def check_fp8(capabilities: tuple[str, ...]) -> None:
+    """Refuse products of 8-bit floats for devices that have none: they came with compute capability 8.9.
+
+    Raises:
+        CapabilityError: the first such device; or none is stated, and Ampere's would be among them.
+    """
+    older = [capability for capability in capabilities or ("8.0",) if float(capability) < 8.9]
+    if older:
+        raise CapabilityError(
+            f"FP8 needs compute capability 8.9 or later, and {older[0]} has no products of 8-bit floats",
+            remedy="state --compute-capability 8.9 or later, or choose --quantize int8",
+        )

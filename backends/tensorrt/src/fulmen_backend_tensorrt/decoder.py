@@ -15,7 +15,7 @@ Legend: B batch, T time, C capacity of a cache, D model width, H heads, K kv hea
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import onnx
@@ -26,6 +26,7 @@ from torch import Tensor
 from fulmen_backend_tensorrt.capacities import Capacities
 from fulmen_backend_tensorrt.graph_writer import ELEMENT, GraphWriter, WeightFile
 from fulmen_backend_tensorrt.mixture import Mixture, write_mixture, write_swiglu
+from fulmen_backend_tensorrt.projections import write_product
 from fulmen_core.backend import Dtype, Quantization
 from fulmen_core.model.config import ModelConfig
 from fulmen_core.model.layer_plan import LayerPlan, LayerSpec
@@ -42,6 +43,7 @@ def write_decoder(
     dtype: Dtype,
     mixture: Mixture,
     quantize: Quantization | None = None,
+    ranges: Mapping[str, float] | None = None,
 ) -> onnx.ModelProto:
     """Write the graph of one step.
 
@@ -49,7 +51,7 @@ def write_decoder(
     the plan `past_key_values.N.key|value` [B, K, C, h]; and the experts. Outputs are `logits`, float32 [B, V], after
     the last token of each row, and `present.N.key|value`.
     """
-    return _Decoder(config, load, GraphWriter(dtype, weights, quantize), capacities, mixture).write()
+    return _Decoder(config, load, GraphWriter(dtype, weights, quantize, ranges), capacities, mixture).write()
 
 
 class _Decoder:
@@ -77,14 +79,9 @@ class _Decoder:
 
     def write(self) -> onnx.ModelProto:
         graph, config = self.graph, self.config
-        start_B = graph.op("Squeeze", self._position_at(0), graph.integers(1))
         windows = {layer.window for layer in self.plan}
         masks = {window: self._mask(window) for window in windows}
-        # the ring of a window cache begins again where it is full
-        writes = {
-            window: start_B if window is None else self._modulo(start_B, self.capacities.tokens(window))
-            for window in windows
-        }
+        writes = {window: self._write_index(window) for window in windows}
 
         x_BTD = graph.op("Gather", graph.weight("embed.weight", lambda: self.load("embed.weight")), self.ids_BT)
         if config.embedding_scale != 1:
@@ -207,6 +204,18 @@ class _Decoder:
         )
         return graph.op("And", near, graph.op("GreaterOrEqual", held_B11C, graph.integers(0)))
 
+    def _write_index(self, window: int | None) -> str:
+        """Where in a cache the first of the new tokens goes, int64 [B].
+
+        Computed in 32 bits: TensorRT writes by 32-bit indices, and where it narrows more than one 64-bit index itself,
+        TensorRT-RTX 1.7 cannot build rounded weights ("there are uses before defs").
+        """
+        graph = self.graph
+        start_B = graph.op("Squeeze", graph.op("Cast", self._position_at(0), to=TensorProto.INT32), graph.integers(1))
+        if window is not None:  # the ring of a window cache begins again where it is full
+            start_B = graph.op("Mod", start_B, graph.constant(np.array([self.capacities.tokens(window)], np.int32)))
+        return graph.op("Cast", start_B, to=TensorProto.INT64)
+
     def _modulo(self, value: str, divisor: int) -> str:
         return self.graph.op("Mod", value, self.graph.integers(divisor))
 
@@ -219,7 +228,7 @@ class _Decoder:
         return graph.op("Slice", value, graph.integers(begin), graph.integers(end), graph.integers(1))
 
     def _linear(self, x_D: str, name: str) -> str:
-        return self.graph.op("MatMul", x_D, self.graph.matrix(name, lambda: self.load(name)))
+        return write_product(self.graph, self.load, name, x_D)
 
     def _norm(self, x_D: str, name: str) -> str:
         graph = self.graph

@@ -23,7 +23,8 @@ from fulmen_backend_tensorrt.artefact import (
     graph_file,
     open_artefact,
 )
-from fulmen_backend_tensorrt.build import build_engine, check_capabilities
+from fulmen_backend_tensorrt.build import build_engine, check_capabilities, check_fp8
+from fulmen_backend_tensorrt.calibration import input_ranges
 from fulmen_backend_tensorrt.capacities import Capacities
 from fulmen_backend_tensorrt.devices import find_devices
 from fulmen_backend_tensorrt.engine_executor import EngineExecutor, check_device
@@ -64,7 +65,7 @@ class EngineExporter:
         options.check(
             self.name,
             dtypes=("float16", "bfloat16", "float32"),
-            quantizations=("int8",),
+            quantizations=("int8", "int4", "fp8"),
             honours=("max_sequences", "max_context", "max_step_tokens", "compute_capabilities"),
         )
         module = importlib.import_module(self.product.module)
@@ -73,25 +74,23 @@ class EngineExporter:
         check_capabilities(self.product, module, capabilities, present)
         if not self.product.ahead_of_time:
             capabilities = present[:1]
+        if options.quantize == "fp8":
+            check_fp8(capabilities)
         network = load_model(model)
         config = network.config
-        if options.quantize and not any(layer.ffn == "moe" for layer in network.plan):
-            raise CapabilityError(
-                f"the exporter {self.name} quantises experts alone, and the model in {model} has none",
-                remedy="leave --quantize out",
-            )
         context = min(options.max_context or config.max_position_embeddings, config.max_position_embeddings)
         chunk = min(options.max_step_tokens, context)
         with atomic_directory(out) as work:
             capacities = Capacities.of(config, context, chunk)
-            graphs = write_graphs(network, work, capacities, options.dtype, options.quantize)
+            with input_ranges(network) as ranges:
+                ask_checkpoint(network, model, context).save(work)
+            graphs = write_graphs(network, work, capacities, options.dtype, options.quantize, ranges)
             specs = self._specs(work, graphs.inputs, options.max_sequences, chunk, capabilities, module.__version__)
             _take_over(out, work, TIMING_FILE)
             seconds: dict[Phase, float] = {}
             for phase, spec in specs.items():
                 known = _take_over(out, work, spec.engine_file(phase))
                 seconds[phase] = 0.0 if known else build_engine(self.product, spec, phase, work)
-            ask_checkpoint(network, model, context).save(work)
             manifest = EngineManifest(
                 format=self.name,
                 model_hash=hash_tree(model),

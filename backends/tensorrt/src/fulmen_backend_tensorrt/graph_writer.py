@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import numpy as np
 import onnx
@@ -21,11 +21,15 @@ from fulmen_backend_tensorrt.quantisation import TORCH
 from fulmen_core.backend import Dtype, Quantization
 
 OPSET = 24  # the first with TensorScatter
-ELEMENT: dict[Dtype | Literal["int8"], int] = {
+#: How a tensor is stored: in a precision of arithmetic, or rounded.
+Stored = Dtype | Quantization
+ELEMENT: dict[Stored, int] = {
     "float32": TensorProto.FLOAT,
     "float16": TensorProto.FLOAT16,
     "bfloat16": TensorProto.BFLOAT16,
     "int8": TensorProto.INT8,
+    "int4": TensorProto.INT4,
+    "fp8": TensorProto.FLOAT8E4M3FN,
 }
 
 _ALIGNMENT = 4096  # runtimes map the file into memory
@@ -40,15 +44,19 @@ class WeightFile:
         self._file: BinaryIO = path.open("wb")
         self._protos: dict[str, TensorProto] = {}
 
-    def add(self, name: str, load: Callable[[], Tensor], dtype: Dtype | Literal["int8"]) -> TensorProto:
-        """The reference to the tensor of that name, which `load` gives if it is not stored yet."""
+    def add(self, name: str, load: Callable[[], Tensor], dtype: Stored) -> TensorProto:
+        """The reference to the tensor of that name, which `load` gives if it is not stored yet.
+
+        `load` gives rounded tensors as they are to be stored: 4 bits as bytes of two.
+        """
         if name not in self._protos:
             tensor = load().detach().contiguous()
-            tensor = tensor if dtype == "int8" else tensor.to(TORCH[dtype])
+            tensor = tensor.to(TORCH[dtype]) if dtype in TORCH else tensor
+            shape = (*tensor.shape[:-1], 2 * tensor.shape[-1]) if dtype == "int4" else tensor.shape
             self._file.write(b"\0" * (-self._file.tell() % _ALIGNMENT))
             offset = self._file.tell()
             self._file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
-            proto = TensorProto(name=name, data_type=ELEMENT[dtype], dims=tensor.shape)
+            proto = TensorProto(name=name, data_type=ELEMENT[dtype], dims=shape)
             proto.data_location = TensorProto.EXTERNAL
             for key, value in (("location", self.path.name), ("offset", offset), ("length", tensor.nbytes)):
                 proto.external_data.add(key=key, value=str(value))
@@ -61,10 +69,22 @@ class WeightFile:
 
 
 class GraphWriter:
-    """A graph that grows. Values are their names; `dtype` is that of weights and arithmetic where no other is given."""
+    """A graph that grows. Values are their names.
 
-    def __init__(self, dtype: Dtype, weights: WeightFile, quantize: Quantization | None = None) -> None:
-        self.dtype, self.quantize, self._weights = dtype, quantize, weights
+    Attributes:
+        dtype: of weights and arithmetic where no other is given.
+        quantize: how the weights of products are rounded.
+        ranges: for FP8, the largest magnitude that each matrix is multiplied by, under its name.
+    """
+
+    def __init__(
+        self,
+        dtype: Dtype,
+        weights: WeightFile,
+        quantize: Quantization | None = None,
+        ranges: Mapping[str, float] | None = None,
+    ) -> None:
+        self.dtype, self.quantize, self.ranges, self._weights = dtype, quantize, ranges or {}, weights
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: dict[str, TensorProto] = {}
         self._inputs: list[onnx.ValueInfoProto] = []
@@ -79,7 +99,7 @@ class GraphWriter:
         """Declare that a value, named by `op`, is an output."""
         self._outputs.append(helper.make_tensor_value_info(name, element, shape))
 
-    def weight(self, name: str, load: Callable[[], Tensor], dtype: Dtype | None = None) -> str:
+    def weight(self, name: str, load: Callable[[], Tensor], dtype: Stored | None = None) -> str:
         """A tensor that lies in the file of weights."""
         self._initializers.setdefault(name, self._weights.add(name, load, dtype or self.dtype))
         return name
@@ -105,6 +125,12 @@ class GraphWriter:
         dtype = dtype or self.dtype
         name = f"scalar_{dtype}_{value!r}"
         self._initializers.setdefault(name, helper.make_tensor(name, ELEMENT[dtype], (), [value]))
+        return name
+
+    def zero(self, stored: Stored) -> str:
+        """The constant zero of a type, which says what QuantizeLinear rounds to."""
+        name = f"zero_{stored}"
+        self._initializers.setdefault(name, TensorProto(name=name, data_type=ELEMENT[stored], raw_data=b"\0"))
         return name
 
     def op(self, kind: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import onnx
+import torch
 from torch import Tensor
 
 from fulmen_backend_tensorrt.artefact import EXPERTS_FILE, PHASES, WEIGHTS_FILE, Phase, StoredTensor, graph_file
@@ -15,7 +16,7 @@ from fulmen_backend_tensorrt.capacities import Capacities
 from fulmen_backend_tensorrt.decoder import write_decoder
 from fulmen_backend_tensorrt.graph_writer import ELEMENT, WeightFile
 from fulmen_backend_tensorrt.mixture import ExpertTensor, Mixture, expert_tensors
-from fulmen_backend_tensorrt.quantisation import quantise
+from fulmen_backend_tensorrt.quantisation import pack, quantise
 from fulmen_core.backend import Dtype, Quantization
 from fulmen_core.export.manifest import TensorInfo
 from fulmen_core.model.transformer import Transformer
@@ -40,6 +41,7 @@ def write_graphs(
     capacities: Capacities,
     dtype: Dtype,
     quantize: Quantization | None = None,
+    ranges: Mapping[str, float] | None = None,
 ) -> Graphs:
     """Write the graphs of `network` into a folder that is being made into an artefact.
 
@@ -48,14 +50,15 @@ def write_graphs(
         folder: of the artefact.
         capacities: of the caches.
         dtype: of weights, caches and arithmetic.
-        quantize: of the experts; all other weights stay as they are.
+        quantize: of the matrices; norms, routers and the embedding's rows stay as they are.
+        ranges: for FP8, from `fulmen_backend_tensorrt.calibration.input_ranges`.
     """
     tensors = network.state_dict()
     weights = WeightFile(folder / WEIGHTS_FILE)
     try:
         for phase in PHASES:
             graph = write_decoder(
-                network.config, tensors.__getitem__, weights, capacities, dtype, MIXTURES[phase], quantize
+                network.config, tensors.__getitem__, weights, capacities, dtype, MIXTURES[phase], quantize, ranges
             )
             (folder / graph_file(phase)).write_bytes(graph.SerializeToString(deterministic=True))
     finally:
@@ -77,8 +80,12 @@ def _write_experts(
 
     def load(one: ExpertTensor) -> Tensor:
         weight = tensors[one.source]
-        rounded: Tensor = getattr(quantise(weight, one.inputs, dtype), one.part) if one.part else weight
-        return rounded
+        if not one.part:
+            return weight
+        rounded = quantise(weight, one.inputs, dtype, one.form)
+        if one.part == "scale":
+            return rounded.scale
+        return pack(rounded.values, "halves").view(torch.int8) if one.form == "int4" else rounded.values
 
     file = WeightFile(folder / EXPERTS_FILE)
     try:

@@ -4,10 +4,11 @@
 * "dense": all experts as two wide products, those not chosen weighted by zero. Reads every weight once: prompts.
 
 The experts are inputs of the graph, in the checkpoint's layout, and both forms take them as they are; rounded ones are
-multiplied by their scale before the product, as sums of whole numbers would leave float16. TensorRT-RTX 1.7
-refuses the other known forms: padding to the busiest expert, one branch for each expert, and its own MoE layer.
+multiplied by their scale before the product, as sums of whole numbers would leave float16. Inputs can have 8 bits, not
+4: two of 4 bits are one of 8, taken apart by arithmetic that is exact in 16 bits. TensorRT-RTX 1.7 refuses the other
+known forms: padding to the busiest expert, one branch for each expert, and its own MoE layer.
 
-Legend: B batch, T time, N = B*T tokens, D model width, E experts, K experts per token, F expert width, G = 2F.
+Legend: B batch, T time, N = B*T tokens, D model width, E experts, K experts per token, F expert width, G = 2F, b block.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import numpy as np
 from torch import Tensor
 
 from fulmen_backend_tensorrt.graph_writer import ELEMENT, GraphWriter
+from fulmen_backend_tensorrt.projections import write_product
+from fulmen_backend_tensorrt.quantisation import block_of, form_of
 from fulmen_core.backend import Dtype, Quantization
 from fulmen_core.model.config import ModelConfig
 
@@ -34,6 +37,7 @@ class ExpertTensor(NamedTuple):
     Attributes:
         source: of the checkpoint. inputs: the dimension that the product with it sums over.
         part: "values" or "scale" of `fulmen_backend_tensorrt.quantisation.Rounded`; empty: the tensor itself.
+        form: how it is rounded. 4 bits lie in bytes of two, see `fulmen_backend_tensorrt.quantisation.pack`, "halves".
     """
 
     source: str
@@ -41,6 +45,7 @@ class ExpertTensor(NamedTuple):
     dtype: Dtype | Literal["int8"]
     inputs: int
     part: Literal["", "values", "scale"] = ""
+    form: Quantization = "int8"
 
 
 def expert_tensors(
@@ -55,18 +60,24 @@ def expert_tensors(
         (f"{prefix}down_EFD", (experts, inner, width), 1),
     )
     for name, shape, inputs in shapes:
-        if quantize is None:
+        form = form_of(name, shape[inputs], quantize, experts=True)
+        if form is None:
             found[name] = ExpertTensor(name, shape, dtype, inputs)
             continue
-        narrow = tuple(1 if index == inputs else size for index, size in enumerate(shape))
-        found[name] = ExpertTensor(name, shape, "int8", inputs, "values")
-        found[f"{name}.scale"] = ExpertTensor(name, narrow, dtype, inputs, "scale")
+        size = shape[inputs]
+        stored, scales = (size // 2, size // block_of(size)) if form == "int4" else (size, 1)
+        before, after = shape[:inputs], shape[inputs + 1 :]
+        found[name] = ExpertTensor(name, (*before, stored, *after), "int8", inputs, "values", form)
+        found[f"{name}.scale"] = ExpertTensor(name, (*before, scales, *after), dtype, inputs, "scale", form)
     return found
 
 
 class _Experts(NamedTuple):
+    """Inputs that hold experts; `block` is that of 4 bits, None for others."""
+
     values: str
     scale: str | None
+    block: int | None
 
     def read(self, graph: GraphWriter, selected_NK: str | None = None) -> str:
         """The weights of all experts, or of the selected ones, in the graph's dtype."""
@@ -76,14 +87,28 @@ class _Experts(NamedTuple):
 
         if self.scale is None:
             return pick(self.values)
-        return graph.op("Mul", graph.op("Cast", pick(self.values), to=ELEMENT[graph.dtype]), pick(self.scale))
+        values, scale = graph.op("Cast", pick(self.values), to=ELEMENT[graph.dtype]), pick(self.scale)
+        if self.block is None:
+            return graph.op("Mul", values, scale)
+        leading = (0, 0) if selected_NK is None else (0, 0, 0)
+        blocks = graph.op("Reshape", _halves(graph, values), graph.integers(*leading, -1, self.block))
+        weights = graph.op("Mul", blocks, graph.op("Unsqueeze", scale, graph.integers(-1)))
+        return graph.op("Reshape", weights, graph.integers(*leading, -1))
+
+
+def _halves(graph: GraphWriter, packed: str) -> str:
+    """The values of 4 bits in bytes, first those of the lower halves: [..., D/2] to [..., D]."""
+    sixteen, eight = graph.scalar(16.0), graph.scalar(8.0)
+    upper = graph.op("Floor", graph.op("Div", packed, sixteen))
+    lower = graph.op("Sub", packed, graph.op("Mul", upper, sixteen))  # from 0 to 15: those above 7 are negative ones
+    lower = graph.op("Sub", lower, graph.op("Mul", graph.op("Floor", graph.op("Div", lower, eight)), sixteen))
+    return graph.op("Concat", lower, upper, axis=-1)
 
 
 def write_swiglu(graph: GraphWriter, load: Load, prefix: str, x_D: str) -> str:
     """A dense network: [..., D] to [..., D]."""
-    names = f"{prefix}gate_up.weight", f"{prefix}down.weight"
-    gate_up, down = (graph.matrix(name, lambda name=name: load(name)) for name in names)  # type: ignore[misc]
-    return graph.op("MatMul", _activate(graph, graph.op("MatMul", x_D, gate_up)), down)
+    gate_up = write_product(graph, load, f"{prefix}gate_up.weight", x_D)
+    return write_product(graph, load, f"{prefix}down.weight", _activate(graph, gate_up))
 
 
 def write_mixture(graph: GraphWriter, config: ModelConfig, load: Load, layer: int, x_BTD: str, form: Mixture) -> str:
@@ -94,7 +119,11 @@ def write_mixture(graph: GraphWriter, config: ModelConfig, load: Load, layer: in
     inputs = expert_tensors(config, layer, graph.dtype, graph.quantize)
     names = {name: graph.input(name, ELEMENT[one.dtype], one.shape) for name, one in inputs.items()}
     gate_up_EGD, down_EFD = (
-        _Experts(name, names.get(f"{name}.scale")) for name, one in inputs.items() if one.part != "scale"
+        _Experts(
+            name, names.get(f"{name}.scale"), block_of(config.hidden_size) if one.form == "int4" and one.part else None
+        )
+        for name, one in inputs.items()
+        if one.part != "scale"
     )
     write = _gathered if form == "gather" else _dense
     y_ND = write(graph, config, x_ND, selected_NK, weights_NK, gate_up_EGD, down_EFD)
