@@ -114,7 +114,8 @@ def _unreachable(policy: Policy, panel: Panel) -> Iterator[Remark]:
 
 
 def _threshold(rules: CategoryPolicy, language: str) -> float | None:
-    return {"": rules.threshold, **rules.thresholds}.get(language)
+    by_language: dict[str, float] = {"": rules.threshold, **rules.thresholds}  # type: ignore[dict-item]
+    return by_language.get(language)
 
 
 def _of_category(where: str, code: str, rules: CategoryPolicy, reported: _Reported) -> Iterator[Remark]:
