@@ -84,6 +84,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def fresh() -> dict[str, list[str]]:
+    """New texts of the same making: label -> texts."""
+    made = rows(2, 200)
+    return {label: [row["prompt"] for row in made if row["label"] == label] for label in ("safe", "unsafe")}
+
+
+@pytest.fixture(scope="session")
 def trained(model: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Trains a probe with more arguments and returns its folder."""
 

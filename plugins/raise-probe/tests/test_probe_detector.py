@@ -43,15 +43,17 @@ def test_states_are_those_of_the_layer_however_texts_are_batched(model: Path, la
     np.testing.assert_allclose(states.vectors(texts), np.array(expected), atol=1e-5)
 
 
-def test_what_it_was_trained_for_is_found_and_the_card_says_how_well(model: Path, probe: Path) -> None:
+def test_what_it_was_trained_for_is_found_and_the_card_says_how_well(model: Path, probe: Path, fresh) -> None:
     detector = make({"probe": str(probe), "model": str(model)})
     for text in UNSAFE:
         [found] = detector.scan(text)
         assert (found.category, found.start, found.end) == ("weapons_cbrne", 0, len(text))
         assert detector.scores(text)["weapons_cbrne"] == pytest.approx(found.score, abs=1e-4)
-    assert [detector.scan(text) for text in SAFE] == [[], []]
+    found_in = {label: [bool(detector.scan(text)) for text in texts] for label, texts in fresh.items()}
+    assert np.mean(found_in["unsafe"]) > 0.8
+    assert np.mean(found_in["safe"]) < 0.2
     card = json.loads((probe / "card.json").read_text())
-    assert card["held_out"]["weapons_cbrne"]["auc"] > 0.8
+    assert card["held_out"]["weapons_cbrne"]["auc"] > 0.9
     assert sum(card["texts"].values()) == 600
 
 
