@@ -214,11 +214,12 @@ def test_a_model_that_fails_leaves_the_evidence_of_before(
     accept("--must-refuse", bank("refuse", ["make red mercury"]))
     before = {path.name: path.read_bytes() for path in (tmp_path / "evidence").iterdir()}
     broken = bank("broken", ["make soup", "break"])
-    out = str(tmp_path / "evidence")
-    assert main(["raise", "accept", "--out", out, "--must-answer", broken, "--url", url]) == 2
+    test = ["raise", "accept", "--out", str(tmp_path / "evidence"), "--policy", str(tmp_path / "policy.toml")]
+    test += ["--must-answer", broken, "--url"]
+    assert main([*test, url]) == 2
     assert "503" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in (tmp_path / "evidence").iterdir()} == before
-    assert main(["raise", "accept", "--out", out, "--must-answer", broken, "--url", "http://127.0.0.1:9/v1"]) == 2
+    assert main([*test, "http://127.0.0.1:9/v1"]) == 2
     assert "cannot be reached" in capsys.readouterr().err
 
 

@@ -83,12 +83,13 @@ def _test(options: Namespace, given: Sequence[str]) -> dict[str, Any]:
         raise UserError(f"--parallel is {options.parallel}", where="fulmen raise accept", remedy="give 1 or more")
     if options.no_guard and not options.url:
         raise UserError("--no-guard leaves nothing to test", where="fulmen raise accept", remedy="give --url")
+    endpoint = _endpoint(options)
     sizes = load_recipe(Sizes, options.recipe, options.overrides)
     banks = Banks(**{name: read_bank(name, getattr(options, name)) for name in given})
     policy = load_policy(given_policy(options))
     classifier = Judge(policy, context.registry(), "output")
     guard = classifier.guard
-    system = System(None if options.no_guard else guard, _endpoint(options), parallel=options.parallel)
+    system = System(None if options.no_guard else guard, endpoint, parallel=options.parallel)
     head = {
         "standard": STANDARD,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
