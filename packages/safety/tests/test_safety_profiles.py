@@ -120,7 +120,7 @@ def test_a_file_named_like_a_profile_goes_before_it(
         ('extends = "strict"\n[categories.privacy_pii]\ntreshold = 0.5\n', "did you mean 'threshold'"),
         ('extends = "strict"\n[categories.privacy_pii]\nthresholds.zh = 7\n', "thresholds"),
         ('extends = "strict"\n[[detectors]]\nname = "pii"\nrules.privacy_pi.input = "block"\n', "did you mean"),
-        ('extends = "default"\n[[detectors]]\nname = "pii"\nrules.privacy_pii.input = "block"\n', "message.en"),
+        ('extends = "default"\n[[detectors]]\nname = "pii"\nrules.defamation_honour.input = "block"\n', "message.en"),
     ],
 )
 def test_a_fault_in_what_is_extended_is_told_in_one_sentence(written: Any, text: str, told: str) -> None:

@@ -68,7 +68,8 @@ def fault(request, awake):
 
 def policy_file(folder: Path, name: str, **keys) -> Path:
     """The default policy with an audit log, in which detector `name` has a short deadline and other `keys`."""
-    told = "".join(f"{key} = {json.dumps(value)}\n" for key, value in {"deadline_ms": DEADLINE, **keys}.items())
+    keys = {"deadline_ms": DEADLINE, "on_error": "closed", **keys}
+    told = "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items())
     path = folder / "policy.toml"
     path.write_text(f'extends = "default"\naudit.path = "audit.jsonl"\n[[detectors]]\nname = "{name}"\n{told}')
     return path

@@ -22,11 +22,8 @@ lists = [
     { category = "weapons_cbrne", label = "recipe", terms = ["red mercury"] },
     { category = "hate_discrimination", label = "slur", terms = ["grumble goose"] },
     { category = "privacy_pii", label = "name", terms = ["Ada"] },
+    { category = "sex_crime", label = "asked", terms = ["forbidden fruit"] },
 ]
-[[detectors.settings.lists]]
-category = "sex_crime"
-label = "asked"
-terms = ["forbidden fruit"]
 [detectors.rules.weapons_cbrne]
 input = "allow"
 [detectors.rules.privacy_pii]
@@ -116,7 +113,7 @@ def test_a_refusal_looks_as_its_protocol_has_it_and_nothing_of_it_is_kept(
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("word", [STOPPED, BLOCKED])
-def test_a_text_that_is_continued_is_refused_likewise(kit, tmp_path, serving, stream, word):
+def test_a_text_that_is_continued_is_refused_likewise(kit, serving, stream, word):
     service, url = serving
     # the parrot says what the last user turn holds, so the text is written as a conversation
     text = f"<|im_start|>user\n{LONG}{word} {LONG}<|im_end|>\n<|im_start|>assistant\n"
@@ -128,9 +125,9 @@ def test_a_text_that_is_continued_is_refused_likewise(kit, tmp_path, serving, st
     kit.wait_until(lambda: len(service.engine.core.cache.kept) == 0, "nothing is kept")
 
 
-def test_of_several_choices_a_refused_one_takes_nothing_of_the_others_with_it(kit, serving):
+def test_of_several_refused_choices_nothing_is_kept(kit, serving):
     service, url = serving
-    asked = {"model": "parrot", "messages": [{"role": "user", "content": LONG + STOPPED + LONG}], "n": 2}
+    asked = {"model": "parrot", "messages": [{"role": "user", "content": f"{LONG}{STOPPED} {LONG}"}], "n": 2}
     body = httpx.post(f"{url}/v1/chat/completions", json=asked, timeout=60).json()
     assert [choice["finish_reason"] for choice in body["choices"]] == ["content_filter"] * 2
     kit.wait_until(lambda: len(service.engine.core.cache.kept) == 0, "nothing is kept")
