@@ -49,6 +49,7 @@ def test_a_text_longer_than_it_can_see_is_cut() -> None:
     assert encoder.margin(long) == encoder.margin(long[:LONGEST])
 
 
+@pytest.mark.slow
 def test_trained_with_the_linear_model_it_tells_order_from_words_alone() -> None:
     """Who bites whom cannot be told by a bag of words; here what stands around them hides it."""
     torch.set_num_threads(1)
