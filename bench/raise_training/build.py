@@ -116,6 +116,8 @@ def harm(sources: Sources) -> Iterator[Row]:
         if labels[kind] == "safe":
             yield written.row(text, unsafe=False, group=template, weight=0.2)
     yield from ordinary(sources)
+    for _, template, text in written.filled("imperatives_en", sources.seed):
+        yield written.row(text, unsafe=False, group=template, weight=0.6)
 
 
 def ordinary(sources: Sources) -> Iterator[Row]:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from fulmen_safety.learned.encoder import LONGEST, from_tensors, rows_of, tensors
+from fulmen_safety.learned.linear_model import LinearModel
 from fulmen_safety.learned.rows import Row
 from fulmen_safety.learned.training import Options, train
-from fulmen_safety.learned.window_detector import WindowDetector
+from fulmen_safety.learned.window_detector import WindowDetector, stretch_margins, stretches
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("sklearn")
@@ -49,6 +50,18 @@ def test_a_text_longer_than_it_can_see_is_cut() -> None:
     assert encoder.margin(long) == encoder.margin(long[:LONGEST])
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_long_text_has_a_margin_whatever_the_transformers_share(share: float) -> None:
+    weights = np.random.default_rng(0).integers(-9, 10, (1 << 10, 1)).astype(np.int8)
+    one = np.ones(1, np.float32)
+    model = LinearModel(weights, one, one, ("violent_crime",), {}, 60, _trained(5)[2], share)
+    text = "Some words here. And some more there, too. " * 9
+    margins = stretch_margins(model, text, *stretches(text, 60))[:, 0]
+    assert not np.isnan(margins).any()
+    assert np.isfinite(margins.max())
+
+
+@pytest.mark.slow
 def test_trained_with_the_linear_model_it_tells_order_from_words_alone() -> None:
     """Who bites whom cannot be told by a bag of words; here what stands around them hides it."""
     torch.set_num_threads(1)

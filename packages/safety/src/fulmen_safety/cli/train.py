@@ -48,7 +48,7 @@ def run(argv: Sequence[str]) -> int:
 
 def _parser() -> arguments.Parser:
     parser = arguments.parser("fulmen raise train", "train a detector on labelled texts", recipe=False)
-    many = {"type": Path, "nargs": "+", "action": "extend", "metavar": "FILE"}
+    many: dict[str, Any] = {"type": Path, "nargs": "+", "action": "extend", "metavar": "FILE"}
     parser.add_argument("--data", required=True, help="JSON Lines, plain or .gz, with a text and a label", **many)
     parser.add_argument("--negatives", default=[], help="more files, of which the safe rows alone are taken", **many)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the model and its data card")

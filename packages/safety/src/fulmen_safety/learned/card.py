@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -57,10 +58,7 @@ def figures(
             "best_threshold": round(best, 4),
         }
         for rate, threshold in thresholds.items():
-            interval = metrics.bootstrap(
-                lambda one, other, rate=rate: metrics.recall_at_fpr(one, other, rate),
-                bad, good, seed=seed, resamples=200,
-            )  # fmt: skip
+            interval = metrics.bootstrap(partial(_recall, rate), bad, good, seed=seed, resamples=200)
             told["by_lang"][language][f"recall_at_fpr_{rate:.0%}"] = {
                 "recall": round(metrics.recall_at_fpr(bad, good, rate), 4),
                 "interval": [round(interval.low, 4), round(interval.high, 4)],
@@ -76,6 +74,10 @@ def figures(
                            for rate, at in thresholds.items()},
                     }  # fmt: skip
     return told
+
+
+def _recall(rate: float, unsafe: Any, safe: Any) -> float:
+    return metrics.recall_at_fpr(unsafe, safe, rate)
 
 
 def category_figures(rows: Sequence[Row], guessed: Sequence[tuple[int, str]]) -> dict[str, Any]:

@@ -130,7 +130,7 @@ def _row(line: str, where: str, names: Mapping[str, str | Sequence[str]], defaul
 def _categories(given: object, where: str, names: Mapping[str, str | Sequence[str]], default: str) -> tuple[str, ...]:
     said = given if isinstance(given, list) else [given] if given else []
     found: list[str] = []
-    for name in said or [default]:
+    for name in map(str, said or [default]):
         meant = names.get(name, default if default and name not in taxonomy().titles else name)
         for category in [meant] if isinstance(meant, str) else meant:
             taxonomy().check(category, f"{where}; map the file's own with --categories")

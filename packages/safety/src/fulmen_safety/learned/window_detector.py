@@ -56,10 +56,11 @@ def stretch_margins(
     if model.encoder and seen.words and language_of(text) == "en":
         hashes = seen.words[0][0]
         first, last = np.searchsorted(seen.starts, starts), np.searchsorted(seen.starts, ends)
-        heard = np.full(len(starts), -np.inf)
-        for place in np.argsort(-margins[:, 0], kind="stable")[:_HEARD].tolist():
-            heard[place] = model.encoder.margin(hashes[first[place] : last[place]])
-        margins[:, 0] = (1 - model.share) * margins[:, 0] + model.share * heard
+        likely = np.argsort(-margins[:, 0], kind="stable")[:_HEARD]
+        heard = np.array([model.encoder.margin(hashes[first[place] : last[place]]) for place in likely.tolist()])
+        blended = (1 - model.share) * margins[likely, 0] + model.share * heard
+        margins[:, 0] = -np.inf
+        margins[likely, 0] = blended
     return margins
 
 
