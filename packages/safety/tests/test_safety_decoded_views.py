@@ -217,7 +217,6 @@ def test_time_grows_with_the_text_and_not_faster(hard: str) -> None:
         text = (hard * (length // len(hard) + 1))[:length]
         taken = []
         for _ in range(3):
-            gc.collect()
             gc.disable()  # what it costs depends on what else the process holds
             began = time.process_time()
             views(text, decoded=True)
