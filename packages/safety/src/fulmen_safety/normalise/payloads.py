@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import codecs
 import html
 import re
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ _BASE64 = re.compile(
 )
 #: Letters of encoded text change between cases and digits as words seldom do. What has none of it is no base64.
 _MIXED = re.compile("[a-z][A-Z]|[A-Z]{2}[a-z]|[A-Za-z][0-9]+[A-Za-z]")
+_WHOLE = 24  # encoded characters that are whole groups in base64, whole bytes in every other encoding
 _SHORT = 24  # encoded characters; of fewer, only letters and blanks are believed
 #: Cheap searches, beginning with what is rare in words, that find something wherever the expression above them might.
 _HEX_SIGN = re.compile("[0-9](?:[0-9A-Fa-f]{8}|[0-9A-Fa-f][ :,]{1,2}(?:0x)?[0-9A-Fa-f]{2}[ :,])")
@@ -72,11 +74,12 @@ def _edits(text: str) -> Iterator[Edit]:
         left = MOST_CHARACTERS
         found = []
         for match in expression.finditer(text):
-            left -= match.end() - match.start()
-            if left < 0:
+            encoded = match[0][: left // _WHOLE * _WHOLE]
+            left -= len(encoded)
+            if hidden := decode(encoded):
+                found.append(Edit(match.start(), match.start() + len(encoded), hidden))
+            if left < _WHOLE:
                 break
-            if hidden := decode(match[0]):
-                found.append(Edit(match.start(), match.end(), hidden))
         if found:
             yield from found
             return
@@ -129,7 +132,7 @@ def _from_base64(found: str) -> str:
 def _text(data: bytes) -> str:
     """Return the text that `data` is in UTF-8, or nothing: what cannot be read is no message."""
     try:
-        text = data.decode("utf-8")
+        text = codecs.getincrementaldecoder("utf-8")().decode(data)  # the last character may be cut
     except UnicodeDecodeError:
         return ""
     return text if text.isprintable() or all(char.isprintable() or char in "\n\r\t" for char in text) else ""
