@@ -128,11 +128,13 @@ def test_the_detector_streams_and_redacts_for_itself(detector: NamesDetector) ->
 def test_time_grows_with_the_text_and_not_faster() -> None:
     def seconds(length: int) -> float:
         text = ("Anna Kowalska lives at 12 Baker Street. " * length)[:length]
-        began = time.process_time()
-        DETECTOR.scan(text)
-        return time.process_time() - began
+        taken = []
+        for _ in range(3):
+            began = time.process_time()
+            DETECTOR.scan(text)
+            taken.append(time.process_time() - began)
+        return min(taken)
 
-    seconds(1000)
     assert seconds(80_000) < 12 * max(seconds(20_000), 0.005)
 
 

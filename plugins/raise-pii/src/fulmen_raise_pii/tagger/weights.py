@@ -48,8 +48,10 @@ def load() -> Tagger:
         safe_open(path, framework="numpy") as stored,
     ):
         described = json.loads(stored.metadata()["tagger"])
-        features = np.zeros((described["rows"], stored.get_slice("features").get_shape()[1]), dtype=np.int8)
-        features[stored.get_tensor("rows")] = stored.get_tensor("features")
+        features = np.zeros((described["rows"], 2 * len(described["kinds"]) + 1), dtype=np.int8)
+        rows = np.flatnonzero(np.unpackbits(stored.get_tensor("used_rows")))
+        at = np.repeat(rows, stored.get_tensor("labels_per_row")), stored.get_tensor("labels")
+        features[at] = stored.get_tensor("weights")
         listed = zip(stored.get_tensor("word_keys").tolist(), stored.get_tensor("word_lists").tolist(), strict=True)
         return Tagger(
             features=features,
@@ -62,12 +64,16 @@ def load() -> Tagger:
 
 
 def save(tagger: Tagger, path: Path) -> None:
-    """Write a tagger: the rows that are not zero, the lists ordered by key. The same tagger gives the same bytes."""
-    rows = np.flatnonzero(tagger.features.any(axis=1)).astype(np.uint32)
+    """Write a tagger: the weights that are not zero, row by row, the lists ordered by key. The same tagger gives the
+    same bytes."""
+    used = tagger.features.any(axis=1)
+    at_rows, at_labels = np.nonzero(tagger.features)
     keys = sorted(tagger.gazetteer)
     tensors: dict[str, NDArray[Any]] = {
-        "rows": rows,
-        "features": tagger.features[rows],
+        "used_rows": np.packbits(used),
+        "labels_per_row": np.count_nonzero(tagger.features[used], axis=1).astype(np.uint8),
+        "labels": at_labels.astype(np.uint8),
+        "weights": tagger.features[at_rows, at_labels],
         "moves": tagger.moves,
         "word_keys": np.array(keys, dtype=np.uint32),
         "word_lists": np.array([tagger.gazetteer[key] for key in keys], dtype=np.uint16),

@@ -52,13 +52,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--templates", type=Path, required=True, help='JSONL of {"template"}')
     parser.add_argument("--plain", type=Path, nargs="*", default=[], help='JSONL of {"text"} without personal data')
     parser.add_argument("--out", type=Path, required=True, help="folder for the weights and their card")
-    parser.add_argument("--folds", type=int, default=FOLDS, help="how many folds of the cross-validation to run")
+    parser.add_argument(
+        "--measured", type=Path, metavar="CARD", help="take the figures from a card, do not cross-validate"
+    )
     options = parser.parse_args(arguments)
     templates = read_templates(options.templates)
     sentences = read_sentences(options.data, templates)
     rng = random.Random(SEED)
     plain = [one for path in options.plain for one in read_plain(path, PLAIN // len(options.plain), rng)]
-    measured = _cross_validated(sentences, templates, plain, options.folds)
+    if options.measured:
+        measured = json.loads(options.measured.read_text("utf-8"))["cross_validation"]
+    else:
+        measured = _cross_validated(sentences, templates, plain)
     tagger = fit(sentences, templates, plain, left_out=(), precision=tuple(measured["precision"][k] for k in KINDS))
     options.out.mkdir(parents=True, exist_ok=True)
     save(tagger, options.out / FILE)
@@ -115,13 +120,13 @@ def found_in(tagger: Tagger, emissions: Emissions, text: str) -> set[tuple[int, 
 
 
 def _cross_validated(
-    sentences: Sequence[Sentence], templates: Sequence[str], plain: Sequence[Sentence], folds: int
+    sentences: Sequence[Sentence], templates: Sequence[str], plain: Sequence[Sentence]
 ) -> dict[str, dict[str, float]]:
     right: Counter[str] = Counter()
     said: Counter[str] = Counter()
     wanted: Counter[str] = Counter()
     fold_of = grouped_folds(sentences, FOLDS, SEED)
-    for fold in range(folds):
+    for fold in range(FOLDS):
         held = [one for one in sentences if fold_of[one.group] == fold]
         known = [one for one in sentences if fold_of[one.group] != fold]
         tagger = fit(known, templates, plain, left_out={one.group for one in held})
