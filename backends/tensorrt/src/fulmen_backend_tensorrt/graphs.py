@@ -79,7 +79,7 @@ def _write_experts(
         return {}
 
     def load(one: ExpertTensor) -> Tensor:
-        weight = tensors[one.source]
+        weight: Tensor = tensors[one.source]
         if not one.part:
             return weight
         rounded = quantise(weight, one.inputs, dtype, one.form)
