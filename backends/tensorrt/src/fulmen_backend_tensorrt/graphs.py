@@ -79,13 +79,14 @@ def _write_experts(
         return {}
 
     def load(one: ExpertTensor) -> Tensor:
-        weight = tensors[one.source]
+        weight: Tensor = tensors[one.source]
         if not one.part:
             return weight
         rounded = quantise(weight, one.inputs, dtype, one.form)
         if one.part == "scale":
             return rounded.scale
-        return pack(rounded.values, "halves").view(torch.int8) if one.form == "int4" else rounded.values
+        packed: Tensor = pack(rounded.values, "halves").view(torch.int8) if one.form == "int4" else rounded.values
+        return packed
 
     file = WeightFile(folder / EXPERTS_FILE)
     try:

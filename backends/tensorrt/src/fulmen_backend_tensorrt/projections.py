@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, partial
+from typing import Any
 
 from torch import Tensor
 
@@ -43,7 +44,7 @@ def _dequantised(graph: GraphWriter, name: str, form: Quantization, inputs: int,
     blocks = form == "int4"
     stored = graph.weight(f"{name}.{form}", values, form)
     scale = graph.weight(f"{name}.scale", lambda: rounded().scale if blocks else rounded().scale.squeeze(-1))
-    placed = {"axis": 1, "block_size": block_of(inputs)} if blocks else {"axis": 0}
+    placed: dict[str, Any] = {"axis": 1, "block_size": block_of(inputs)} if blocks else {"axis": 0}
     return graph.op("DequantizeLinear", stored, scale, **placed)
 
 

@@ -68,7 +68,7 @@ def quantise(weight: Tensor, inputs: int, dtype: Dtype, form: Quantization = "in
         form: 4 bits are int8 from -7 to 7, in blocks of `block_of`.
     """
     if form == "int4":
-        blocks = weight.unflatten(-1, (-1, block_of(weight.shape[-1])))
+        blocks = torch.unflatten(weight, -1, (-1, block_of(weight.shape[-1])))
         scale, values = _divide(blocks, -1, dtype, _LARGEST_4)
         return Rounded(_whole(values, _LARGEST_4).flatten(-2), scale.squeeze(-1))
     if form == "fp8":
@@ -96,8 +96,10 @@ def pack(values: Tensor, order: Literal["adjoining", "halves"]) -> Tensor:
             for graphs that take bytes apart: the halves then follow each other.
     """
     width = values.shape[-1] // 2
-    low, high = values.unflatten(-1, (width, 2)).unbind(-1) if order == "adjoining" else values.split(width, -1)
-    return (low & 15).to(torch.uint8) | (high & 15).to(torch.uint8) << 4
+    pairs = torch.unflatten(values, -1, (width, 2) if order == "adjoining" else (2, width))
+    low, high = pairs.unbind(-1 if order == "adjoining" else -2)
+    packed: Tensor = (low & 15).to(torch.uint8) | (high & 15).to(torch.uint8) << 4
+    return packed
 
 
 def _divide(weight: Tensor, dim: int, dtype: Dtype, largest: float) -> tuple[Tensor, Tensor]:
