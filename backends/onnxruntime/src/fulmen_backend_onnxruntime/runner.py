@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from fulmen_backend_onnxruntime.artefact import DATA_FILE, FORMAT, GRAPH_FILE, HIDDEN, WANTED
 from fulmen_backend_onnxruntime.kv_buffers import Dropped, KVBuffers
+from fulmen_backend_onnxruntime.providers import choose_provider, nodes_by_provider
 from fulmen_backend_onnxruntime.rows import Block, Rows
-from fulmen_backend_onnxruntime.session import PROVIDER, bind, open_session, provider_reason
+from fulmen_backend_onnxruntime.session import bind, open_session
 from fulmen_backend_onnxruntime.step_runs import runs_of
 from fulmen_core.errors import CorruptArtefact
 from fulmen_core.export.manifest import Manifest, cache_names, read_manifest
@@ -39,13 +40,15 @@ class OnnxRunner(WithoutPages, WithoutAdapters):
     Args:
         artefact: the folder.
         limits: what the engine will ask for at most; all cache memory is reserved here.
+        provider: the execution provider, see `choose_provider`.
 
     Raises:
-        UserError, CapabilityError: the folder is missing, or no ONNX artefact.
+        UserError, CapabilityError: the folder is missing, or no ONNX artefact, or the provider is not to be had.
         CorruptArtefact: a file is missing, truncated or altered, or ONNX Runtime cannot load it.
     """
 
-    def __init__(self, artefact: Path, limits: EngineLimits) -> None:
+    def __init__(self, artefact: Path, limits: EngineLimits, provider: str | None = None) -> None:
+        chosen = choose_provider(provider)
         self.manifest = manifest = read_manifest(artefact, FORMAT, Manifest, (GRAPH_FILE, DATA_FILE))
         config = load_config(artefact)
         plan = LayerPlan.of(config)
@@ -54,11 +57,12 @@ class OnnxRunner(WithoutPages, WithoutAdapters):
         self.cache = CacheSpec.of(config)
         self.limits = replace(limits, max_context=min(limits.max_context, config.max_position_embeddings))
         self.vocab_size, self._width = config.vocab_size, config.hidden_size
-        self._session: Any = open_session(artefact / GRAPH_FILE, limits.threads)
+        self._session: Any = open_session(artefact / GRAPH_FILE, limits.threads, chosen.name)
         self.choices = {
             "runner": "onnxruntime",
-            "provider": PROVIDER,
-            "provider_reason": provider_reason(),
+            "provider": chosen.name,
+            "provider_reason": chosen.reason,
+            "nodes": nodes_by_provider(self._session),
             "weights": manifest.quantize or manifest.dtype,
             "kv_dtype": manifest.dtype,
             "threads": str(limits.threads or "onnxruntime's choice"),
