@@ -97,6 +97,11 @@ def rounded(directory: Path, dtype: str, bits: Bits | None, block: int) -> Trans
         array = weight_NK.detach().numpy()
         return torch.from_numpy(dequantize(quantize(array, bits, block), bits, array.shape[-1]))
 
+    def of_network(name: str) -> int:
+        """The block of a dense network: of shared experts in 8 bits, one that divides both widths, if there is one."""
+        rows = network.state_dict()[name.replace("gate_up", "down")]
+        return (block_size(tuple(rows.shape), block) if bits == 8 and ".shared." in name else None) or block
+
     inner = block_size((config.hidden_size, config.moe_intermediate_size or config.hidden_size), block or 16)
     head = "embed.weight" if config.tie_word_embeddings else "head.weight"
     for name, weight in network.state_dict().items():
@@ -110,8 +115,10 @@ def rounded(directory: Path, dtype: str, bits: Bits | None, block: int) -> Trans
             assert inner is not None
             kept = as_kept(weight.transpose(1, 2), bits, inner).transpose(1, 2)
         elif "gate_up" in name:
-            kept = as_kept(weight, bits, block)
-        elif any(part in name for part in ("_proj", "down.weight", head)):
+            kept = as_kept(weight, bits, of_network(name))
+        elif "down.weight" in name:
+            kept = as_kept(weight, 8, of_network(name))
+        elif any(part in name for part in ("_proj", head)):
             kept = as_kept(weight, 8, block)
         else:
             kept = weight

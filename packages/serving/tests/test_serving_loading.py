@@ -102,6 +102,19 @@ def test_an_artefact_is_served_in_what_it_was_exported_in_where_the_backend_can(
     assert ModelDirectory.inspect(directory).dtype_on(stone) == served
 
 
+def test_an_option_reaches_the_backend_that_has_it_and_no_other(kit, nano_directory):
+    stone = Stone(kit, "stone", ("checkpoint",))
+    registry, given = Registry.of(plugin("one", [stone])), []
+    options = ServingOptions(nano_directory, backend_options={"provider": "cpu"}, guarded=False)
+    with pytest.raises(CapabilityError, match="stone has no option 'provider'"):
+        load_service(options, registry)
+    assert stone.loaded == []
+    stone.capabilities = lambda: Capabilities(serve=True, formats=("checkpoint",), options=("provider",))
+    stone.load_runner = lambda *args, provider: (given.append(provider), kit.ParrotRunner(args[1], kit.tokenizer))[1]
+    load_service(options, registry).close()
+    assert given == ["cpu"]
+
+
 def test_where_no_backend_fits_each_says_why(kit):
     stones = [Stone(kit, "mute", ("onnx",), serve=False), Stone(kit, "fast", ("onnx",)), Stone(kit, "best", ("gone",))]
     registry = Registry.of(plugin("three", stones))

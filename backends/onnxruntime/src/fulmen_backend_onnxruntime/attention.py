@@ -20,6 +20,9 @@ from fulmen_core.model.layer_plan import LayerSpec
 
 Weights = Callable[[str], Array]
 
+#: A score whose exponential is zero.
+_NOTHING = np.finfo(np.float32).min
+
 
 class Step(NamedTuple):
     """What all layers are told of a step: names of values.
@@ -56,6 +59,7 @@ class Attention:
         self._products, self._graph, self._config, self._padded = products, products.graph, config, padded
         self._queries = config.num_attention_heads * config.head_dim
         self._keys = config.num_key_value_heads * config.head_dim
+        self._scale = config.head_dim**-0.5
 
     def add(self, layer: LayerSpec, x_BTD: str, weights: Weights, step: Step, caches: list[tuple[str, str]]) -> str:
         """The mixed heads [B, T, D] of the normalised input."""
@@ -70,13 +74,25 @@ class Attention:
             widths |= {"gate": self._queries}
         bits = self._products.form.other_bits
         weight = np.concatenate([weights(name) for name in names])
+        if self._by_products(layer) and not config.qk_norm:
+            weight[: self._queries] *= np.float32(self._scale)
         projected = self._products.dense(x_BTD, "attention.in", weight, bits)
         rotates = config.rope_layers == "all" or layer.window is not None
         parts = self._prepared(projected, widths, layer, weights, rotates, step)
         o_BTA = self._attend(layer, parts, rotates, step, caches)
         if "gate" in parts:
             o_BTA = graph.node("Mul", o_BTA, graph.node("Sigmoid", parts["gate"]))
-        return self._products.dense(o_BTA, "attention.out", weights("attention.o_proj.weight"), bits)
+        weight = weights("attention.o_proj.weight")
+        return self._products.dense(o_BTA, "attention.out", weight, bits, self._products.form.output_block)
+
+    def _by_products(self, layer: LayerSpec) -> bool:
+        """Whether scores are made by products and not by the operator's fused kernel: scaled queries make them faster.
+
+        The fused kernel computes a single token with 4 lanes whatever the CPU has. An operator with a sink does not
+        take it; one of next to minus infinity adds nothing to a softmax. Products keep the scores of all tokens of a
+        step for each place of the cache: that is little where the cache is bounded by a window.
+        """
+        return layer.window is not None and self._config.clip_qkv is None and self._products.form.dtype == "float32"
 
     def _prepared(
         self, projected: str, widths: dict[str, int], layer: LayerSpec, weights: Weights, rotates: bool, step: Step
@@ -92,6 +108,8 @@ class Attention:
         for name, heads in (("q", config.num_attention_heads), ("k", config.num_key_value_heads)):
             if name in parts:
                 norm_A = weights(f"attention.{name}_norm.weight") if config.qk_norm else None
+                if norm_A is not None and name == "q" and self._by_products(layer):
+                    norm_A = norm_A * np.float32(self._scale)
                 parts[name] = self._placed(parts[name], name, heads, norm_A, step if outside else None)
         if "v" in parts and config.clip_qkv is not None:
             parts["v"] = self._clipped(parts["v"])
@@ -145,6 +163,10 @@ class Attention:
         }
         if layer.window is not None:
             attributes |= {"local_window_size": layer.window, "sliding_window_cache": 1}
+        sink = None
+        if self._by_products(layer):
+            attributes["scale"] = 1.0
+            sink = graph.constant(np.full(config.num_attention_heads, _NOTHING), "float32")
         query = self._products.narrowed(parts["qkv" if "qkv" in parts else "q"])
         key = value = None
         if "k" in parts:
@@ -155,8 +177,9 @@ class Attention:
             key = value = graph.node("Slice", query, *bounds)
         angles = (step.cos, step.sin) if inside else (None, None)
         operands = [query, key, value, *caches[layer.cache], step.last_B, step.longest, *angles]
+        operands += [None, None, sink]
         if layer.owns_kv and (layer.window is not None or self._padded):
-            operands += [None] * 7 + [step.new_B]
+            operands += [None] * 4 + [step.new_B]
         outputs = 3 if layer.owns_kv else 1
         o_BTA, *present = graph.nodes("GroupQueryAttention", outputs, *operands, domain=CONTRIB, **attributes)
         if present:

@@ -6,6 +6,7 @@ Legend: B batch, T time, N = B*T tokens, D model width, E experts, K experts per
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +22,12 @@ Weights = Callable[[str], Array]
 _TINY = 1e-20
 #: The logarithm of the score of an expert that is not chosen.
 _UNCHOSEN = -1e30
+_SWIGLU: dict[str, Any] = {
+    "activation_type": "swiglu",
+    "swiglu_fusion": 1,
+    "activation_alpha": 1.0,
+    "activation_beta": 0.0,
+}
 #: Experts that ONNX Runtime's router of sigmoids takes.
 _ROUTED = 512
 
@@ -39,31 +46,41 @@ class Mixture:
     """Adds routed experts, and shared ones, to a graph.
 
     What multiplies all weights of the mix, `router_scale`, is multiplied into the experts' second product.
+
+    Args:
+        products: adds products.
+        config: of the model.
+        logits_N1: float32, any finite ones: a router's of a single expert.
     """
 
-    def __init__(self, products: Products, config: ModelConfig) -> None:
-        self._products, self._graph, self._config = products, products.graph, config
-        self._attributes = {
-            "k": config.num_experts_per_tok,
-            "activation_type": "swiglu",
-            "swiglu_fusion": 1,
-            "activation_alpha": 1.0,
-            "activation_beta": 0.0,
-        }
+    def __init__(self, products: Products, config: ModelConfig, logits_N1: str) -> None:
+        self._products, self._graph, self._config, self._logits_N1 = products, products.graph, config, logits_N1
         self._one_group = {"n_group": 1, "topk_group": 1, "group_topk": 1, "top_k": config.num_experts_per_tok}
 
     def add(self, x_BTD: str, weights: Weights) -> str:
-        """The experts' mix, [B, T, D]."""
-        graph, config = self._graph, self._config
+        """The routed experts' mix, [B, T, D]."""
+        config = self._config
         logits_BTE = self._products.exact(x_BTD, "ffn.router", weights("ffn.router.weight"))
         bias_E = weights("ffn.router.bias") if config.router_bias else None
         gate_up_EGD = _in_turns(weights("ffn.experts.gate_up_EGD"))
         down_EDF = weights("ffn.experts.down_EFD").swapaxes(1, 2) * np.float32(config.router_scale)
         add = self._exact if self._products.form.bits is None else self._quantized
-        y_BTD = add(x_BTD, logits_BTE, bias_E, gate_up_EGD, down_EDF)
-        if config.num_shared_experts:
-            y_BTD = graph.node("Add", y_BTD, dense_feed_forward(self._products, x_BTD, weights, "ffn.shared"))
-        return y_BTD
+        return add(x_BTD, logits_BTE, bias_E, gate_up_EGD, down_EDF)
+
+    def add_shared(self, x_BTD: str, weights: Weights) -> str | None:
+        """What the shared experts add to that, [B, T, D]; None: there are none.
+
+        In 8 bits they are the one expert of a mixture, where a block divides its widths: one small node for five.
+        """
+        if not self._config.num_shared_experts:
+            return None
+        name, form = "ffn.shared", self._products.form
+        gate_up_GD, down_DF = weights(f"{name}.gate_up.weight"), weights(f"{name}.down.weight")
+        block = block_size(down_DF.shape, form.block) if form.bits == form.other_bits == 8 else None
+        if block is None:
+            return dense_feed_forward(self._products, x_BTD, weights, name)
+        pair = _in_turns(gate_up_GD[None]), down_DF[None]
+        return quantized_experts(self._products, x_BTD, self._logits_N1, None, pair, name, block, chosen=1)
 
     def _exact(self, x_BTD: str, logits_BTE: str, bias_E: Array | None, gate_up_EGD: Array, down_EDF: Array) -> str:
         """MoE, which takes the softmax of what it is given for scores.
@@ -85,7 +102,8 @@ class Mixture:
             None,
             self._products.computable("ffn.experts.down", down_EDF),
             normalize_routing_weights=int(config.norm_topk_prob or not plain),
-            **self._attributes,
+            k=config.num_experts_per_tok,
+            **_SWIGLU,
         )
         if total_N1 is not None:
             y_ND = graph.node("Reshape", y_BTD, graph.constant([-1, config.hidden_size]))
@@ -94,8 +112,7 @@ class Mixture:
 
     def _quantized(self, x_BTD: str, logits_BTE: str, bias_E: Array | None, gate_up_EGD: Array, down_EDF: Array) -> str:
         """QMoE, which may be told apart by what experts are chosen and by what they are mixed."""
-        graph, config, form = self._graph, self._config, self._products.form
-        assert form.bits is not None
+        config, form = self._config, self._products.form
         block = block_size((config.hidden_size, config.moe_intermediate_size), form.block)
         if block is None:
             raise CapabilityError(
@@ -108,24 +125,16 @@ class Mixture:
             ranks_NE = self._rows(logits_BTE)
         else:
             scores_NE, ranks_NE = self._scores_and_ranks(logits_BTE, bias_E)
-        operands: list[str | None] = [x_BTD, ranks_NE]
-        for name, weight in (("gate_up", gate_up_EGD), ("down", down_EDF)):
-            data, scales = quantize(weight, form.bits, block)
-            operands += [
-                graph.weight(f"ffn.experts.{name}", data.reshape(*data.shape[:2], -1)),
-                graph.weight(f"ffn.experts.{name}.scales", scales),
-                None,
-            ]
-        if scores_NE is not None:
-            operands += [None] * 6 + [scores_NE]
-        return graph.contrib(
-            "QMoE",
-            *operands,
-            expert_weight_bits=form.bits,
-            block_size=block,
-            accuracy_level=ROUNDED_INPUT,
-            normalize_routing_weights=int(config.norm_topk_prob),
-            **self._attributes,
+        return quantized_experts(
+            self._products,
+            x_BTD,
+            ranks_NE,
+            scores_NE,
+            (gate_up_EGD, down_EDF),
+            "ffn.experts",
+            block,
+            chosen=config.num_experts_per_tok,
+            normalized=config.norm_topk_prob,
         )
 
     def _scores_and_ranks(self, logits_BTE: str, bias_E: Array | None) -> tuple[str, str]:
@@ -167,6 +176,55 @@ class Mixture:
 
     def _rows(self, logits_BTE: str) -> str:
         return self._graph.node("Reshape", logits_BTE, self._graph.constant([-1, self._config.num_experts]))
+
+
+def quantized_experts(
+    products: Products,
+    x_BTD: str,
+    ranks_NE: str,
+    scores_NE: str | None,
+    weights: tuple[Array, Array],
+    name: str,
+    block: int,
+    *,
+    chosen: int,
+    normalized: bool = True,
+) -> str:
+    """QMoE over the experts' first (gate and up in turns) and second products [E, outputs, inputs], [B, T, D].
+
+    Args:
+        products: says in how many bits.
+        x_BTD: the input.
+        ranks_NE: what experts are chosen by.
+        scores_NE: what they are mixed by; None: a softmax of `ranks_NE`.
+        weights: of the products.
+        name: of the weights.
+        block: inputs that share a scale; it divides those of both products.
+        chosen: experts of a token.
+        normalized: whether the scores of the chosen ones are divided by their sum.
+    """
+    graph, bits = products.graph, products.form.bits
+    assert bits is not None
+    operands: list[str | None] = [x_BTD, ranks_NE]
+    for part, weight in zip(("gate_up", "down"), weights, strict=True):
+        data, scales = quantize(weight, bits, block)
+        operands += [
+            graph.weight(f"{name}.{part}", data.reshape(*data.shape[:2], -1)),
+            graph.weight(f"{name}.{part}.scales", scales),
+            None,
+        ]
+    if scores_NE is not None:
+        operands += [None] * 6 + [scores_NE]
+    return graph.contrib(
+        "QMoE",
+        *operands,
+        expert_weight_bits=bits,
+        block_size=block,
+        accuracy_level=ROUNDED_INPUT,
+        normalize_routing_weights=int(normalized),
+        k=chosen,
+        **_SWIGLU,
+    )
 
 
 def _in_turns(gate_up_EGD: Array) -> Array:

@@ -37,8 +37,8 @@ from fulmen_core.model.layer_plan import LayerPlan
 
 _TOOLS = ("fulmen-backend-onnxruntime", "torch", "onnx", "onnxruntime")
 
-#: Bits and the largest block of each quantisation: see the tables in the README.
-_QUANTIZATIONS: dict[Quantization, tuple[Bits, int]] = {"int8": (8, 64), "int4": (4, 32)}
+#: Bits and the largest blocks of each quantisation: see the tables in the README.
+_QUANTIZATIONS: dict[Quantization, tuple[Bits, int, int]] = {"int8": (8, 64, 128), "int4": (4, 32, 32)}
 
 
 class OnnxExporter:

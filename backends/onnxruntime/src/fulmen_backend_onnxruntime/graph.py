@@ -62,7 +62,6 @@ class DecoderGraph:
         self._products = Products(graph, form)
         padded = all(layer.owns_kv for layer in self._plan)
         self._attention = Attention(self._products, config, padded)
-        self._mixture = Mixture(self._products, config)
 
     def build(self, metadata: Mapping[str, str]) -> onnx.ModelProto:
         """Add all nodes and return the model."""
@@ -80,10 +79,12 @@ class DecoderGraph:
         vocabulary = Vocabulary(self._products, self._weights["embed.weight"], head_VD, config.embedding_scale)
 
         step = self._step(ids_BT, mask_BS)
+        tokens_N1 = graph.node("Reshape", ids_BT, graph.constant([-1, 1]))
+        mixture = Mixture(self._products, config, graph.node("Cast", tokens_N1, to=onnx.TensorProto.FLOAT))
         x_BTD, added_BTD = vocabulary.embed(ids_BT), None
         for layer in self._plan:
             with graph.scope(f"layers.{layer.index}"):
-                x_BTD, added_BTD = self._layer(layer, x_BTD, added_BTD, step, caches)
+                x_BTD, added_BTD = self._layer(layer, x_BTD, added_BTD, step, caches, mixture)
         assert added_BTD is not None
         rows_M, wanted = self._wanted_rows(ids_BT, step, wanted)
         x_MD, added_MD = (self._rows(value, rows_M) for value in (x_BTD, added_BTD))
@@ -104,7 +105,13 @@ class DecoderGraph:
         return ["batch", self._config.num_key_value_heads, capacity, self._config.head_dim]
 
     def _layer(
-        self, layer: LayerSpec, x_BTD: str, added_BTD: str | None, step: Step, caches: list[tuple[str, str]]
+        self,
+        layer: LayerSpec,
+        x_BTD: str,
+        added_BTD: str | None,
+        step: Step,
+        caches: list[tuple[str, str]],
+        mixture: Mixture,
     ) -> tuple[str, str]:
         """The residual stream, and what is yet to be added to it: the next norm's node does."""
         weights = partial(self._weights.of_layer, layer.index)
@@ -113,12 +120,15 @@ class DecoderGraph:
         if self._config.post_norms:
             added_BTD = self._norm(added_BTD, "attention_post_norm", weights("attention_post_norm.weight"))
         x_BTD, normed_BTD = self._sum_and_norm(x_BTD, added_BTD, "ffn_norm", weights("ffn_norm.weight"))
+        shared_BTD = None
         if layer.ffn == "dense":
             added_BTD = dense_feed_forward(self._products, normed_BTD, weights, "ffn")
         else:
-            added_BTD = self._mixture.add(normed_BTD, weights)
+            added_BTD, shared_BTD = mixture.add(normed_BTD, weights), mixture.add_shared(normed_BTD, weights)
         if self._config.post_norms:
-            added_BTD = self._norm(added_BTD, "ffn_post_norm", weights("ffn_post_norm.weight"))
+            _, added_BTD = self._sum_and_norm(added_BTD, shared_BTD, "ffn_post_norm", weights("ffn_post_norm.weight"))
+        elif shared_BTD is not None:
+            added_BTD = self._graph.node("Add", added_BTD, shared_BTD)
         return x_BTD, added_BTD
 
     def _sum_and_norm(self, x: str, added: str | None, name: str, weight_D: Array) -> tuple[str, str]:

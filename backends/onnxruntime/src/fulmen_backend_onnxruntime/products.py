@@ -34,11 +34,13 @@ class WeightFormat:
         bits: of experts and of dense layers' gate and up; None: nothing is quantised. All else has 8: 4 would harm it
             most, and it is less.
         block: inputs that share a scale, or fewer where it does not divide an expert's widths.
+        output_block: the same of attention's second product, whose inputs are alike: longer blocks harm it least.
     """
 
     dtype: Literal["float32", "float16"] = "float32"
     bits: Bits | None = None
     block: int = 0
+    output_block: int = 0
 
     @property
     def other_bits(self) -> Bits | None:
@@ -52,13 +54,15 @@ class Products:
     def __init__(self, graph: GraphBuilder, form: WeightFormat) -> None:
         self.graph, self.form = graph, form
 
-    def dense(self, x: str, name: str, weight_NK: Array, bits: Bits | None) -> str:
-        """``x @ weight.T``, quantised to `bits`; None: not."""
+    def dense(self, x: str, name: str, weight_NK: Array, bits: Bits | None, block: int | None = None) -> str:
+        """``x @ weight.T``, quantised to `bits`; None: not. A `block` that divides the inputs replaces the form's."""
         if bits is None:
             return self.graph.node("MatMul", x, self.computable(name, weight_NK.T))
-        data, scales = quantize(weight_NK, bits, self.form.block)
+        if block is None or weight_NK.shape[1] % block:
+            block = self.form.block
+        data, scales = quantize(weight_NK, bits, block)
         data_name, scales_name = self.graph.weight(name, data), self.graph.weight(f"{name}.scales", scales)
-        return self.quantized_product(x, data_name, scales_name, weight_NK.shape, bits, self.form.block)
+        return self.quantized_product(x, data_name, scales_name, weight_NK.shape, bits, block)
 
     def quantized_product(self, x: str, data: str, scales: str, shape: tuple[int, ...], bits: Bits, block: int) -> str:
         """``x @ weight.T`` with a quantised weight of `shape` [N, K] that the graph has."""

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from fulmen_backend_onnxruntime.artefact import DATA_FILE, FORMAT, GRAPH_FILE, HIDDEN, WANTED
 from fulmen_backend_onnxruntime.kv_buffers import Dropped, KVBuffers
+from fulmen_backend_onnxruntime.providers import choose_provider, nodes_by_provider
 from fulmen_backend_onnxruntime.rows import Block, Rows
-from fulmen_backend_onnxruntime.session import PROVIDER, bind, open_session, provider_reason
+from fulmen_backend_onnxruntime.session import bind, open_session
 from fulmen_backend_onnxruntime.step_runs import runs_of
 from fulmen_core.errors import CorruptArtefact
 from fulmen_core.export.manifest import Manifest, cache_names, read_manifest
@@ -39,13 +40,15 @@ class OnnxRunner(WithoutPages, WithoutAdapters):
     Args:
         artefact: the folder.
         limits: what the engine will ask for at most; all cache memory is reserved here.
+        provider: the execution provider, see `choose_provider`.
 
     Raises:
-        UserError, CapabilityError: the folder is missing, or no ONNX artefact.
+        UserError, CapabilityError: the folder is missing, or no ONNX artefact, or the provider is not to be had.
         CorruptArtefact: a file is missing, truncated or altered, or ONNX Runtime cannot load it.
     """
 
-    def __init__(self, artefact: Path, limits: EngineLimits) -> None:
+    def __init__(self, artefact: Path, limits: EngineLimits, provider: str | None = None) -> None:
+        chosen = choose_provider(provider)
         self.manifest = manifest = read_manifest(artefact, FORMAT, Manifest, (GRAPH_FILE, DATA_FILE))
         config = load_config(artefact)
         plan = LayerPlan.of(config)
@@ -54,11 +57,12 @@ class OnnxRunner(WithoutPages, WithoutAdapters):
         self.cache = CacheSpec.of(config)
         self.limits = replace(limits, max_context=min(limits.max_context, config.max_position_embeddings))
         self.vocab_size, self._width = config.vocab_size, config.hidden_size
-        self._session: Any = open_session(artefact / GRAPH_FILE, limits.threads)
+        self._session: Any = open_session(artefact / GRAPH_FILE, limits.threads, chosen.name)
         self.choices = {
             "runner": "onnxruntime",
-            "provider": PROVIDER,
-            "provider_reason": provider_reason(),
+            "provider": chosen.name,
+            "provider_reason": chosen.reason,
+            "nodes": nodes_by_provider(self._session),
             "weights": manifest.quantize or manifest.dtype,
             "kv_dtype": manifest.dtype,
             "threads": str(limits.threads or "onnxruntime's choice"),
@@ -71,6 +75,8 @@ class OnnxRunner(WithoutPages, WithoutAdapters):
         self._dropped: dict[int, Dropped] = {}  # by slot
         self._blocks: dict[tuple[int, ...], Block] = {}  # by slots, while no row moves
         self._bound = lru_cache(maxsize=64)(self._bind)
+        widths = {"logits": self.vocab_size, HIDDEN: self._width}
+        self._results = {name: np.empty((limits.slots, width), np.float32) for name, width in widths.items()}
 
     def kv_bytes(self) -> int:
         """Bytes reserved for keys and values: those of `CacheSpec`, and the slack of the window caches."""
@@ -118,13 +124,11 @@ class OnnxRunner(WithoutPages, WithoutAdapters):
             block = self._adjoin(tuple(step.slot for step in steps))
             by_slot = {step.slot: step for step in steps}
             ordered = [by_slot[slot] for slot in block.slots]
-            in_place = len(steps) == len(batch) and ordered == list(batch) and len({step.wanted for step in batch}) == 1
-            found_RA = results_RA if in_place else None
-            found_BLA = self._run(block, ordered, output, width, found_RA)
+            found_BLA = self._run(block, ordered, output, width)
             for step, found_LA in zip(ordered, found_BLA, strict=True):
-                self._lengths[step.slot] = step.start + len(step.token_ids)
-                if step.wanted and not in_place:
-                    end = ends[step.slot] + step.start + len(step.token_ids)
+                length = self._lengths[step.slot] = step.start + len(step.token_ids)
+                if step.wanted:
+                    end = ends[step.slot] + length
                     results_RA[end - step.wanted : end] = found_LA[-step.wanted :]
         return results_RA
 
@@ -150,8 +154,11 @@ class OnnxRunner(WithoutPages, WithoutAdapters):
         """The runs of a step, with sequences ready at their starts, and drops kept that may have to be taken back."""
         for step in batch:
             self._take_back(step)
+        if not self.layout.rewind:
+            yield from runs_of(batch, ragged=self._ragged, room=self.limits.max_context)
+            return
         early, late = [], []
-        for step in batch if self.layout.rewind else ():
+        for step in batch:
             end = step.start + len(step.token_ids)
             drop = self._kv.last_drop(end)
             if drop > max(step.start, end - self.layout.rewind):
@@ -197,10 +204,8 @@ class OnnxRunner(WithoutPages, WithoutAdapters):
             self._blocks[slots] = block
         return self._blocks[slots]
 
-    def _run(
-        self, block: Block, steps: Sequence[SequenceStep], output: str, width: int, out_RA: NDArray[np.float32] | None
-    ) -> NDArray[np.float32]:
-        """Results [B, L, A] of a run, in `out_RA` if it is given."""
+    def _run(self, block: Block, steps: Sequence[SequenceStep], output: str, width: int) -> NDArray[np.float32]:
+        """Results [B, L, A] of a run, valid until the next."""
         tokens = max(len(step.token_ids) for step in steps)
         wanted = max(1, *(step.wanted for step in steps))
         bound = self._bound(block.first, len(steps), tokens, output)
@@ -209,24 +214,29 @@ class OnnxRunner(WithoutPages, WithoutAdapters):
             row_T[len(step.token_ids) :] = -1  # padding
         bound.lengths_B1[:, 0] = [step.start + len(step.token_ids) for step in steps]
         bound.wanted_1[0] = wanted
-        shape = (len(steps), wanted, width)
-        results_BLA = np.empty(shape, np.float32) if out_RA is None else out_RA.reshape(shape)
-        bind(bound.binding.bind_output, output, results_BLA)
+        results_BLA = bound.results_B1A
+        if results_BLA is None:
+            results_BLA = np.empty((len(steps), wanted, width), np.float32)
+            bind(bound.binding.bind_output, output, results_BLA)
         self._session.run_with_iobinding(bound.binding)
         return results_BLA
 
     def _bind(self, first: int, count: int, tokens: int, output: str) -> _Bound:
         """Bind the caches of adjoining rows, and arrays for what else a run is given, once and for all such runs.
 
-        Each output has bindings of its own: what was bound to the other may be gone when a run would write it.
+        Each output has bindings of its own: what was bound to the other may be gone when a run would write it. While
+        single tokens are computed, all runs write to the same memory: to bind new memory takes longer than to copy.
         """
-        del output
+        results_SA = self._results[output]
         bound = _Bound(
             self._session.io_binding(),
             np.empty((count, tokens), np.int64),
             np.empty((count, 1), np.int64),
             np.empty(1, np.int64),
+            results_SA[:count, None] if tokens == 1 else None,
         )
+        if bound.results_B1A is not None:
+            bind(bound.binding.bind_output, output, bound.results_B1A)
         inputs = {"input_ids": bound.ids_BT, "attention_mask": bound.lengths_B1, WANTED: bound.wanted_1}
         arrays = self._kv.arrays
         names = zip(cache_names("past_key_values", len(arrays)), cache_names("present", len(arrays)), strict=True)
@@ -241,9 +251,10 @@ class OnnxRunner(WithoutPages, WithoutAdapters):
 
 
 class _Bound(NamedTuple):
-    """What is bound for runs of certain rows, and so many tokens of each."""
+    """What is bound for runs of certain rows, and so many tokens of each; results where each has one."""
 
     binding: Any
     ids_BT: NDArray[np.int64]
     lengths_B1: NDArray[np.int64]
     wanted_1: NDArray[np.int64]
+    results_B1A: NDArray[np.float32] | None

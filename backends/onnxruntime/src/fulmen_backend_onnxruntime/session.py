@@ -9,34 +9,41 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from fulmen_backend_onnxruntime.huge_pages import backing_new_memory
-from fulmen_core.errors import CorruptArtefact
+from fulmen_backend_onnxruntime.providers import CPU
+from fulmen_core.errors import CapabilityError, CorruptArtefact
 
-PROVIDER = "CPUExecutionProvider"
 
+def open_session(graph: Path, threads: int, provider: str = CPU, *, packed: bool = True) -> Any:
+    """A session over the graph, with `threads` threads (0: ONNX Runtime's choice). It knows its nodes' providers.
 
-def open_session(graph: Path, threads: int) -> Any:
-    """A session over the graph on the CPU, with `threads` threads (0: ONNX Runtime's choice).
+    Args:
+        graph: the file.
+        threads: of the CPU.
+        provider: the full name of the one that shall compute; what it cannot, the CPU does.
+        packed: weights are packed for the kernels: to compute with them, not to look at the graph alone.
 
     Raises:
+        CapabilityError: the provider does not start here, or cannot load the graph.
         CorruptArtefact: ONNX Runtime cannot load the graph.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # errors are raised; printing them, too, would say everything twice
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    if not packed:
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    remedy = "choose another with --backend-option provider=NAME, or leave it out"
     try:
         with backing_new_memory():
-            return onnxruntime.InferenceSession(graph, options, providers=[PROVIDER])
+            session = onnxruntime.InferenceSession(graph, options, providers=[provider])
     except Exception as error:  # its exceptions share no base class of their own
         reason = " ".join(str(error).split())
+        if provider != CPU:
+            raise CapabilityError(f"{provider} cannot load {graph}: {reason}", remedy=remedy) from error
         raise CorruptArtefact("ONNX Runtime cannot load the graph", where=str(graph), remedy=reason) from error
-
-
-def provider_reason() -> str:
-    """Why the CPU computes, of the devices that this ONNX Runtime can use."""
-    others = [name for name in onnxruntime.get_available_providers() if name != PROVIDER]
-    if not others:
-        return f"onnxruntime {onnxruntime.__version__} has no other"
-    return f"the graph's operators and caches are made for it; {', '.join(others)} would copy caches at every step"
+    if provider not in session.get_providers():  # it says so in its log alone, and goes on with the CPU
+        raise CapabilityError(f"{provider} is installed but does not start on this machine", remedy=remedy)
+    return session
 
 
 def bind(bind_value: Any, name: str, array: NDArray[Any]) -> None:

@@ -23,6 +23,8 @@ def runs_of(batch: Sequence[SequenceStep], *, ragged: bool, room: int) -> Iterat
     single = [step for step in batch if len(step.token_ids) == 1]
     if single:
         yield single
+    if len(single) == len(batch):
+        return
     chunks = [step for step in batch if len(step.token_ids) > 1]
     if not ragged:
         yield from ([step] for step in chunks if step.start > 0)

@@ -34,6 +34,7 @@ class Capabilities:
     kv_dtypes: tuple[KVDtype, ...] = ()  # that may be chosen apart from the serving dtype
     embed: bool = False  # its runners give hidden states: `Runner.hidden`
     adapters: bool = False  # its runners serve LoRA adapters: `Runner.load_adapter`
+    options: tuple[str, ...] = ()  # further arguments of its `load_runner`, strings: `fulmen_core.backend_options`
     max_devices: int = 1
 
 

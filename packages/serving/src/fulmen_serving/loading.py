@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,7 @@ class ServingOptions:
         model: a checkpoint or an exported artefact.
         name: what clients call it; empty takes the directory's name.
         backend: a backend's name, or "auto".
+        backend_options: see `ModelPlan.options`.
         guarded: whether RAISE judges what goes in and out.
         policy: the guard's policy file; None is its own default.
         max_sequences: answers generated at once.
@@ -61,6 +63,7 @@ class ServingOptions:
     model: Path
     name: str = ""
     backend: str = "auto"
+    backend_options: Mapping[str, str] = field(default_factory=dict)
     guarded: bool = True
     policy: Path | None = None
     max_sequences: int = 16
@@ -117,6 +120,7 @@ def plan_model(options: ServingOptions, registry: Registry) -> ModelPlan:
         limits,
         options.dtype,
         _chosen(options),
+        options.backend_options,
         speculate=options.speculate,
         batch_invariant=options.batch_invariant,
     )

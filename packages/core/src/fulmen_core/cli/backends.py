@@ -1,14 +1,21 @@
 """`fulmen backends`: probes every backend and says which can be used here, and why the others cannot.
 
-`fulmen backends explain --model DIR` says which of them can train or serve what is in DIR.
+`fulmen backends explain --model DIR` says which of them can train or serve what is in DIR, and what of a backend would
+compute it where the backend can tell.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fulmen_core.artefacts import MANIFEST_FILE, is_artefact
+from fulmen_core.backend_options import (
+    Placing,
+    add_backend_options,
+    parse_backend_options,
+    refuse_unknown_options,
+)
 from fulmen_core.cli import arguments, context
 from fulmen_core.cli.output import print_json, print_table
 from fulmen_core.cli.plugins import show
@@ -54,9 +61,20 @@ def _explain(argv: Sequence[str]) -> int:
         "fulmen backends explain", "say which backends can run a model, and why not", recipe=False
     )
     parser.add_argument("--model", type=Path, required=True, help="a model directory or an exported artefact")
+    parser.add_argument("--backend", help="explain this one alone")
+    add_backend_options(parser)
     args = parser.parse_args(argv)
+    options = parse_backend_options(args.backend_option)
+    if options and args.backend is None:
+        raise UserError("--backend-option needs --backend", remedy="name the backend that has the option")
     formats = formats_of(args.model)
-    rows = [_verdict(record, formats) for record in context.registry().backend_records()]
+    if args.backend is not None:
+        refuse_unknown_options(context.registry().backend(args.backend), options)
+    rows = [
+        _verdict(record, args.model, formats, options)
+        for record in context.registry().backend_records()
+        if args.backend in (None, record.name)
+    ]
     if args.json:
         print_json(rows)
     else:
@@ -65,17 +83,23 @@ def _explain(argv: Sequence[str]) -> int:
     return 0
 
 
-def _verdict(record: PluginRecord, formats: Sequence[str]) -> dict[str, object]:
-    """What one backend can do with an artefact that is there in these formats."""
+def _verdict(
+    record: PluginRecord, model: Path, formats: Sequence[str], options: Mapping[str, str]
+) -> dict[str, object]:
+    """What one backend can do with a model that is there in these formats."""
     verdict: dict[str, object] = {"name": record.name, "formats": list(formats), "serves": "no", "trains": "no"}
     if record.state != "active":
         return {**verdict, "why": f"{record.state}: {record.reason}"}
-    can = context.registry().backend(record.name).capabilities()
+    backend = context.registry().backend(record.name)
+    can = backend.capabilities()
     shared = [name for name in formats if name in can.formats]
     why = f"it runs {' and '.join(can.formats) or 'nothing'}, this is {' and '.join(formats)}"
     if can.serve and shared:
         quantized = [f"{name} weights" for name in can.quantizations]
         verdict["serves"], why = ", ".join([*can.serve_dtypes, *quantized]), f"from {' or '.join(shared)}"
+        if isinstance(backend, Placing):
+            verdict["placement"] = placed = dict(backend.placement(model, **options))
+            why = "; ".join([why, *(f"{name}: {value}" for name, value in placed.items())])
     elif not can.serve:
         why = "it does not serve"
     if can.train and "checkpoint" in formats:

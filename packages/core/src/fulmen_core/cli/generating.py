@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fulmen_core.backend_options import add_backend_options, parse_backend_options, refuse_unknown_options
 from fulmen_core.cli import arguments, context
 from fulmen_core.cli.model_source import model_directory
 from fulmen_core.cli.output import print_json
@@ -34,6 +35,7 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--top-p", type=float, help="keep the likeliest tokens of this probability")
     parser.add_argument("--seed", type=int, help="makes the draws repeatable")
     parser.add_argument("--backend", default="auto", help="a backend's name; default: the best that serves the model")
+    add_backend_options(parser)
     parser.add_argument("--dtype", help="what the backend computes in; default: an artefact's own, else float32")
     args = parser.parse_args(argv)
     if args.system is not None and not args.chat:
@@ -69,8 +71,11 @@ def _generate(args: Namespace) -> dict[str, Any]:
             remedy="shorten the prompt or give a smaller --max-tokens",
         )
     backend = choose_backend(context.registry(), args.backend, directory.format)
+    options = parse_backend_options(args.backend_option)
+    refuse_unknown_options(backend, options)
     limits = EngineLimits(1, context_tokens, _STEP_TOKENS, context.settings().threads or 0)
-    runner = backend.load_runner(path, limits, args.dtype or directory.dtype_on(backend))
+    chosen: dict[str, Any] = dict(options)
+    runner = backend.load_runner(path, limits, args.dtype or directory.dtype_on(backend), **chosen)
     try:
         loaded = time.perf_counter()
         stop_ids = directory.stop_ids() | frozenset(tokenizer.stop_ids)

@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fulmen_core.backend_options import add_backend_options, parse_backend_options
 from fulmen_core.cli import context
 from fulmen_core.cli.model_source import model_directory
 from fulmen_core.cli.output import note
@@ -22,6 +23,7 @@ def add_model_options(parser: ArgumentParser, *, max_sequences: int | None) -> N
     )
     parser.add_argument("--name", default="", help="what clients call the model; default: the directory's name")
     parser.add_argument("--backend", default="auto", help="a backend's name; default: the best that serves the model")
+    add_backend_options(parser)
     parser.add_argument("--policy", type=Path, metavar="FILE", help="the RAISE policy; default: the guard's own")
     parser.add_argument("--no-guard", action="store_true", help="serve without RAISE")
     parser.add_argument(
@@ -72,6 +74,7 @@ def serving_options(args: Namespace, *, max_sequences: int) -> ServingOptions:
         model=model_directory(args.model),
         name=args.name,
         backend=args.backend,
+        backend_options=parse_backend_options(args.backend_option),
         guarded=not args.no_guard,
         policy=args.policy,
         max_sequences=max_sequences,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fulmen_core.backend import Backend, Dtype
+from fulmen_core.backend_options import refuse_unknown_options
 from fulmen_core.errors import CapabilityError, UserError
 from fulmen_core.model_directory import ModelDirectory, choose_backend
 from fulmen_core.registry import Discovery, Registry
@@ -29,6 +30,7 @@ class ModelPlan:
         limits: what the engine will ask for at most.
         dtype: of weights and products; None: see `ModelDirectory.dtype_on`.
         choices: further arguments of `Backend.load_runner`.
+        options: of this backend alone, see `fulmen_core.backend_options`.
         plugins: how the registry was discovered.
         speculate: what guesses tokens: "ngram", or the directory of a smaller model over the same vocabulary, or "".
         batch_invariant: answers shall not depend on what else runs, to the last bit.
@@ -39,6 +41,7 @@ class ModelPlan:
     limits: EngineLimits
     dtype: Dtype | None = None
     choices: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, str] = field(default_factory=dict)
     plugins: Discovery = field(default_factory=Discovery)
     speculate: str = ""
     batch_invariant: bool = False
@@ -73,7 +76,7 @@ class ModelPlan:
                 remedy="give a model of the same tokenizer",
             )
         limits = replace(self.limits, cached_sequences=0, kv_tokens=0, adapters=0)
-        return DraftModelProposer(replace(self, model=draft, limits=limits, choices={}).load(registry)[1])
+        return DraftModelProposer(replace(self, model=draft, limits=limits, choices={}, options={}).load(registry)[1])
 
     def load(self, registry: Registry) -> tuple[Backend, Runner]:
         """Return the backend that serves the model, and a runner of it.
@@ -87,5 +90,7 @@ class ModelPlan:
             raise CapabilityError(
                 f"the backend {backend.name} serves no adapters", remedy="leave --adapters out, or use --backend cpu"
             )
+        refuse_unknown_options(backend, self.options)
         dtype = self.dtype or directory.dtype_on(backend)
-        return backend, backend.load_runner(self.model, self.limits, dtype, **self.choices)
+        choices = {**self.choices, **self.options}
+        return backend, backend.load_runner(self.model, self.limits, dtype, **choices)
