@@ -31,7 +31,7 @@ PLUGIN_SETS = {
     "none": (),
     "pii": ("pii",),
     "attack": ("attack",),
-    "all": ("pii", "secrets", "attack"),
+    "all": ("pii", "secrets", "attack", "harm", "toxicity"),
 }
 #: Extras that `alone` leaves out: they need a GPU, or an index of NVIDIA's.
 LEFT_OUT = ("gpu", "datacenter")

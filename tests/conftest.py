@@ -29,12 +29,12 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def policy_of(tmp_path: Path) -> Callable[[Collection[str]], Path]:
-    """Writes the default policy with only the named detectors."""
+    """Writes the default policy with only the detectors of the named plugins."""
     policy_with = runpy.run_path(str(COMBO / "policies.py"))["policy_with"]
 
-    def write(detectors: Collection[str]) -> Path:
-        path = tmp_path / f"policy-{'-'.join(sorted(detectors)) or 'none'}.toml"
-        path.write_text(policy_with(detectors), encoding="utf-8")
+    def write(plugins: Collection[str]) -> Path:
+        path = tmp_path / f"policy-{'-'.join(sorted(plugins)) or 'none'}.toml"
+        path.write_text(policy_with(plugins), encoding="utf-8")
         return path
 
     return write

@@ -41,7 +41,12 @@ def main() -> None:
     parser.add_argument("--resolution", required=True, help="highest or lowest: of the versions that are installed")
     parser.add_argument("--record", type=Path, required=True, help="a JSON file for what was seen")
     options = parser.parse_args()
-    plugins = {"none": [], "pii": ["pii"], "attack": ["attack"], "all": ["pii", "attack"]}[options.plugins]
+    plugins = {
+        "none": [],
+        "pii": ["pii"],
+        "attack": ["attack"],
+        "all": ["pii", "secrets", "attack", "harm", "toxicity"],
+    }[options.plugins]
 
     found = {record["name"]: record for record in json.loads(fulmen("backends", "--json"))}
     expect(set(found) == {options.backend}, f"the only backend is {options.backend}")
