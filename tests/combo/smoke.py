@@ -51,7 +51,7 @@ def main() -> None:
     found = {record["name"]: record for record in json.loads(fulmen("backends", "--json"))}
     expect(set(found) == {options.backend}, f"the only backend is {options.backend}")
     distributions_there = {record["distribution"] for record in json.loads(fulmen("plugins", "--json"))}
-    for name in ("pii", "attack"):
+    for name in ("pii", "secrets", "attack", "harm", "toxicity"):
         there = f"fulmen-raise-{name}" in distributions_there
         expect(there == (name in plugins), f"plugin {name} is there when installed")
     state, reason = found[options.backend]["state"], found[options.backend]["reason"]

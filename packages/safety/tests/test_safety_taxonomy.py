@@ -63,6 +63,7 @@ KNOWN: dict[str, tuple[set[str], set[str], set[str], set[str]]] = {
     "political_national": (set(), {"S13"}, set(), {"A.1"}),
     "code_abuse": (set(), {"S14"}, set(), set()),
     "prompt_attack": (set(), set(), set(), set()),
+    "low_quality": (set(), set(), set(), set()),
 }
 
 
