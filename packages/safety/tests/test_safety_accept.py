@@ -18,7 +18,7 @@ from fulmen_safety.evaluation.acceptance.standard import REQUIREMENTS
 POLICY = """
 name = "small"
 version = "3"
-taxonomy = "1.0"
+taxonomy = "1.1"
 failure.en = "no"
 
 [[detectors]]

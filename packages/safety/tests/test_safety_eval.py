@@ -20,7 +20,7 @@ from fulmen_safety.policy import make_policy
 POLICY = """
 name = "small"
 version = "3"
-taxonomy = "1.0"
+taxonomy = "1.1"
 failure.en = "no"
 
 [[detectors]]

@@ -17,7 +17,7 @@ from fulmen_safety.policy import make_policy
 POLICY = """
 name = "house"
 version = "3"
-taxonomy = "1.0"
+taxonomy = "1.1"
 failure.en = "no"
 audit.path = "audit.jsonl"
 [[detectors]]

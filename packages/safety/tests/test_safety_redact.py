@@ -22,7 +22,7 @@ from fulmen_safety.redaction import Redaction
 POLICY = """
 name = "small"
 version = "3"
-taxonomy = "1.0"
+taxonomy = "1.1"
 failure.en = "no"
 
 [[detectors]]

@@ -89,7 +89,7 @@ def data(tmp_path: Path) -> str:
 POLICY = """
 name = "small"
 version = "1"
-taxonomy = "1.0"
+taxonomy = "1.1"
 failure.en = "no"
 [[detectors]]
 name = "terms"

@@ -63,6 +63,7 @@ KNOWN: dict[str, tuple[set[str], set[str], set[str], set[str]]] = {
     "political_national": (set(), {"S13"}, set(), {"A.1"}),
     "code_abuse": (set(), {"S14"}, set(), set()),
     "prompt_attack": (set(), set(), set(), set()),
+    "low_quality": (set(), set(), set(), set()),
 }
 
 
@@ -76,6 +77,12 @@ def test_a_category_stands_where_each_scheme_files_it(category: str) -> None:
 def test_what_is_known_covers_every_category_and_every_scheme_has_an_edition() -> None:
     assert set(KNOWN) == set(taxonomy().titles)
     assert set(taxonomy().editions) == set(SCHEME_SIZES)
+
+
+def test_quality_is_declared_to_be_in_no_scheme() -> None:
+    for scheme in SCHEME_SIZES:
+        assert "low_quality" in taxonomy().unmapped[scheme], scheme
+        assert taxonomy().codes(scheme, "low_quality") == (), scheme
 
 
 def test_the_codes_are_those_that_the_schemes_have() -> None:

@@ -134,7 +134,7 @@ def test_the_guard_raise_files_its_findings_under_openais_names(kit):
 POLICY = """
 name = "small"
 version = "1"
-taxonomy = "1.0"
+taxonomy = "1.1"
 failure.en = "no"
 [[detectors]]
 name = "terms"

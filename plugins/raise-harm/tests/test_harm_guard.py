@@ -13,7 +13,7 @@ from fulmen_safety.guard import RaiseGuard
 POLICY = """
 name = "harm"
 version = "1"
-taxonomy = "1.0"
+taxonomy = "1.1"
 failure.en = "no"
 [[detectors]]
 name = "harm"

@@ -126,7 +126,7 @@ def test_the_guards_work_is_shown_by_outcome_without_any_text(parrot, open_page,
 POLICY = """
 name = "small"
 version = "1"
-taxonomy = "1.0"
+taxonomy = "1.1"
 failure.en = "no"
 [[detectors]]
 name = "terms"
