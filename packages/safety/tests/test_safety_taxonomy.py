@@ -79,6 +79,12 @@ def test_what_is_known_covers_every_category_and_every_scheme_has_an_edition() -
     assert set(taxonomy().editions) == set(SCHEME_SIZES)
 
 
+def test_quality_is_declared_to_be_in_no_scheme() -> None:
+    for scheme in SCHEME_SIZES:
+        assert "low_quality" in taxonomy().unmapped[scheme], scheme
+        assert taxonomy().codes(scheme, "low_quality") == (), scheme
+
+
 def test_the_codes_are_those_that_the_schemes_have() -> None:
     crosswalk = taxonomy().crosswalk
     assert set(crosswalk["llama_guard"]) == {f"S{number}" for number in range(1, 15)}
