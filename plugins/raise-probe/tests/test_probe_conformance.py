@@ -8,6 +8,7 @@ from fulmen_testing.detector import DetectorConformance
 from fulmen_testing.subject import Subject
 
 
+@pytest.mark.slow  # a model reads all of the kit's long texts
 class TestProbe(DetectorConformance):
     @pytest.fixture
     def subject(self, probe, model) -> Subject:
