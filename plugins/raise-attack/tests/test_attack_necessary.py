@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fulmen_raise_attack.lexicon import evidence, rules
-from fulmen_raise_attack.necessary import Gate, clauses
+from fulmen_safety.necessary import Gate, clauses
 
 _DATA = tomllib.loads((resources.files("fulmen_raise_attack") / "data/lexicon.toml").read_text("utf-8"))
 

@@ -14,7 +14,7 @@ from importlib import resources
 from itertools import pairwise
 from typing import Any
 
-from fulmen_raise_attack.necessary import Clause, Gate, clauses
+from fulmen_safety.necessary import Clause, Gate, clauses
 
 #: Between two tokens of a pattern: blanks and signs, so that line breaks and quotes do not hide it.
 _BETWEEN = r"[\W_]{1,4}"
