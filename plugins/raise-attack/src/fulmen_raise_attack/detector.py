@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import prod
 
-from fulmen_raise_attack.lexicon import Evidence, evidence, rules
+from fulmen_raise_attack.lexicon import Evidence, evidence, prepare
 from fulmen_safety import Finding
 from fulmen_safety.settings import Field, Table, read_settings
 
@@ -39,7 +39,7 @@ class AttackDetector:
 
     def __init__(self, settings: AttackSettings) -> None:
         self._settings = settings
-        rules()  # compiled now, not under the deadline of the first text
+        prepare()  # now, not under the deadline of the first text
 
     def scan(self, text: str) -> list[Finding]:
         """Return disjoint stretches of text that look like an attack, each with its best window's score."""

@@ -1,5 +1,6 @@
-"""The rules of `data/lexicon.toml`, compiled. Two regular expressions per rule, without unbounded gaps: of its patterns
-in ASCII, and of those with Han characters, so that text of one script is not searched for the other's.
+"""The rules of `data/lexicon.toml`, compiled: a regular expression per pattern, without unbounded gaps. Those in ASCII
+and those with Han characters are kept apart, so that text of one script is not searched for the other's; and a pattern
+is searched for only where the words stand that it cannot do without (`necessary`), which in ordinary text is rare.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from importlib import resources
 from itertools import pairwise
 from typing import Any
 
+from fulmen_safety.necessary import Clause, Gate, clauses
+
 #: Between two tokens of a pattern: blanks and signs, so that line breaks and quotes do not hide it.
 _BETWEEN = r"[\W_]{1,4}"
 _IN_SENTENCE = "[^.!?。！？]"
@@ -21,13 +24,23 @@ _TOKEN = re.compile(r"<(?P<list>\w+)>|~(?P<gap>\d+)")
 
 
 @dataclass(frozen=True, slots=True)
+class Pattern:
+    """An expression, and the clauses each of which has a literal in any text that it matches in."""
+
+    expression: re.Pattern[str]
+    needs: tuple[Clause, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
-    """One piece of evidence: what family it belongs to, how much it says alone, and how to see it in each script."""
+    """One piece of evidence: what family it belongs to, how much it says alone, and how to see it in each script: by
+    patterns of which the first that matches at a place counts.
+    """
 
     family: str
     weight: float
-    ascii: re.Pattern[str] | None
-    other: re.Pattern[str] | None
+    ascii: tuple[Pattern, ...]
+    other: tuple[Pattern, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +66,13 @@ def _rule(rule: Mapping[str, Any], words: Mapping[str, Sequence[str]]) -> Rule:
     for pattern in rule["patterns"]:
         expression = _expression(pattern, words)
         by_script[expression.replace(_IN_SENTENCE, "").isascii()].append(expression)
-    ascii_only, other = (
-        re.compile(f"(?<![a-z])(?:{'|'.join(group)})") if group else None
-        for group in (by_script[True], by_script[False])
-    )
+    ascii_only, other = (tuple(_pattern(one) for one in by_script[script]) for script in (True, False))
     return Rule(rule["family"], rule["weight"], ascii_only, other)
+
+
+def _pattern(expression: str) -> Pattern:
+    bordered = f"(?<![a-z])(?:{expression})"
+    return Pattern(re.compile(bordered), clauses(bordered))
 
 
 def evidence(text: str) -> Iterator[Evidence]:
@@ -66,11 +81,46 @@ def evidence(text: str) -> Iterator[Evidence]:
     if len(lowered) != len(text):  # a few letters grow when lowered; offsets must not
         lowered = "".join(low if len(low := char.lower()) == 1 else char for char in text)
     latin, han = bool(_LATIN.search(lowered)), not lowered.isascii()
-    for rule in rules():
-        for expression in (rule.ascii if latin else None, rule.other if han else None):
-            if expression:
-                for match in expression.finditer(lowered):
-                    yield Evidence(rule.family, rule.weight, match.start(), match.end())
+    possible: dict[tuple[int, bool], list[re.Pattern[str]]] = {}
+    gate, patterns = _gate()
+    for place in gate.possible(lowered):
+        number, ascii_only, expression = patterns[place]
+        if latin if ascii_only else han:
+            possible.setdefault((number, ascii_only), []).append(expression)
+    for (number, _), expressions in possible.items():
+        rule = rules()[number]
+        for start, end in _places(expressions, lowered):
+            yield Evidence(rule.family, rule.weight, start, end)
+
+
+def prepare() -> None:
+    """Read and compile the rules, which takes tenths of a second, unless that is done."""
+    _gate()
+
+
+@cache
+def _gate() -> tuple[Gate, tuple[tuple[int, bool, re.Pattern[str]], ...]]:
+    """Return what says which patterns to search for, and of each its rule, whether it is in ASCII, and itself."""
+    listed = [
+        (place, ascii_only, one)
+        for place, rule in enumerate(rules())
+        for ascii_only, patterns in ((True, rule.ascii), (False, rule.other))
+        for one in patterns
+    ]
+    gate = Gate([one.needs for _, _, one in listed])
+    return gate, tuple((place, ascii_only, one.expression) for place, ascii_only, one in listed)
+
+
+def _places(expressions: Sequence[re.Pattern[str]], text: str) -> Iterator[tuple[int, int]]:
+    """Yield what one expression with these as its alternatives would match, from left to right."""
+    following = [match for one in expressions if (match := one.search(text))]
+    while following:
+        first = min(following, key=re.Match.start)  # of several, the earlier alternative
+        yield first.span()
+        end = first.end()
+        following = [
+            later for match in following if (later := match if match.start() >= end else match.re.search(text, end))
+        ]
 
 
 def _expression(pattern: str, words: Mapping[str, Sequence[str]]) -> str:
