@@ -110,7 +110,7 @@ class HoldBack:
         return chunk
 
     def _advance(self, *, final: bool) -> OutputChunk:
-        reading = self._panel.read(self._text, "output", final=final, without=self._out)
+        reading = self._panel.read(self._text, "output", final=final, without=self._out, since=self._released)
         self._failures += reading.failures
         self._news = reading.degraded
         self._out.update(failure.detector for failure in reading.failures)

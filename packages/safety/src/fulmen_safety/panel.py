@@ -15,7 +15,7 @@ from fulmen_core.guard import Finding
 from fulmen_safety.detector import Detector, Redactor
 from fulmen_safety.normalise import View, views
 from fulmen_safety.policy import Policy
-from fulmen_safety.seat import DetectorFault, DetectorSource, Failure, Seat, Seen
+from fulmen_safety.seat import DetectorFault, DetectorSource, Failure, Seat, Seen, judge_in_turn
 
 __all__ = ["DetectorFault", "DetectorSource", "Examination", "Failure", "Panel", "Reading", "names_of"]
 
@@ -116,31 +116,31 @@ class Panel:
         reach = (seat.streaming.look_behind for seat in self.seats if phase in seat.phases and seat.streaming)
         return max(reach, default=0)
 
-    def read(self, text: str, phase: str, *, final: bool = True, without: Collection[str] = ()) -> Reading:
+    def read(
+        self, text: str, phase: str, *, final: bool = True, without: Collection[str] = (), since: int = 0
+    ) -> Reading:
         """Ask the phase's detectors about `text`.
 
         Args:
             text: as written; with ``final=False`` the beginning of something longer.
             without: detectors to leave out: those that failed before on the same stream.
+            since: index in `text`; findings that start before it are not wanted, and may be missing.
         """
         shown = views(text, final=final, decoded=phase != "output")
         findings: dict[tuple[object, ...], Finding] = {}
         failures, milliseconds, hold = [], {}, len(text)
-        for seat in self.seats:
-            if phase not in seat.phases or seat.entry.name in without:
+        asked = [seat for seat in self.seats if phase in seat.phases and seat.entry.name not in without]
+        judgements = judge_in_turn(asked, text, shown, final=final, since=since)
+        for seat, (seen, settled, failed, seconds) in zip(asked, judgements, strict=True):
+            milliseconds[seat.entry.name] = seconds * 1000
+            if failed is not None:
+                failures.append(seat.failure(failed))
                 continue
-            began = time.perf_counter()
-            try:
-                seen, settled = seat.judge(text, shown, final=final)
-            except Exception as error:
-                failures.append(seat.failure(error))
-            else:
-                hold = min(hold, settled)
-                for one, _ in seen:
-                    key = (one.detector, one.category, one.label, one.start, one.end)
-                    if key not in findings or findings[key].score < one.score:
-                        findings[key] = one
-            milliseconds[seat.entry.name] = (time.perf_counter() - began) * 1000
+            hold = min(hold, settled)
+            for one, _ in seen:
+                key = (one.detector, one.category, one.label, one.start, one.end)
+                if key not in findings or findings[key].score < one.score:
+                    findings[key] = one
         ordered = sorted(findings.values(), key=lambda one: (one.start, one.end, one.detector, one.label))
         return Reading(tuple(ordered), tuple(failures), hold, tuple(shown), milliseconds)
 
@@ -173,7 +173,7 @@ def _examined(seat: Seat, text: str, shown: Sequence[View]) -> Examination:
     scores: Mapping[str, float] | None = None
     failure = None
     try:
-        seen, _ = seat.judge(text, shown, final=True)
+        seen = seat.judge(text, shown)
         judged = time.perf_counter()
         scores = seat.scores(text)
     except Exception as error:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 from fulmen_core.descriptors import DetectorInfo
 from fulmen_core.errors import PluginError, UserError
 from fulmen_core.guard import Finding
-from fulmen_safety.deadline import Deadline, Late
+from fulmen_safety.deadline import Call, Deadline, Late, Outcome, in_turn
 from fulmen_safety.detector import Detector, InContext, Scorer, StreamingDetector
 from fulmen_safety.normalise import View
 from fulmen_safety.policy_file import DetectorEntry
@@ -49,6 +49,33 @@ class Seen(NamedTuple):
 
     finding: Finding
     view: str
+
+
+class Judgement(NamedTuple):
+    """What a seat's detector found, and the raw index before which that is settled; or why it gave no result."""
+
+    seen: list[Seen]
+    hold: int
+    failed: Exception | None
+    seconds: float
+
+
+def judge_in_turn(
+    seats: Sequence[Seat], text: str, shown: Sequence[View], *, final: bool = True, since: int = 0
+) -> list[Judgement]:
+    """Ask the detectors one after another, each under its own deadline, and return what each found.
+
+    Args:
+        shown: the views of `text`.
+        final: False if `text` is the beginning of something longer.
+        since: raw index; findings that start before it are not wanted, and may be left out.
+    """
+    able = [seat for seat in seats if seat._fault is None]
+    outcomes = iter(in_turn([seat._to_judge(text, shown, final, since) for seat in able]))
+    return [
+        seat._judged(next(outcomes), len(text)) if seat._fault is None else Judgement([], 0, seat._fault, 0.0)
+        for seat in seats
+    ]
 
 
 class Seat:
@@ -108,20 +135,18 @@ class Seat:
             return seat
         return Seat(self.entry, self.info, detector, self.phases, self._limited)
 
-    def judge(self, text: str, shown: Sequence[View], *, final: bool) -> tuple[list[Seen], int]:
-        """Return the findings with raw offsets, and the raw index before which they are settled.
+    def judge(self, text: str, shown: Sequence[View]) -> list[Seen]:
+        """Return the findings in a whole text, with raw offsets.
 
         Raises:
             Late: the deadline passed.
             DetectorFault: it broke its contract.
             Exception: whatever it raised.
         """
-        if self._fault is not None:
-            raise self._fault
-        seen, hold = self._ask(len(text), _judge, self.detector, self.streaming, shown, final)
-        for finding, _ in seen:
-            self._check(finding, len(text))
-        return [Seen(replace(finding, detector=self.entry.name), view) for finding, view in seen], hold
+        [judgement] = judge_in_turn([self], text, shown)
+        if judgement.failed is not None:
+            raise judgement.failed
+        return judgement.seen
 
     def scores(self, text: str) -> Mapping[str, float] | None:
         """Return what the detector thinks of the whole text, category by category; None if it has no opinion of every
@@ -140,8 +165,26 @@ class Seat:
         )
 
     def _ask(self, length: int, function: Callable[..., Any], *arguments: Any) -> Any:
-        seconds = self.entry.deadline_ms / 1000 * max(1.0, length / DEADLINE_CHARACTERS)
-        return self._limited.call(seconds, function, *arguments)
+        return self._limited.call(self._seconds(length), function, *arguments)
+
+    def _seconds(self, length: int) -> float:
+        return self.entry.deadline_ms / 1000 * max(1.0, length / DEADLINE_CHARACTERS)
+
+    def _to_judge(self, text: str, shown: Sequence[View], final: bool, since: int) -> Call:
+        arguments = (_judge, self.detector, self.streaming, shown, final, since)
+        return Call(self._limited, self._seconds(len(text)), arguments)
+
+    def _judged(self, outcome: Outcome, length: int) -> Judgement:
+        if outcome.error is not None:
+            return Judgement([], 0, outcome.error, outcome.seconds)
+        seen, hold = outcome.result
+        try:
+            for finding, _ in seen:
+                self._check(finding, length)
+        except DetectorFault as fault:
+            return Judgement([], 0, fault, outcome.seconds)
+        named = [Seen(replace(finding, detector=self.entry.name), view) for finding, view in seen]
+        return Judgement(named, hold, None, outcome.seconds)
 
     def _check(self, finding: Finding, length: int) -> None:
         if not 0 <= finding.start < finding.end <= length:
@@ -158,18 +201,27 @@ def _call(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _judge(
-    detector: Detector, streaming: StreamingDetector | None, shown: Sequence[View], final: bool
+    detector: Detector, streaming: StreamingDetector | None, shown: Sequence[View], final: bool, since: int
 ) -> tuple[list[Seen], int]:
-    """Scan each view and bring what is found back to the raw text. Runs under the deadline."""
+    """Scan each view and bring what is found back to the raw text. Runs under the deadline.
+
+    By the law *local*, what starts at `since` or later can be seen without what lies further back than the detector
+    looks; and nothing need be seen while all of that may still change.
+    """
     if not final and streaming is None:
         return [], 0  # it judges whole answers only: all is held until the end
-    found, hold = [], shown[0].decided
+    hold = shown[0].decided
+    if not final and streaming is not None:
+        hold = min([hold, *(view.raw_index(streaming.hold_from(view.text)) for view in shown)])
+        if hold <= since:
+            return [], hold
+    found = []
     for view in shown:
-        for finding in detector.scan(view.text):
-            if not 0 <= finding.start < finding.end <= len(view.text):
-                raise DetectorFault(f"a span {finding.start}:{finding.end} in a text of {len(view.text)} characters")
-            start, end = view.raw_span(finding.start, finding.end)
+        cut = max(0, view.index_from(since) - streaming.look_behind) if since and streaming is not None else 0
+        text = view.text[cut:]
+        for finding in detector.scan(text):
+            if not 0 <= finding.start < finding.end <= len(text):
+                raise DetectorFault(f"a span {finding.start}:{finding.end} in a text of {len(text)} characters")
+            start, end = view.raw_span(finding.start + cut, finding.end + cut)
             found.append(Seen(replace(finding, start=start, end=end), view.name))
-        if not final and streaming is not None:
-            hold = min(hold, view.raw_index(streaming.hold_from(view.text)))
     return found, hold

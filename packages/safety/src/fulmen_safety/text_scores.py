@@ -46,7 +46,7 @@ def _opinion(seat: Seat, text: str, shown: Sequence[View]) -> dict[str, float]:
         opinions = [seat.scores(view.text) or {} for view in shown]
         said = [(category, float(score)) for opinion in opinions for category, score in opinion.items()]
     else:
-        said = [(one.finding.category, one.finding.score) for one in seat.judge(text, shown, final=True)[0]]
+        said = [(one.finding.category, one.finding.score) for one in seat.judge(text, shown)]
     best: dict[str, float] = {}
     for category, score in said:
         best[category] = max(best.get(category, 0.0), score)

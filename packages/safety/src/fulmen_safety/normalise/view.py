@@ -34,9 +34,13 @@ class View:
         """Return the raw span of the view's span, which must not be empty."""
         return self.origin(start), self.end(end - 1)
 
+    def index_from(self, raw_index: int) -> int:
+        """Return the view's first character that comes from `raw_index` or later; its length if there is none."""
+        return bisect_left(range(len(self.text)), raw_index, key=self.origin)
+
     def raw_index_before(self, raw_index: int, count: int) -> int:
         """Return the raw index at which `count` of the view's characters lie before `raw_index`, or 0."""
-        index = bisect_left(range(len(self.text)), raw_index, key=self.origin)
+        index = self.index_from(raw_index)
         return self.origin(index - count) if index >= count and self.text else 0
 
 
