@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import categories
+import disguised
 import written
 
 Row = dict[str, Any]
@@ -138,6 +139,24 @@ def ordinary(sources: Sources) -> Iterator[Row]:
 
 
 def attack(sources: Sources) -> Iterator[Row]:
+    """Attacks, look-alikes, ordinary requests and documents; harmless texts encoded, both handed over as encoded."""
+    plain = list(_plain_attack(sources))
+    for place, one in enumerate(plain):
+        one["group"] = one["group"] or f"attack:{place}"  # a text and its disguises stay on one side of a split
+    yield from plain
+    random_ = sources.random("disguised")
+    safe = [one for one in plain if one["label"] == "safe"]
+    unsafe = [one for one in plain if one["label"] == "unsafe"]
+    for some, disguise in (
+        (random_.sample(safe, 8000), disguised.encoded),
+        (random_.sample(safe, 4000), disguised.decoded),
+        (random_.sample(unsafe, 3000), disguised.decoded),
+    ):
+        for one, text in zip(some, disguise([one["text"] for one in some], random_), strict=True):
+            yield {**one, "text": text, "weight": 0.5}
+
+
+def _plain_attack(sources: Sources) -> Iterator[Row]:
     """Jailbreaks, injections direct and within documents, extraction; look-alikes, ordinary requests and documents."""
     for one in sources.read("safety/jailbreak_prompts_en"):
         yield row(one["prompt"], True, "inthewild_jailbreak", "prompt_attack")
