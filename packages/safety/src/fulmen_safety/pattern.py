@@ -140,15 +140,15 @@ class Pattern:
                 yield match.start(1), match.end(1), score
             start = match.start() + 1
 
+    def admits(self, char: str) -> bool:
+        """Return whether a match, or what decides it, may contain the character."""
+        return char in self._ascii or (char >= "\x80" and self._classes.match(char) is not None)
+
     def hold_from(self, text: str) -> int:
         """Return the first index from which `text` to its end might still become a match, or ``len(text)``."""
         end = start = len(text)
         lowest = max(0, end - self.longest)
-        ascii_chars, classes = self._ascii, self._classes
-        while start > lowest:
-            char = text[start - 1]
-            if char not in ascii_chars and (char < "\x80" or not classes.match(char)):
-                break
+        while start > lowest and self.admits(text[start - 1]):
             start -= 1
         if start == end:
             return end
