@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import re
 
-import numpy as np
-from numpy.typing import NDArray
-
 LANGUAGES = ("en", "zh")
 
 #: How far before a finding its language is looked for. A streamed answer keeps as much (see `hold_back`).
 CONTEXT = 16
 
 #: First and last character of each stretch of Han characters.
-_RANGES = ("\u3400", "\u9fff", "\uf900", "\ufaff", "\U00020000", "\U0003ffff")
-_HAN = re.compile(f"[{''.join(f'{low}-{high}' for low, high in zip(_RANGES[::2], _RANGES[1::2], strict=True))}]")
+HAN_RANGES = (("\u3400", "\u9fff"), ("\uf900", "\ufaff"), ("\U00020000", "\U0003ffff"))
+_HAN = re.compile(f"[{''.join(f'{low}-{high}' for low, high in HAN_RANGES)}]")
 
 
 def language_of(text: str) -> str:
@@ -28,12 +25,3 @@ def language_at(text: str, start: int, end: int) -> str:
     Nothing after the span counts, so that the answer does not change as a stream goes on.
     """
     return language_of(text[max(0, start - CONTEXT) : end])
-
-
-def han_characters(text: str) -> NDArray[np.bool_]:
-    """Return for each character of `text` whether it is a Han character."""
-    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
-    found = np.zeros(len(codes), np.bool_)
-    for low, high in zip(_RANGES[::2], _RANGES[1::2], strict=True):
-        found |= (codes >= ord(low)) & (codes <= ord(high))
-    return found

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fulmen_core.guard import Finding
-from fulmen_safety.language import han_characters
+from fulmen_safety.language import HAN_RANGES
 from fulmen_safety.learned.features import LONGEST_WORD, REACH, features, is_open, units
 from fulmen_safety.learned.linear_model import LinearModel
 
@@ -72,7 +72,7 @@ class PrefixDetector:
         sums, counts = self._model.sums(seen), seen.counts()
         begins = np.maximum(ends - self._window, 0)
         margins = self._model.margins(sums[ends] - sums[begins], counts[ends] - counts[begins])
-        han = np.concatenate([[0], np.cumsum(han_characters(text))])
+        han = np.concatenate([[0], np.cumsum(_han_characters(text))])
         chinese = han[ends] > han[begins]
         probability = np.where(
             chinese,
@@ -80,3 +80,11 @@ class PrefixDetector:
             self._model.curve("en").probability(margins[:, 0]),
         )
         return probability, margins
+
+
+def _han_characters(text: str) -> NDArray[np.bool_]:
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+    found = np.zeros(len(codes), np.bool_)
+    for low, high in HAN_RANGES:
+        found |= (codes >= ord(low)) & (codes <= ord(high))
+    return found
