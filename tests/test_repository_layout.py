@@ -81,5 +81,7 @@ def test_nothing_of_one_machine_is_tracked() -> None:
         pytest.skip("not a git checkout")
     tracked = files.stdout.splitlines()
     assert "uv.lock" not in tracked
-    too_big = [name for name in tracked if (ROOT / name).is_file() and (ROOT / name).stat().st_size > 2_000_000]
+    sizes = {name: (ROOT / name).stat().st_size for name in tracked if (ROOT / name).is_file()}
+    weights = re.compile(r"plugins/raise-\w+/src/.+/model\.safetensors")  # of detectors, which come with theirs
+    too_big = [name for name, size in sizes.items() if size > (6_500_000 if weights.fullmatch(name) else 2_000_000)]
     assert too_big == []

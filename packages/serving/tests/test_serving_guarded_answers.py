@@ -112,10 +112,9 @@ def test_a_refusal_looks_as_its_protocol_has_it_and_nothing_of_it_is_kept(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("word", [STOPPED, BLOCKED])
+@pytest.mark.parametrize("word", [BLOCKED])  # the parrot repeats conversations, no texts: it would not say the other
 def test_a_text_that_is_continued_is_refused_likewise(kit, serving, stream, word):
     service, url = serving
-    # the parrot says what the last user turn holds, so the text is written as a conversation
     text = f"<|im_start|>user\n{LONG}{word} {LONG}<|im_end|>\n<|im_start|>assistant\n"
     asked = {"model": "parrot", "prompt": text, "max_tokens": 200, "stream": stream}
     response = httpx.post(f"{url}/v1/completions", json=asked, timeout=60)
