@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Protocol
 
 from fulmen_core.errors import UserError
 from fulmen_core.tokenizer import Tokenizer
-from fulmen_core.tokenizer.tool_text import plain_text, tools_text
+from fulmen_core.tokenizer.tool_text import plain_text, signatures_text
 from fulmen_serving.refusal import Refusal
 
 Message = Mapping[str, str]
@@ -61,9 +61,11 @@ class ChatPrompt:
         return tokenizer.encode_chat(self.conversation, add_generation_prompt=True, tools=self.tools)
 
     def messages(self, tokenizer: Tokenizer) -> tuple[Message, ...]:  # noqa: ARG002 - token ids need it
-        """See `Prompt.messages`. Calls and reasoning are judged as the text that they are to the model."""
+        """See `Prompt.messages`. Calls and reasoning are judged as the text that they are to the model; of functions,
+        what the caller says of them, not our own words on how to call one.
+        """
         said = tuple({"role": message["role"], "content": plain_text(message)} for message in self.conversation)
-        return ({"role": "system", "content": tools_text(self.tools)}, *said) if self.tools else said
+        return ({"role": "system", "content": signatures_text(self.tools)}, *said) if self.tools else said
 
     def rewritten(self, messages: Sequence[Message]) -> Prompt:
         """See `Prompt.rewritten`. A message that is changed keeps its text alone.
@@ -73,7 +75,7 @@ class ChatPrompt:
         """
         if self.tools:
             told, *messages = messages
-            if told["content"] != tools_text(self.tools):
+            if told["content"] != signatures_text(self.tools):
                 raise Refusal(
                     400,
                     "The guard found something in 'tools' that it would take out; describe the functions without it",

@@ -33,7 +33,12 @@ For each function call, return a json object with function name and arguments wi
 
 def tools_text(tools: Tools) -> str:
     """What a system message says of the functions, each as in OpenAI's `tools`: ``{"type", "function"}``."""
-    return _INTRODUCTION.format(signatures="\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools))
+    return _INTRODUCTION.format(signatures=signatures_text(tools))
+
+
+def signatures_text(tools: Tools) -> str:
+    """What of `tools_text` is the caller's: each function as JSON, on a line of its own."""
+    return "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools)
 
 
 def call_text(name: str, arguments: str) -> str:
