@@ -162,7 +162,8 @@ def _plain_attack(sources: Sources) -> Iterator[Row]:
         yield row(one["prompt"], True, "inthewild_jailbreak", "prompt_attack")
     for one in sources.read("safety/prompt_injection"):
         unsafe = one["label"] == "unsafe"
-        yield row(one["prompt"], unsafe, one["source"], "prompt_attack" if unsafe else "", weight=2.0)
+        weight = 2.0 if unsafe else 4.0  # its safe ones have an attack's words
+        yield row(one["prompt"], unsafe, one["source"], "prompt_attack" if unsafe else "", weight=weight)
     for one in sources.package_json("bastioncorpus/bastioncorpus/corpus/injections.jsonl"):
         if one["label"] == "malicious":
             yield row(one["text"], True, "bastion", "prompt_attack")
@@ -177,7 +178,7 @@ def _plain_attack(sources: Sources) -> Iterator[Row]:
     labels = written.labels("attacks")
     for kind, template, text in written.filled("attacks", sources.seed):
         unsafe = labels[kind] == "unsafe"
-        weight = 3.0 if kind in ("system_prompts", "follow_ups") else 0.5  # few, and in every conversation
+        weight = 3.0 if kind in ("system_prompts", "tool_prompts", "follow_ups") else 0.5  # in every conversation
         yield written.row(
             text, unsafe=unsafe, category="prompt_attack" if unsafe else "", group=template, weight=weight
         )

@@ -112,11 +112,13 @@ def test_a_refusal_looks_as_its_protocol_has_it_and_nothing_of_it_is_kept(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("word", [BLOCKED])  # the parrot repeats conversations, no texts: it would not say the other
+@pytest.mark.parametrize("word", [STOPPED, BLOCKED])
 def test_a_text_that_is_continued_is_refused_likewise(kit, serving, stream, word):
     service, url = serving
-    text = f"<|im_start|>user\n{LONG}{word} {LONG}<|im_end|>\n<|im_start|>assistant\n"
-    asked = {"model": "parrot", "prompt": text, "max_tokens": 200, "stream": stream}
+    # the parrot says what the last user turn holds, so the prompt is a conversation; in a text nothing would be one
+    turn = {"role": "user", "content": f"{LONG}{word} {LONG}"}
+    ids = kit.tokenizer.encode_chat([turn], add_generation_prompt=True)
+    asked = {"model": "parrot", "prompt": ids, "max_tokens": 200, "stream": stream}
     response = httpx.post(f"{url}/v1/completions", json=asked, timeout=60)
     last = events(response)[-1]["choices"][0] if stream else response.json()["choices"][0]
     assert last["finish_reason"] == "content_filter"
