@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from fulmen_safety.audit.record import START, Head, Record, canonical, chained, head_of
+from fulmen_safety.audit.sql_store import SqlStore
 from fulmen_safety.audit.store import unwritable
 
 #: How long a process waits for another that writes.
@@ -25,18 +23,18 @@ CREATE TRIGGER IF NOT EXISTS fulmen_audit_no_delete BEFORE DELETE ON fulmen_audi
 """
 
 
-class SqliteStore:
+class SqliteStore(SqlStore):
     """See the module, and `AuditStore`.
 
     Raises:
         AuditUnwritable: the file cannot be opened, or is no database.
     """
 
+    placeholder = "?"
+
     def __init__(self, path: Path) -> None:
         self.name = str(path)
         self._path, self._lock = path, threading.Lock()
-        self._connection: sqlite3.Connection | None = None
-        self._process = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
@@ -45,47 +43,10 @@ class SqliteStore:
         except OSError as error:
             raise unwritable(self.name, error) from error
 
-    def append(self, body: Mapping[str, Any]) -> Record:
-        """See `AuditStore`."""
-        with self._transaction() as connection:
-            last = connection.execute("SELECT record FROM fulmen_audit ORDER BY n DESC LIMIT 1").fetchone()
-            record = chained(body, START if last is None else head_of(json.loads(last[0])))
-            _insert(connection, record)
-            connection.execute(
-                "INSERT OR REPLACE INTO fulmen_audit_head VALUES (1, ?, ?)", (record["n"], record["hash"])
-            )
-            return record
-
-    def records(self) -> Iterator[Record | str]:
-        """See `AuditStore`."""
-        with self._transaction() as connection:
-            rows = connection.execute("SELECT n, record FROM fulmen_audit ORDER BY n").fetchall()
-        for n, text in rows:
-            try:
-                record = json.loads(text)
-            except ValueError:
-                record = None
-            yield record if isinstance(record, dict) else f"row {n} is no record"
-
-    def noted_head(self) -> Head | None:
-        """See `AuditStore`."""
-        with self._transaction() as connection:
-            row = connection.execute("SELECT n, hash FROM fulmen_audit_head").fetchone()
-        return None if row is None else Head(*row)
-
-    def replace_before(self, n: int, checkpoint: Record) -> None:
-        """See `AuditStore`."""
-        with self._transaction() as connection:
-            connection.execute("DROP TRIGGER fulmen_audit_no_delete")
-            connection.execute("DELETE FROM fulmen_audit WHERE n <= ?", (n,))
-            _insert(connection, checkpoint)
-            connection.execute(f"CREATE TRIGGER fulmen_audit_no_delete BEFORE DELETE ON fulmen_audit {_NO_CHANGE}")
-
-    def close(self) -> None:
-        """See `AuditStore`."""
-        if self._connection is not None and self._process == os.getpid():
-            self._connection.close()
-        self._connection = None
+    def _delete(self, connection: sqlite3.Connection, n: int) -> None:
+        connection.execute("DROP TRIGGER fulmen_audit_no_delete")
+        super()._delete(connection, n)
+        connection.execute(f"CREATE TRIGGER fulmen_audit_no_delete BEFORE DELETE ON fulmen_audit {_NO_CHANGE}")
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -104,15 +65,10 @@ class SqliteStore:
             raise unwritable(self.name, error) from error
 
     def _connected(self) -> sqlite3.Connection:
-        if self._connection is None or self._process != os.getpid():  # a connection does not survive a fork
-            self._connection = sqlite3.connect(
-                self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
-            )
-            self._process = os.getpid()
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.executescript(f"BEGIN IMMEDIATE;{_TABLES}COMMIT;")
-        return self._connection
-
-
-def _insert(connection: sqlite3.Connection, record: Record) -> None:
-    connection.execute("INSERT INTO fulmen_audit VALUES (?, ?)", (record["n"], canonical(record).decode("ascii")))
+        if self._connection is not None and self._process == os.getpid():
+            return self._connection  # type: ignore[no-any-return]
+        connection = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        self._connection, self._process = connection, os.getpid()
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.executescript(f"BEGIN IMMEDIATE;{_TABLES}COMMIT;")
+        return connection
