@@ -55,9 +55,7 @@ class OutputChunk:
     stop: bool = False
     findings: tuple[Finding, ...] = field(default=())
     category: str = ""
-    degraded: tuple[
-        str, ...
-    ] = ()  # detectors that failed since the last chunk; they are not asked about this answer again
+    degraded: tuple[str, ...] = ()  # detectors that failed since the last chunk, and are not asked again
 
 
 class OutputStream(Protocol):
