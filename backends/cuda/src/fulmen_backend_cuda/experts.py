@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fulmen_backend_cuda.fp8 import ALIGNMENT, Rows8, grouped_product8, to_rows8
 from fulmen_backend_cuda.support import Support
 from fulmen_core.model.block import Block
-from fulmen_core.model.expert_rows import combine, dispatch, sort_rows
+from fulmen_core.model.expert_rows import combine, dispatch, sort_rows, weighted_sum
 from fulmen_core.model.experts import Experts, dense, grouped, swiglu
 from fulmen_core.model.feed_forward import DenseFeedForward, MixtureFeedForward
 from fulmen_core.model.router import Routing
@@ -87,13 +87,11 @@ class MixExperts8:
 
     def __call__(self, x_ND: Tensor, routing: Routing) -> Tensor:
         """The selected experts' mixed outputs [N, D]."""
-        tokens, top_k = routing.selected_NK.shape
         rows = sort_rows(routing.selected_NK, len(self._down_EDF.scale), ALIGNMENT)
-        x_RD = to_rows8(dispatch(x_ND, rows, top_k))
+        x_RD = to_rows8(dispatch(x_ND, rows, routing.selected_NK.shape[1]))
         hidden_RF = swiglu(grouped_product8(x_RD, self._gate_up_EGD, rows.ends_E, x_ND.dtype))
         y_RD = grouped_product8(to_rows8(hidden_RF), self._down_EDF, rows.ends_E, x_ND.dtype)
-        y_NKD = combine(y_RD, rows).view(tokens, top_k, -1)
-        return torch.bmm(routing.weights_NK.to(x_ND.dtype).unsqueeze(1), y_NKD).squeeze(1)
+        return weighted_sum(combine(y_RD, rows), routing.weights_NK)
 
     @property
     def nbytes(self) -> int:

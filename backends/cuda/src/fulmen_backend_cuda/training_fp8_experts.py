@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fulmen_backend_cuda.fp8 import ALIGNMENT, grouped_product8, to_rows8
-from fulmen_core.model.expert_rows import combine, dispatch, sort_rows
+from fulmen_core.model.expert_rows import combine, dispatch, sort_rows, weighted_sum
 from fulmen_core.model.experts import swiglu
 from fulmen_core.model.precision import product_dtype
 from fulmen_core.model.router import Routing
@@ -26,13 +26,11 @@ from fulmen_core.model.router import Routing
 def grouped_in_fp8(x_ND: Tensor, gate_up_EGD: Tensor, down_EFD: Tensor, routing: Routing) -> Tensor:
     """`fulmen_core.model.experts.grouped` up to the rounding to 8 bits. Differentiable once."""
     dtype = product_dtype(x_ND)
-    tokens, top_k = routing.selected_NK.shape
     rows = sort_rows(routing.selected_NK, len(down_EFD), ALIGNMENT)
-    x_RD = dispatch(x_ND.to(dtype), rows, top_k)
+    x_RD = dispatch(x_ND.to(dtype), rows, routing.selected_NK.shape[1])
     hidden_RF = swiglu(_product(x_RD, gate_up_EGD.to(dtype), rows.ends_E))
     y_RD = _product(hidden_RF, down_EFD.to(dtype).transpose(1, 2), rows.ends_E)
-    y_NKD = combine(y_RD, rows).view(tokens, top_k, -1)
-    return torch.bmm(routing.weights_NK.to(dtype).unsqueeze(1), y_NKD).squeeze(1)
+    return weighted_sum(combine(y_RD, rows), routing.weights_NK)
 
 
 class _Product(torch.autograd.Function):

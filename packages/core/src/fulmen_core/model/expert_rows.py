@@ -77,3 +77,13 @@ class _Combine(torch.autograd.Function):
 dispatch: Callable[[Tensor, ExpertRows, int], Tensor] = _Dispatch.apply
 #: Rows [R, D] in the order of their pairs: [M, D].
 combine: Callable[[Tensor, ExpertRows], Tensor] = _Combine.apply
+
+
+def weighted_sum(y_MD: Tensor, weights_NK: Tensor) -> Tensor:
+    """The pairs' rows times their tokens' weights, summed token by token: [N, D] in the dtype of the rows."""
+    y_NKD = y_MD.view(*weights_NK.shape, y_MD.shape[1])
+    weights_NK = weights_NK.to(y_MD.dtype)
+    if y_MD.device.type == "cpu":
+        return torch.bmm(weights_NK.unsqueeze(1), y_NKD).squeeze(1)
+    # On a GPU the gradient of such a product is thousands of outer products, a sixth of a whole training step.
+    return (weights_NK.unsqueeze(2) * y_NKD).sum(1)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from fulmen_core.model.config import ModelConfig
-from fulmen_core.model.expert_rows import combine, dispatch, sort_rows
+from fulmen_core.model.expert_rows import combine, dispatch, sort_rows, weighted_sum
 from fulmen_core.model.precision import product_dtype
 from fulmen_core.model.router import Routing
 
@@ -75,7 +75,7 @@ def grouped(x_ND: Tensor, gate_up_EGD: Tensor, down_EFD: Tensor, routing: Routin
     x_RD = dispatch(x_ND.to(dtype), rows, top_k)
     hidden_RF = swiglu(_product(x_RD, gate_up_EGD.to(dtype).transpose(1, 2), rows.ends_E))
     y_MD = combine(_product(hidden_RF, down_EFD.to(dtype), rows.ends_E), rows)
-    return torch.bmm(routing.weights_NK.to(dtype)[:, None], y_MD.view(tokens, top_k, -1))[:, 0]
+    return weighted_sum(y_MD, routing.weights_NK)
 
 
 def _product(x_RI: Tensor, weight_EIO: Tensor, ends_E: Tensor) -> Tensor:
