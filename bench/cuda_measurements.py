@@ -31,6 +31,7 @@ from fulmen_backend_cuda.plugin import probe
 
 GEMM_SIZES = (4096, 8192)
 COPY_BYTES = 1 << 30
+WAYS = ("auto", "auto+compile", "fp8", "fp8+compile")
 PEER = {"experts": "grouped_mm", "dtype": "bfloat16", "compile": "no"}
 
 
@@ -64,6 +65,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", choices=sorted(shapes()), default=["34M-fine", "128M", "1B"])
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="to train: the experts, and how")
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8, 32, 128], help="sequences of a decode step")
     parser.add_argument("--context", type=int, default=1024, help="tokens of a sequence that decodes")
     parser.add_argument("--rounds", type=int, default=10)
@@ -79,9 +81,18 @@ def _training(shape: Shape, options: argparse.Namespace, peak: float) -> list[di
     reason = "left out" if options.no_transformers else transformers_missing()
     flops = step_flops(shape.config, shape.rows, shape.tokens)
     cells = []
-    ways = ["auto", *(["fp8"] if "fp8" in backend.capabilities().train_quantizations else [])]
-    for experts in ways:
-        ours = fulmen(shape.config, shape.rows, shape.tokens, experts=experts, backend=backend)  # type: ignore[arg-type]
+    for way in options.ways:
+        experts, _, compiled = way.partition("+")
+        if experts == "fp8" and "fp8" not in backend.capabilities().train_quantizations:
+            continue
+        ours = fulmen(
+            shape.config,
+            shape.rows,
+            shape.tokens,
+            experts=experts,  # type: ignore[arg-type]
+            compile_model=bool(compiled),
+            backend=backend,
+        )
         peer = (
             transformers(shape.config, shape.rows, shape.tokens, PEER, options.device).step if reason is None else None
         )
@@ -89,7 +100,7 @@ def _training(shape: Shape, options: argparse.Namespace, peak: float) -> list[di
         cells.append(
             {
                 "shape": shape.name,
-                "experts": experts,
+                "way": way,
                 "tokens_per_s": shape.step_tokens / seconds,
                 "mfu": flops / seconds / peak,
                 "ratio_vs_transformers": other / seconds if other else None,

@@ -30,11 +30,11 @@ def test_without_a_gpu_it_exits_with_2_and_one_sentence() -> None:
 
 def test_a_toy_shape_is_measured_without_a_gpu_and_says_that_its_figures_say_nothing() -> None:
     options = ["--device", "cpu", "--shapes", "toy", "--rounds", "1", "--warmup", "1", "--context", "30"]
-    done = run(*options, "--batches", "1", "3", "--no-transformers", "--json")
+    done = run(*options, "--batches", "1", "3", "--ways", "auto", "fp8", "--no-transformers", "--json")
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)
     assert results["device"] == "cpu: figures say nothing"
-    assert [cell["experts"] for cell in results["training"]] == ["auto", "fp8"]
+    assert [cell["way"] for cell in results["training"]] == ["auto", "fp8"]
     assert [cell["sequences"] for cell in results["decoding"]] == [1, 3]
     for cell in (*results["training"], *results["decoding"]):
         assert cell["tokens_per_s"] > 0

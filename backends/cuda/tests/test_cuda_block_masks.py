@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -96,14 +99,21 @@ def test_flex_attention_on_the_gpu_equals_the_cores_attention(
     ids = segments(2, tokens, 3).to(gpu) if documents else None
     torch.manual_seed(1)
     inputs = [torch.randn(2, tokens, heads, 64, device=gpu, dtype=dtype) for heads in (8, 2, 2)]
-    results = []
-    for build, function in ((build_mask, attend_by_torch), (build_block_mask, attend)):
-        q, k, v = (x.clone().requires_grad_() for x in inputs)
+
+    def results(build: Callable[..., Any], function: Callable[..., Any], wide: torch.dtype) -> list[torch.Tensor]:
+        q, k, v = (x.to(wide).requires_grad_() for x in inputs)
         o = function(q, k, v, build(tokens, window, ids, gpu))
-        o.float().square().sum().backward()
-        results.append((o.detach(), q.grad, k.grad, v.grad))
-    tolerance = 2e-2 if dtype is torch.bfloat16 else 5e-3
-    for expected, got in zip(*results, strict=True):
-        assert expected is not None
-        assert got is not None
-        torch.testing.assert_close(got, expected, atol=tolerance, rtol=tolerance)
+        o.to(torch.promote_types(wide, torch.float32)).square().sum().backward()
+        return [o.detach(), q.grad, k.grad, v.grad]
+
+    exact = results(build_mask, attend_by_torch, torch.float64)
+    plain = results(build_mask, attend_by_torch, dtype)
+    flexed = results(build_block_mask, attend, dtype)
+    for right, own, got in zip(exact, plain, flexed, strict=True):
+        assert got.dtype is dtype
+        if dtype is torch.float32:
+            torch.testing.assert_close(got.double(), right, atol=5e-3, rtol=5e-3)
+            continue
+        # 16 bits of one form are as good as those of the other, however large the gradients of a token with few keys.
+        assert (got - right).norm() < 2 * (own - right).norm()
+        assert (got - right).abs().max() < 3 * (own - right).abs().max()

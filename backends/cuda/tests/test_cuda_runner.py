@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import tempfile
 import weakref
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +100,18 @@ def make(
     dtype: Dtype = "float32",
     quantize: Quantization | None = None,
     padded: bool = False,
+    compiles: bool = False,
 ) -> CudaRunner:
-    return CudaRunner(directory, limits, dtype, quantize=quantize, device="cpu", support=EMULATED, padded=padded)
+    return CudaRunner(
+        directory,
+        limits,
+        dtype,
+        quantize=quantize,
+        device="cpu",
+        support=EMULATED,
+        padded=padded,
+        compiles=compiles,
+    )
 
 
 @settings(max_examples=40, deadline=None)
@@ -125,6 +136,34 @@ def test_decode_steps_run_in_a_few_fixed_sizes(tmp_path: Path) -> None:
     assert runner._graphs is not None
     assert set(runner._graphs.recorded) <= {1, 2, 4, 8, 11}
     assert len(runner._graphs.recorded) >= 3
+
+
+def test_compiled_parts_compute_the_same_for_any_number_of_rows(tmp_path: Path) -> None:
+    # Without experts: torch compiles their grouped products in bfloat16 only.
+    config = small_config(num_hidden_layers=4, layer_pattern="SF", num_experts=0, num_experts_per_tok=0)
+    directory = saved(config, tmp_path, 8)
+    runner = make(directory, EngineLimits(5, CONTEXT, 40, cached_sequences=2), padded=True, compiles=True)
+    assert runner.choices["compile"] == "yes"
+    seen = Counter(torch._dynamo.utils.counters["stats"])
+    assert assert_equal_to_the_model(directory, Player(runner, np.random.default_rng(8)).play(40)) > 100
+    assert torch._dynamo.utils.counters["stats"] == seen, "something was compiled in the middle of serving"
+
+
+def test_experts_are_compiled_in_bfloat16_only(tmp_path: Path) -> None:
+    directory = saved(small_config(num_hidden_layers=1), tmp_path, 8)
+    plain = make(directory, EngineLimits(2, CONTEXT, 40), compiles=True)
+    assert plain.choices["compile"] == "no: grouped matrix products compile in bfloat16 only"
+    assert make(directory, EngineLimits(2, CONTEXT, 40), "bfloat16", compiles=True).choices["compile"] == "yes"
+
+
+def test_compiling_is_the_users_choice(tmp_path: Path) -> None:
+    directory = saved(small_config(num_hidden_layers=1), tmp_path, 8)
+    backend = CudaBackend(device="cpu")
+    runner = backend.load_runner(directory, EngineLimits(), compile="no")
+    assert isinstance(runner, CudaRunner)
+    assert runner.choices["compile"] == "no: not asked for"
+    with pytest.raises(CapabilityError, match="does not take for compile maybe: use one of yes, no"):
+        backend.load_runner(directory, EngineLimits(), compile="maybe")
 
 
 def test_a_slot_without_pages_of_its_own_takes_those_of_its_number(tmp_path: Path) -> None:

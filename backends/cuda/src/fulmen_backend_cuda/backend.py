@@ -46,6 +46,7 @@ class CudaBackend:
             train_quantizations=fp8,
             embed=True,
             adapters=True,
+            options=("compile",),
         )
 
     def prepare_training(self, model: nn.Module, plan: TrainPlan) -> TrainProgram:
@@ -71,16 +72,22 @@ class CudaBackend:
         *,
         quantize: Quantization | None = None,
         kv_dtype: KVDtype | None = None,
+        compile: str | None = None,
     ) -> Runner:
         """Load a model directory for serving. The runner's `choices` say what it uses and why.
 
+        `compile` is "yes" or "no": whether torch compiles what is around attention, which takes some seconds before
+        the first step and none at later starts; None: on a GPU.
+
         Raises:
-            CapabilityError: this GPU does not serve so, or the model does not fit into its memory.
+            CapabilityError: this GPU does not serve so, or the model does not fit into its memory, or `compile` is
+                something else.
             CorruptArtefact: the directory is not a whole model.
         """
         from fulmen_backend_cuda.runner import CudaRunner
 
         require(self.name, "serve in", dtype, self.capabilities().serve_dtypes)
+        require(self.name, "take for compile", compile or "yes", ("yes", "no"))
         if kv_dtype not in (None, dtype):
             raise CapabilityError(
                 f"the cuda backend keeps keys and values in the dtype it serves in, {dtype}, not in {kv_dtype}",
@@ -92,7 +99,10 @@ class CudaBackend:
             raise CapabilityError(
                 f"the cuda backend does not quantise to {quantize}", remedy="use fp8, or leave the option out"
             )
-        return CudaRunner(model, limits, dtype, quantize=quantize, device=self._device, support=self._support)
+        compiles = None if compile is None else compile == "yes"
+        return CudaRunner(
+            model, limits, dtype, quantize=quantize, device=self._device, support=self._support, compiles=compiles
+        )
 
     def _require_fp8(self, verb: str) -> None:
         if not self._support.fp8:

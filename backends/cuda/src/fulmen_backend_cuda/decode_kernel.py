@@ -1,7 +1,7 @@
 """One token of many sequences over keys and values in blocks, as a Triton kernel: flash decoding with block tables.
 
-A program takes one sequence, one kv head with all query heads that read it, and one of `SPLITS` spans of the keys; the
-spans' results are then put together (flash decoding, pytorch.org/blog/flash-decoding; PagedAttention, arXiv
+A program takes one sequence, one kv head with all query heads that read it, and one of `splits` spans of the keys; a
+second kernel puts the spans' results together (flash decoding, pytorch.org/blog/flash-decoding; PagedAttention, arXiv
 2309.06180). PyTorch's own FlashAttention takes no block table unless FlashAttention 3 is installed beside it.
 
 What lies in a block beyond a sequence's keys is never read: it may be anything, NaN included.
@@ -82,6 +82,36 @@ def _attend_span(  # type: ignore[no-untyped-def]  # Triton's own types
     tl.store(o_BKSGh + out_G[:, None] * width + at_h, o_Gh, mask=in_group[:, None] & in_head)
 
 
+@triton.jit  # type: ignore[untyped-decorator]
+def _join_spans(  # type: ignore[no-untyped-def]  # Triton's own types
+    o_BKSGh,
+    most_BKSG,
+    total_BKSG,
+    out_BHh,
+    width: tl.constexpr,
+    group: tl.constexpr,
+    splits: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    reader, member = tl.program_id(0), tl.program_id(1)
+    at_h = tl.arange(0, WIDTH)
+    in_head = at_h < width
+    most = tl.full([], float("-inf"), tl.float32)
+    total = tl.zeros([], tl.float32)
+    o_h = tl.zeros([WIDTH], tl.float32)
+    for split in range(splits):
+        at = (reader * splits + split) * group + member
+        span_most = tl.load(most_BKSG + at)
+        new = tl.maximum(most, span_most)
+        shift = tl.where(new == float("-inf"), 0.0, new)  # spans before the window are empty
+        keep, share = tl.exp(most - shift), tl.exp(span_most - shift)
+        total = total * keep + tl.load(total_BKSG + at) * share
+        o_h = o_h * keep + tl.load(o_BKSGh + at * width + at_h, mask=in_head, other=0.0) * share
+        most = new
+    out = (reader * group + member) * width + at_h
+    tl.store(out_BHh + out, (o_h / total).to(out_BHh.dtype.element_ty), mask=in_head)
+
+
 def decode_by_kernel(
     q_BHh: Tensor,
     k_PKh: Tensor,
@@ -105,17 +135,21 @@ def decode_by_kernel(
     splits = max(1, min(blocks, -(-2 * multiprocessors // (batch * kv_heads))))
     o_BKSGh = q_BHh.new_empty((batch, kv_heads, splits, group, width), dtype=torch.float32)
     most_BKSG, total_BKSG = (q_BHh.new_empty(o_BKSGh.shape[:-1], dtype=torch.float32) for _ in range(2))
-    kernel: Any = _attend_span[(batch, kv_heads, splits)]
-    kernel(
+    out_BHh = torch.empty_like(q_BHh, memory_format=torch.contiguous_format)
+    sizes = kernel_sizes(width, kv_heads, group, blocks, places, splits)
+    attend: Any = _attend_span[(batch, kv_heads, splits)]
+    attend(
         *(q_BHh.contiguous(), k_PKh, v_PKh, table_Bn, start_B, end_B, o_BKSGh, most_BKSG, total_BKSG),
         width**-0.5,
-        **kernel_sizes(width, kv_heads, group, blocks, places, splits),
+        **sizes,
     )
-    # Every sequence sees a key, so one of its spans has a finite maximum; empty spans weigh nothing.
-    weights_BKSG = torch.exp(most_BKSG - most_BKSG.amax(2, keepdim=True))
-    total_BKG = (total_BKSG * weights_BKSG).sum(2)
-    o_BKGh = (o_BKSGh * weights_BKSG.unsqueeze(-1)).sum(2) / total_BKG.unsqueeze(-1)
-    return o_BKGh.flatten(1, 2).to(q_BHh.dtype)
+    join: Any = _join_spans[(batch * kv_heads, group)]
+    join(o_BKSGh, most_BKSG, total_BKSG, out_BHh, **{name: sizes[name] for name in JOINED_SIZES})
+    return out_BHh
+
+
+#: Of `kernel_sizes`, what `_join_spans` is compiled for.
+JOINED_SIZES = ("width", "group", "splits", "WIDTH")
 
 
 def kernel_sizes(width: int, kv_heads: int, group: int, blocks: int, places: int, splits: int) -> dict[str, int]:

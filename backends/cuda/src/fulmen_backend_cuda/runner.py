@@ -20,6 +20,7 @@ from fulmen_backend_cuda.forward import Forward
 from fulmen_backend_cuda.fp8 import why_unaligned
 from fulmen_backend_cuda.paged_attention import choose_attention
 from fulmen_backend_cuda.paged_cache import PagedCache
+from fulmen_backend_cuda.step_parts import PLAIN, compiled, why_plain
 from fulmen_backend_cuda.step_plan import StepPlanner, place
 from fulmen_backend_cuda.support import Support
 from fulmen_core.adapters.adapted_products import AdaptedProducts
@@ -50,6 +51,7 @@ class CudaRunner:
         device: "cuda", or "cpu" with PyTorch's operations in the place of kernels.
         support: of the device.
         padded: whether decode steps run in a few fixed sizes, as CUDA graphs on a GPU; None: on a GPU.
+        compiles: whether torch compiles what is around attention, before the first step; None: on a GPU.
 
     Raises:
         UserError, CorruptArtefact: the directory is not a whole model.
@@ -66,6 +68,7 @@ class CudaRunner:
         device: str,
         support: Support,
         padded: bool | None = None,
+        compiles: bool | None = None,
     ) -> None:
         config = load_config(model_dir)
         if quantize is not None:
@@ -95,8 +98,13 @@ class CudaRunner:
                 f"the model and {self.layout.pages} pages of its cache do not fit into the memory of {device}",
                 remedy="reserve less cache, or quantise to fp8",
             ) from error
-        self._forward = Forward(model, mixes, self._kv, attention, self.limits.max_context)
+        wanted = support.kernels if compiles is None else compiles
+        why = why_plain(config, torch_dtype, self._device) if wanted else "not asked for"
+        parts = PLAIN if why else compiled()
+        self._forward = Forward(model, mixes, self._kv, attention, self.limits.max_context, parts)
         self._planner = StepPlanner(self.cache, self.layout, self.limits)
+        if not why:
+            self._compile()
         self._graphs = self._make_graphs(config, torch_dtype, support, padded)
         self._adapted = AdaptedProducts(model)
         self._adapters = LoadedAdapters(config, self.limits, self._adapted.put, self._adapted.drop)
@@ -107,6 +115,7 @@ class CudaRunner:
             "kv_dtype": dtype,
             "attention": attention.description,
             "decode": self._describe_decode(),
+            "compile": f"no: {why}" if why else "yes",
         }
 
     def kv_bytes(self) -> int:
@@ -160,15 +169,16 @@ class CudaRunner:
             self._adapted.begin(())
             padded_SV = self._graphs.logits(self._planner.padded(batch, pages_S, size))
             return self._to_host(padded_SV.narrow(0, 0, len(batch)))
-        self._adapted.begin(self._in_rows(batch))
-        return self._to_host(self._forward.logits(place(self._planner.plan(batch, pages_S), self._device)))
+        adapted = self._begin_adapters(batch)
+        placed = place(self._planner.plan(batch, pages_S), self._device)
+        return self._to_host(self._forward.logits(placed, adapted=adapted))
 
     @torch.inference_mode()
     def hidden(self, batch: Sequence[SequenceStep]) -> NDArray[np.float32]:
         """As `step`, but the final normed hidden states, float32 [R, D]."""
         pages_S = self._check(batch)
-        self._adapted.begin(self._in_rows(batch))
-        hidden_RD = self._forward.hidden(place(self._planner.plan(batch, pages_S), self._device))
+        adapted = self._begin_adapters(batch)
+        hidden_RD = self._forward.hidden(place(self._planner.plan(batch, pages_S), self._device), adapted=adapted)
         return self._to_host(hidden_RD.float())
 
     def _make_graphs(
@@ -213,10 +223,16 @@ class CudaRunner:
         array: NDArray[np.float32] = host_RV.numpy()
         return array
 
-    @staticmethod
-    def _in_rows(batch: Sequence[SequenceStep]) -> list[SequenceStep]:
-        """The batch in the order of the plan's rows."""
-        return sorted(batch, key=lambda step: len(step.token_ids) > 1)
+    @torch.inference_mode()
+    def _compile(self) -> None:
+        """Have every kind of layer compiled, for one row, which has a program of its own, and for any other number."""
+        for rows in (2, 1):
+            self._forward.logits(place(self._planner.padded([], [], rows), self._device))
+
+    def _begin_adapters(self, batch: Sequence[SequenceStep]) -> bool:
+        """Say which rows of the plan have which adapters; whether any has."""
+        self._adapted.begin(sorted(batch, key=lambda step: len(step.token_ids) > 1))
+        return any(step.adapter for step in batch)
 
     def _refuse_closed(self) -> None:
         if self._closed:
