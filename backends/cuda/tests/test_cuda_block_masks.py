@@ -101,7 +101,7 @@ def test_flex_attention_on_the_gpu_equals_the_cores_attention(
     inputs = [torch.randn(2, tokens, heads, 64, device=gpu, dtype=dtype) for heads in (8, 2, 2)]
 
     def results(build: Callable[..., Any], function: Callable[..., Any], wide: torch.dtype) -> list[torch.Tensor]:
-        q, k, v = (x.to(wide).requires_grad_() for x in inputs)
+        q, k, v = (x.to(wide, copy=True).requires_grad_() for x in inputs)
         o = function(q, k, v, build(tokens, window, ids, gpu))
         o.to(torch.promote_types(wide, torch.float32)).square().sum().backward()
         return [o.detach(), q.grad, k.grad, v.grad]

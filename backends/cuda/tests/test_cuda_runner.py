@@ -328,7 +328,7 @@ def test_the_gpu_computes_what_the_model_computes(
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("quantize", [None, "fp8"])
-def test_experts_on_the_gpu_give_the_answers_of_the_cpu(
+def test_experts_on_the_gpu_are_as_close_to_float64_as_those_of_the_cpu(
     gpu: torch.device, tmp_path: Path, quantize: Quantization | None
 ) -> None:
     backend = CudaBackend()
@@ -339,10 +339,7 @@ def test_experts_on_the_gpu_give_the_answers_of_the_cpu(
     tokens = np.random.default_rng(5).integers(0, VOCABULARY, 80).tolist()
     ours = backend.load_runner(directory, limits, "bfloat16", quantize=quantize)
     theirs = make(directory, limits, "bfloat16", quantize)
-    batch = [SequenceStep(0, 0, tokens, wanted=80)]
-    expected, got = theirs.step(batch), ours.step(batch)
-    assert np.linalg.norm(got - expected) / np.linalg.norm(expected) < 0.05
-    for position in range(3):
-        single = [SequenceStep(0, 80 + position, [7])]
-        expected, got = theirs.step(single), ours.step(single)
-        assert np.linalg.norm(got - expected) / np.linalg.norm(expected) < 0.05
+    exact_TV = reference_logits(load_model(directory, torch.float64), [*tokens, 7, 7, 7])
+    batches = [[SequenceStep(0, 0, tokens, wanted=80)], *([SequenceStep(0, 80 + at, [7])] for at in range(3))]
+    for batch, exact in zip(batches, (exact_TV[:80], *exact_TV[80:, None]), strict=True):
+        assert np.linalg.norm(ours.step(batch) - exact) < 1.5 * np.linalg.norm(theirs.step(batch) - exact)
