@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fulmen_backend_cuda import runner as runner_module
+from fulmen_backend_cuda import step_parts
 from fulmen_backend_cuda.backend import CudaBackend
 from fulmen_backend_cuda.runner import CudaRunner
 from fulmen_backend_cuda.support import EMULATED, support_of
@@ -25,7 +26,7 @@ from fulmen_core.generation import generate
 from fulmen_core.model.checkpoint import load_model
 from fulmen_core.model.config import BalanceConfig, ModelConfig, RopeScaling
 from fulmen_core.model.kv import CacheSpec
-from fulmen_core.runner import EngineLimits, SequenceStep
+from fulmen_core.runner import EngineLimits, Runner, SequenceStep
 from fulmen_core.sampling import SamplingParams
 
 from .conftest import saved
@@ -147,6 +148,21 @@ def test_compiled_parts_compute_the_same_for_any_number_of_rows(tmp_path: Path) 
     seen = Counter(torch._dynamo.utils.counters["stats"])
     assert assert_equal_to_the_model(directory, Player(runner, np.random.default_rng(8)).play(40)) > 100
     assert torch._dynamo.utils.counters["stats"] == seen, "something was compiled in the middle of serving"
+
+
+def test_a_process_that_compiled_too_many_kinds_of_layers_serves_the_next_uncompiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small_config(num_hidden_layers=2, layer_pattern="SF", num_experts=0, num_experts_per_tok=0)
+    directory = saved(config, tmp_path, 9)
+    monkeypatch.setattr(step_parts, "_KINDS", 1)
+    step_parts.compiled.cache_clear()
+    runner = make(directory, EngineLimits(2, CONTEXT, 40), compiles=True)
+    step_parts.compiled.cache_clear()
+    assert runner.choices["compile"] == "no: torch has compiled as many kinds of layers as it may in one process"
+    got = runner.step([SequenceStep(0, 0, [1, 2, 3], wanted=3)])
+    expected_TV = reference_logits(load_model(directory, torch.float64), [1, 2, 3])
+    np.testing.assert_allclose(got, expected_TV, atol=1e-4, rtol=0)
 
 
 def test_experts_are_compiled_in_bfloat16_only(tmp_path: Path) -> None:
@@ -339,7 +355,15 @@ def test_experts_on_the_gpu_are_as_close_to_float64_as_those_of_the_cpu(
     tokens = np.random.default_rng(5).integers(0, VOCABULARY, 80).tolist()
     ours = backend.load_runner(directory, limits, "bfloat16", quantize=quantize)
     theirs = make(directory, limits, "bfloat16", quantize)
-    exact_TV = reference_logits(load_model(directory, torch.float64), [*tokens, 7, 7, 7])
-    batches = [[SequenceStep(0, 0, tokens, wanted=80)], *([SequenceStep(0, 80 + at, [7])] for at in range(3))]
-    for batch, exact in zip(batches, (exact_TV[:80], *exact_TV[80:, None]), strict=True):
-        assert np.linalg.norm(ours.step(batch) - exact) < 1.5 * np.linalg.norm(theirs.step(batch) - exact)
+    exact_TV = reference_logits(load_model(directory, torch.float64), [*tokens, *[7] * 10])
+    prompt, singles = [SequenceStep(0, 0, tokens, wanted=80)], [[SequenceStep(0, 80 + at, [7])] for at in range(10)]
+
+    def errors(runner: Runner) -> list[float]:
+        """Of the prompt, and of the single steps together: that of one token is as good as chance."""
+        parts = runner.step(prompt), np.concatenate([runner.step(single) for single in singles])
+        return [
+            float(np.linalg.norm(part - exact)) for part, exact in zip(parts, np.split(exact_TV, [80]), strict=True)
+        ]
+
+    for error, other in zip(errors(ours), errors(theirs), strict=True):
+        assert error < 1.5 * other

@@ -42,7 +42,7 @@ class Forward:
         positions: int,
         parts: StepParts = PLAIN,
     ) -> None:
-        self.model, self._mixes, self._cache, self._attention, self._parts = model, mixes, cache, attention, parts
+        self.model, self._mixes, self._cache, self._attention, self.parts = model, mixes, cache, attention, parts
         config, device = model.config, model.embed.weight.device
         # A table, as frequencies are worked out on the host.
         self._cos_T1h, self._sin_T1h = (
@@ -53,7 +53,7 @@ class Forward:
     def hidden(self, placed: PlacedPlan, *, adapted: bool = False) -> Tensor:
         """Write what is new to the caches; the final normed hidden states of the wanted rows, [R, D]."""
         model, plan = self.model, placed.plan
-        parts = PLAIN if adapted else self._parts
+        parts = PLAIN if adapted else self.parts
         cos, sin = (part.index_select(0, plan.positions_N) for part in (self._cos_T1h, self._sin_T1h))
         x_ND = model.embedded(plan.tokens_N)
         full_keys: tuple[Tensor, Tensor] | None = None  # of chunks, as the last full layer that owns keys made them

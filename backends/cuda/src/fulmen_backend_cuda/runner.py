@@ -103,8 +103,7 @@ class CudaRunner:
         parts = PLAIN if why else compiled()
         self._forward = Forward(model, mixes, self._kv, attention, self.limits.max_context, parts)
         self._planner = StepPlanner(self.cache, self.layout, self.limits)
-        if not why:
-            self._compile()
+        why = why or self._compile()
         self._graphs = self._make_graphs(config, torch_dtype, support, padded)
         self._adapted = AdaptedProducts(model)
         self._adapters = LoadedAdapters(config, self.limits, self._adapted.put, self._adapted.drop)
@@ -224,10 +223,20 @@ class CudaRunner:
         return array
 
     @torch.inference_mode()
-    def _compile(self) -> None:
-        """Have every kind of layer compiled, for one row, which has a program of its own, and for any other number."""
-        for rows in (2, 1):
-            self._forward.logits(place(self._planner.padded([], [], rows), self._device))
+    def _compile(self) -> str:
+        """Have every kind of layer compiled, for one row, which has a program of its own, and for any other number.
+
+        Returns why the parts stay plain after all, or an empty text.
+        """
+        from torch._dynamo.exc import FailOnRecompileLimitHit  # seconds to import
+
+        try:
+            for rows in (2, 1):
+                self._forward.logits(place(self._planner.padded([], [], rows), self._device))
+        except FailOnRecompileLimitHit:
+            self._forward.parts = PLAIN
+            return "torch has compiled as many kinds of layers as it may in one process"
+        return ""
 
     def _begin_adapters(self, batch: Sequence[SequenceStep]) -> bool:
         """Say which rows of the plan have which adapters; whether any has."""

@@ -10,6 +10,7 @@ Legend: N rows, R wanted rows, D model width, H heads, K kv heads, h head width.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -21,7 +22,7 @@ from fulmen_core.model.compilation import why_not_compiled
 from fulmen_core.model.config import ModelConfig
 from fulmen_core.model.transformer import Transformer
 
-_KINDS = 64  # of layers in a model, each for one row and for several; far more than any plan has
+_KINDS = 256  # of layers in all models of a process, each for one row and for several
 
 KeysAndValues = tuple[Tensor, Tensor]
 
@@ -58,8 +59,12 @@ def last_hidden(model: Transformer, x_ND: Tensor, rows_R: Tensor) -> Tensor:
 PLAIN = StepParts(before_attention, after_attention, last_hidden)
 
 
+@cache
 def compiled() -> StepParts:
-    """The parts as torch's compiler makes them, at the first call of each kind of layer; seconds each."""
+    """The parts as torch's compiler makes them, at the first call of each kind of layer; seconds each.
+
+    They serve every model of the process: what was compiled for one is never given back, and fits its like.
+    """
     compile_part: Callable[..., Any] = torch.compile  # its annotations lack what follows in torch 2.13
     made = (compile_part(part, fullgraph=True, recompile_limit=_KINDS, isolate_recompiles=True) for part in PLAIN)
     return StepParts(*map(_for_any_rows, made))
