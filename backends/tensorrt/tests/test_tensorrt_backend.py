@@ -106,9 +106,19 @@ def test_another_gpu_than_was_built_for_is_refused_with_the_option_that_mends_it
         with pytest.raises(CapabilityError, match=r"for compute capability 12\.0, and NVIDIA L4 has 8\.9") as caught:
             check_device(graphs, manifest, ADA)
         assert "--compute-capability 8.9" in str(caught.value)
-    turing = Devices((Device("NVIDIA T4", "7.5"),))
-    with pytest.raises(CapabilityError, match=r"for compute capability 8\.0 and later, and NVIDIA T4 has 7\.5"):
-        check_device(graphs, altered(graphs, compute_capabilities=()), turing)
+
+
+def test_engines_for_no_stated_device_are_refused_where_tensorrt_refuses_them(graphs: Path) -> None:
+    portable = altered(graphs, compute_capabilities=())
+    check_device(graphs, portable, ADA)
+    remedies = {
+        ("NVIDIA T4", "7.5"): "export the model again with --compute-capability 7.5",
+        ("NVIDIA H200", "9.0"): "TensorRT-RTX builds nothing for 9.0: export --to tensorrt there",
+    }
+    for (name, capability), remedy in remedies.items():
+        words = rf"for compute capability 8\.0 .* and 12\.1, and {name} has {capability}: {remedy}"
+        with pytest.raises(CapabilityError, match=words):
+            check_device(graphs, portable, Devices((Device(name, capability),)))
 
 
 def test_engines_of_another_version_are_refused(lightning: Exported) -> None:

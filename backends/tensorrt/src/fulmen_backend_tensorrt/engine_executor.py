@@ -184,6 +184,12 @@ class EngineExecutor:
         cuda.enqueue_download(self._logits, self._device_logits, rows * self._vocabulary * 4)
 
 
+#: Where TensorRT-RTX 1.7 runs an engine that was built for no stated device: what it says when it is asked on an H200.
+PORTABLE = ("8.0", "8.6", "8.9", "12.0", "12.1")
+#: What it builds for, too, when it is stated.
+OLDER = "7.5"
+
+
 def check_device(artefact: Path, manifest: EngineManifest, found: Devices) -> None:
     """Refuse an artefact whose engines the GPU that was found cannot run, or a machine without one."""
     if not found.devices:
@@ -192,13 +198,16 @@ def check_device(artefact: Path, manifest: EngineManifest, found: Devices) -> No
             remedy="serve the checkpoint with --backend cpu, or this on a machine with an NVIDIA GPU",
         )
     have = found.devices[0].compute_capability
-    built = manifest.compute_capabilities
-    if have in built or (not built and float(have) >= 8.0):
+    built = manifest.compute_capabilities or PORTABLE
+    if have in built:
         return
+    again = f"export the model again with --compute-capability {have}"
+    if PRODUCTS[manifest.format].ahead_of_time and have not in (OLDER, *PORTABLE):
+        again = f"TensorRT-RTX builds nothing for {have}: export --to tensorrt there, or serve the checkpoint"
     raise CapabilityError(
-        f"the engines in {artefact} were built for compute capability {' and '.join(built) or '8.0 and later'}, and "
+        f"the engines in {artefact} were built for compute capability {' and '.join(built)}, and "
         f"{found.devices[0].name} has {have}",
-        remedy=f"export the model again with --compute-capability {have}",
+        remedy=again,
     )
 
 
