@@ -59,9 +59,9 @@ class PatternDetector:
                 return place
         return end
 
-    def follow(self) -> PatternFollower:
-        """Return what reads a stream."""
-        return PatternFollower(self)
+    def follow(self, least: float = 0.0) -> PatternFollower:
+        """Return what reads a stream, for findings that have at least this score."""
+        return PatternFollower(self, least)
 
     def starting(self, text: str, place: int) -> tuple[Pattern, ...]:
         """Return the patterns of which a match, context included, may start at `place`; a few too many."""
