@@ -11,6 +11,7 @@ import pytest
 from fulmen_core.registry import Registry
 from fulmen_core.runner import EngineLimits
 from fulmen_safety.guard import RaiseGuard
+from fulmen_safety.hold_back import HoldBack
 from fulmen_safety.policy import load_policy
 
 POLICY = """
@@ -145,12 +146,35 @@ def test_a_refused_turn_leaves_what_was_kept_of_the_turns_before(kit, serving):
     body = httpx.post(f"{url}/v1/chat/completions", json=asked, timeout=60).json()
     assert body["choices"][0]["finish_reason"] == "content_filter"
     kit.wait_until(lambda: not service.engine.core.running, "it has left")
-    kept = [one.request_id for one in service.engine.core.cache.kept]
-    assert body["id"] + "-0" not in kept
-    assert kept in ([], [unit.request_id])
+
+    def kept():
+        return [one.request_id for one in service.engine.core.cache.kept]
+
+    # the model may have ended the answer before the guard refused it: what it kept until then goes at the next command
+    kit.wait_until(lambda: body["id"] + "-0" not in kept(), "nothing of it is kept")
+    assert kept() in ([], [unit.request_id])
 
 
 @pytest.mark.parametrize("ask", REFUSED)
 def test_what_is_repaired_goes_on(serving, ask):
     said, reason, told = ask(serving[1], f"{LONG}{REDACTED} and so on", True)
     assert (said, reason in ("stop", "end_turn"), told) == (f"{LONG}[NAME] and so on", True, None)
+
+
+def test_the_guard_reads_a_step_of_all_answers_at_once(kit, guard, monkeypatch):
+    """As many calls as steps, not as tokens: an answer that is read alone is in a step of its own."""
+    sizes, alone = [], []
+    together, feed = RaiseGuard.feed_together, HoldBack.feed
+    monkeypatch.setattr(
+        RaiseGuard, "feed_together", lambda self, pieces: sizes.append(len(pieces)) or together(self, pieces)
+    )
+    monkeypatch.setattr(HoldBack, "feed", lambda self, text: alone.append(text) or feed(self, text))
+    runner = type(kit.runner())(EngineLimits(6, 512, 64), kit.tokenizer)
+    with kit.service(runner, guard=guard) as service, kit.server(service) as url:
+        asked = {"model": "parrot", "messages": [{"role": "user", "content": LONG * 3}], "n": 6}
+        body = httpx.post(f"{url}/v1/chat/completions", json=asked, timeout=60).json()
+    assert {choice["message"]["content"] for choice in body["choices"]} == {LONG * 3}
+    tokens = body["usage"]["completion_tokens"]
+    assert len(sizes) < tokens / 4
+    assert max(sizes) == 6
+    assert len(alone) < tokens / 4

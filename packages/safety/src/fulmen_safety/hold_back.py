@@ -10,18 +10,22 @@ release, what was released is what `judge_output` would have delivered, and what
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from fulmen_core.guard import Finding, OutputChunk
 from fulmen_safety.edits import Edit, plan_edits
+from fulmen_safety.following import Following
 from fulmen_safety.language import CONTEXT
-from fulmen_safety.normalise import REACH, visible
-from fulmen_safety.panel import Failure, Panel
+from fulmen_safety.normalise import REACH, View, is_plain, raw_view, views, visible
+from fulmen_safety.panel import Failure, Panel, Reading, read_together
 from fulmen_safety.policy import STRICTNESS, Policy
+from fulmen_safety.seat import Question, Text
 
 log = logging.getLogger(__name__)
 
+#: Released characters that may lie about beyond those that are needed, so that the text is not moved for every token.
+_SLACK = 32
 #: Category of a verdict that a failed detector forced. Not a code of the taxonomy: nothing was found.
 GUARD_FAILURE = "guard_failure"
 
@@ -62,6 +66,32 @@ def judge_output(panel: Panel, policy: Policy, answer: str, language: str) -> Ou
     return OutputVerdict("redact" if edits else "allow", "".join(pieces), counted, reading.failures, category)
 
 
+def feed_together(pieces: Sequence[tuple[HoldBack, str]]) -> list[OutputChunk | Exception]:
+    """Feed each of some streams, no stream twice, with one question to all their detectors.
+
+    Returns:
+        What `HoldBack.feed` returns of each, or the exception that it would raise.
+    """
+    chunks: dict[int, OutputChunk | Exception] = {}
+    asked: list[tuple[int, HoldBack, Question]] = []
+    for place, (stream, text) in enumerate(pieces):
+        try:
+            question = stream.question(text)
+        except Exception as error:
+            chunks[place] = error
+            continue
+        if question is None:
+            chunks[place] = stream.refusal()
+        else:
+            asked.append((place, stream, question))
+    for (place, stream, _), reading in zip(asked, read_together([one for _, _, one in asked]), strict=True):
+        try:
+            chunks[place] = stream.settle(reading)
+        except Exception as error:
+            chunks[place] = error
+    return [chunks[place] for place in range(len(pieces))]
+
+
 class HoldBack:
     """One guarded answer (`fulmen_core.guard.OutputStream`). Not to be shared between threads.
 
@@ -78,6 +108,8 @@ class HoldBack:
         self._forgotten = 0  # characters of the answer before `_text`
         self._released = 0  # index in `_text`
         self._keep = panel.look_behind("output") + REACH
+        self._plain = 0  # `_text` up to there shows nothing in any view but the raw one
+        self._following = Following(panel.least_scores)
         self._out: set[str] = set()  # detectors that failed open on this answer
         self._failures: list[Failure] = []
         self._news: tuple[str, ...] = ()  # detectors that failed at the last reading
@@ -96,9 +128,20 @@ class HoldBack:
     def feed(self, text: str) -> OutputChunk:
         """Take the next piece; return what may be delivered now. After a stop, everything is refused."""
         if self._over:
-            return OutputChunk("", stop=True, category=self._category)
+            return self.refusal()
         self._text += text
         return self._advance(final=False)
+
+    def question(self, text: str) -> Question | None:
+        """Take the next piece; return what the panel is to be asked before `settle`. None after a stop: `refusal`."""
+        if self._over:
+            return None
+        self._text += text
+        return self._question(final=False)
+
+    def refusal(self) -> OutputChunk:
+        """Return what is said to a piece after a stop."""
+        return OutputChunk("", stop=True, category=self._category)
 
     def finish(self) -> OutputChunk:
         """Return the rest. A second call, or one after a stop, returns nothing."""
@@ -110,7 +153,21 @@ class HoldBack:
         return chunk
 
     def _advance(self, *, final: bool) -> OutputChunk:
-        reading = self._panel.read(self._text, "output", final=final, without=self._out, since=self._released)
+        [reading] = read_together([self._question(final=final)])
+        return self.settle(reading, final=final)
+
+    def _question(self, *, final: bool) -> Question:
+        """Return what the panel is to be asked now."""
+        text = self._text
+        if not final and is_plain(text, self._plain):
+            self._plain = len(text)
+            shown = [raw_view(text)]
+        else:
+            shown = views(text, final=final)
+        return self._panel.question(Text(text, shown, final, self._released, self._following), "output", self._out)
+
+    def settle(self, reading: Reading, *, final: bool = False) -> OutputChunk:
+        """Return what may be delivered after a reading."""
         self._failures += reading.failures
         self._news = reading.degraded
         self._out.update(failure.detector for failure in reading.failures)
@@ -130,7 +187,10 @@ class HoldBack:
         chunk = self._deliver(release, edits, [self._in_answer(finding) for finding in settled])
         if chunk.stop:
             return chunk
-        self._forget(min(view.raw_index_before(release, self._keep) for view in reading.shown), release)
+        if not final and release - self._keep > _SLACK:
+            self._forget(
+                min(view.raw_index_before(release, self._keep) for view in reading.shown), release, reading.shown
+            )
         return chunk
 
     def _deliver(self, release: int, edits: list[Edit], findings: list[Finding]) -> OutputChunk:
@@ -167,7 +227,7 @@ class HoldBack:
             self._ended(verdict, self._forgotten + len(self._text))
         self._text = ""
 
-    def _forget(self, far: int, release: int) -> None:
+    def _forget(self, far: int, release: int, shown: Iterable[View]) -> None:
         """Keep of the released text what may still decide: a few characters of every view, back to `far` in the text.
 
         Between them there may be any number of characters that no view but the raw one shows; those are dropped, lest
@@ -177,6 +237,8 @@ class HoldBack:
         before = visible(self._text[min(far, near) : near])
         self._text = before + self._text[near:]
         dropped = near - len(before)
+        self._following.drop(shown, dropped)
+        self._plain = max(0, self._plain - dropped)
         self._forgotten += dropped
         self._released -= dropped
 

@@ -16,6 +16,7 @@ from fulmen_core.errors import UserError
 from fulmen_core.guard import Finding
 from fulmen_safety.pattern import NOTHING, Node, Pattern, chars, either, literal, repeat, seq
 from fulmen_safety.pattern_detector import PatternDetector
+from fulmen_safety.pattern_follower import JointFollower
 from fulmen_safety.settings import Table, read_settings
 from fulmen_safety.taxonomy import taxonomy
 
@@ -68,6 +69,10 @@ class TermsDetector:
     def hold_from(self, text: str) -> int:
         """Return the index from which `text` might still become a listed term."""
         return min(one.hold_from(text) for one in self._lists)
+
+    def follow(self, least: float = 0.0) -> JointFollower:
+        """Return what reads a stream."""
+        return JointFollower([one.follow(least) for one in self._lists])
 
 
 def _detector(terms: TermList) -> PatternDetector:

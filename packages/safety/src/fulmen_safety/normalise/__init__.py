@@ -22,15 +22,15 @@ A view is made only of a text with signs of its disguise. A detector judges ever
 
 from __future__ import annotations
 
-from fulmen_safety.normalise.folded import fold, visible
+from fulmen_safety.normalise.folded import fold, folds, visible
 from fulmen_safety.normalise.hanzi import assembled
-from fulmen_safety.normalise.joined import REACH, join
+from fulmen_safety.normalise.joined import REACH, join, joins
 from fulmen_safety.normalise.letters import leet, reversed_words, rotated
 from fulmen_safety.normalise.payloads import decoded_view
 from fulmen_safety.normalise.pinyin import from_pinyin
 from fulmen_safety.normalise.view import View, raw_view
 
-__all__ = ["REACH", "View", "views", "visible"]
+__all__ = ["REACH", "View", "is_plain", "raw_view", "views", "visible"]
 
 
 def views(raw: str, *, final: bool = True, decoded: bool = False) -> list[View]:
@@ -49,6 +49,15 @@ def views(raw: str, *, final: bool = True, decoded: bool = False) -> list[View]:
     if joined is not None:
         shown.append(joined)
     return [*shown, *_decoded(shown)] if decoded else shown
+
+
+def is_plain(raw: str, since: int = 0) -> bool:
+    """Return whether an unfinished text has no view but the raw one.
+
+    Args:
+        since: an index before which that is known: ``raw[:since]`` was plain, or the end of something plain.
+    """
+    return not folds(raw, since) and not joins(raw, since)
 
 
 def _decoded(plain: list[View]) -> list[View]:

@@ -25,6 +25,22 @@ _SOON = 24
 REACH = _SOON + 8
 
 
+#: Characters behind a separator that may decide whether it stands alone.
+_AHEAD = 2
+
+
+def joins(text: str, since: int) -> bool:
+    """Return whether the joined view of an unfinished folded text shows something else, or waits, behind `since`.
+
+    Args:
+        since: an index before which it does not.
+    """
+    if _OPEN.search(text, max(0, len(text) - 2)):
+        return True
+    lone = {match.start() for match in _JOINT.finditer(text, max(0, since - 2 - 2 * _AHEAD))}
+    return any(place + 2 in lone for place in lone)
+
+
 def join(base: View, *, final: bool = True) -> View | None:
     """Return the joined view of the folded one, or None if it shows nothing else and nothing is open."""
     text = base.text
