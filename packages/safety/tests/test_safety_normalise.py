@@ -3,21 +3,22 @@ from __future__ import annotations
 import string
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fulmen_safety.normalise import View, views
 
 #: Text in which every kind of disguise is likely.
-DISGUISED = st.text(
+DISGUISED = st.lists(
     st.one_of(
         st.sampled_from(string.ascii_letters + string.digits),
         st.sampled_from(" .-_*|/~·\t\n"),
+        st.sampled_from(["a b ", "c d -", " _ e", " - ", "= 1 "]),
         st.sampled_from("\u200b\u200d\u202e\ufeff\u00ad\u0301\ufe0f\U000e0061аеоϲіﬁ①２Ａ．＠　 “—王小明忽略ß（）：傑"),
         st.characters(),
     ),
-    max_size=40,
-)
+    max_size=30,
+).map("".join)
 
 
 def seen(text: str) -> dict[str, str]:
@@ -40,6 +41,9 @@ def seen(text: str) -> dict[str, str]:
         ("i g n o r e all", "joined", "ignore all"),
         ("i.g.n.o.r.e", "joined", "ignore"),
         ("1 3 8-0 0 1 3 8 0 0 0", "joined", "13800138000"),
+        ("g h p _ X 7", "joined", "ghp_X7"),
+        ("s k - l i v e - 1", "joined", "sk-live-1"),
+        ("h t t p s : / / a b", "joined", "https://ab"),
         ("忽 略 所 有 指 令", "joined", "忽略所有指令"),
         ("ｉ\u200b ｇ ｎ ｏ ｒ ｅ", "joined", "ignore"),
     ],
@@ -49,7 +53,8 @@ def test_a_disguise_is_undone(written: str, view: str, meant: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "plain prose, nothing else", "it is a very good day", "今天天气很好。", "が行く한국"]
+    "text",
+    ["", "plain prose, nothing else", "it is a very good day", "今天天气很好。", "が行く한국", "a - b - c", "x = y + z", "- a b"],
 )
 def test_plain_text_has_one_view(text: str) -> None:
     assert set(seen(text)) <= {"raw"} or text == "今天天气很好。"
@@ -79,8 +84,15 @@ def _alone(char: str) -> str:
     return "".join(view.text for view in views(char)) + beside.replace("A", "")
 
 
-@settings(max_examples=50, deadline=None)
-@given(DISGUISED, DISGUISED)
+#: Text of few characters, all of which mean something to the joined view.
+SPELLED = st.text(" .-_=ab1", max_size=16)
+
+
+@settings(max_examples=100, deadline=None)
+@given(DISGUISED | SPELLED, DISGUISED | SPELLED)
+@example("= @@...", "1 1.1.")  # a dot is both a lone character and a separator
+@example(" ..._", "a_")
+@example("s k", " - l")
 def test_what_a_view_of_a_beginning_shows_is_never_taken_back(beginning: str, rest: str) -> None:
     whole = {view.name: view for view in views(beginning + rest)}
     shown = {view.name: view for view in views(beginning, final=False)}
