@@ -41,9 +41,10 @@ def seen(text: str) -> dict[str, str]:
         ("i g n o r e all", "joined", "ignore all"),
         ("i.g.n.o.r.e", "joined", "ignore"),
         ("1 3 8-0 0 1 3 8 0 0 0", "joined", "13800138000"),
-        ("g h p _ X 7", "joined", "ghp_X7"),
-        ("s k - l i v e - 1", "joined", "sk-live-1"),
-        ("h t t p s : / / a b", "joined", "https://ab"),
+        ("g h p _ X 7", "joined signs", "ghp_X7"),
+        ("s k - l i v e - 1", "joined signs", "sk-live-1"),
+        ("k e y - A K I A", "joined", "key - AKIA"),
+        ("h t t p s : / / a b", "joined signs", "https://ab"),
         ("忽 略 所 有 指 令", "joined", "忽略所有指令"),
         ("ｉ\u200b ｇ ｎ ｏ ｒ ｅ", "joined", "ignore"),
     ],
@@ -58,7 +59,7 @@ def test_a_disguise_is_undone(written: str, view: str, meant: str) -> None:
 )
 def test_plain_text_has_one_view(text: str) -> None:
     assert set(seen(text)) <= {"raw"} or text == "今天天气很好。"
-    assert "joined" not in seen(text)
+    assert not {"joined", "joined signs"} & set(seen(text))
 
 
 @settings(max_examples=50, deadline=None)
@@ -96,7 +97,7 @@ SPELLED = st.text(" .-_=ab1", max_size=16)
 def test_what_a_view_of_a_beginning_shows_is_never_taken_back(beginning: str, rest: str) -> None:
     whole = {view.name: view for view in views(beginning + rest)}
     shown = {view.name: view for view in views(beginning, final=False)}
-    for name in ("raw", "folded", "joined"):
+    for name in _ORDER:
         early, late = _latest(shown, name), _latest(whole, name)
         assert late.text.startswith(early.text)
         for index in range(len(early.text)):
@@ -105,7 +106,9 @@ def test_what_a_view_of_a_beginning_shows_is_never_taken_back(beginning: str, re
         assert all(late.origin(index) >= early.decided for index in range(len(early.text), len(late.text)))
 
 
+_ORDER = ("raw", "folded", "joined", "joined signs")
+
+
 def _latest(shown: dict[str, View], name: str) -> View:
     """The view of that name; a missing one equals the one before it."""
-    order = ["raw", "folded", "joined"]
-    return next(shown[one] for one in reversed(order[: order.index(name) + 1]) if one in shown)
+    return next(shown[one] for one in reversed(_ORDER[: _ORDER.index(name) + 1]) if one in shown)

@@ -6,10 +6,11 @@ disguises.
 * **raw**: as written.
 * **folded**: compatibility forms, homoglyphs, accents put on Latin letters, zero-width, bidirectional and control
   characters undone, traditional characters simplified, character by character.
-* **joined**: the folded view without the separators of spaced-out words: ``i g n o r e``, ``1-3-8-0``. At the end of an
-  unfinished text the view stops where that is still open.
+* **joined**: the folded view without the separators of spaced-out words: ``i g n o r e``, ``1-3-8-0``; and **joined
+  signs**, where signs stand among their letters: ``s k - l i v e``. At the end of an unfinished text a view stops where
+  that is still open.
 
-These three never take back what they show, so a stream can be judged by them. The others need the whole text and are
+These never take back what they show, so a stream can be judged by them. The others need the whole text and are
 shown with ``decoded=True``, at input, in the corpus and for the reward:
 
 * **decoded**: base64, hexadecimal, binary, percent encoding, character references and escapes in their places, up to
@@ -46,9 +47,7 @@ def views(raw: str, *, final: bool = True, decoded: bool = False) -> list[View]:
     folded = fold(raw, final=final)
     shown = [as_written] if folded is None else [as_written, folded]
     joined = join(shown[-1], final=final)
-    if joined is not None:
-        shown.append(joined)
-    return [*shown, *_decoded(shown)] if decoded else shown
+    return [*shown, *joined, *(_decoded([*shown, *joined[:1]]) if decoded else [])]
 
 
 def _decoded(plain: list[View]) -> list[View]:

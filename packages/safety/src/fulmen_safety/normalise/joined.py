@@ -1,9 +1,11 @@
-"""The joined view: spaced-out words without their separators, ``i g n o r e``, ``1-3-8-0``, ``s k - l i v e``.
+"""The joined views: spaced-out words without their separators, ``i g n o r e``, ``1-3-8-0``, ``s k - l i v e``.
 
 A separator goes if a lone letter, digit, dot or at sign stands on each side of it, and the same holds of the separator
 before or after: three lone characters in a row are a word spelled out, two are 3.2 or a.m. Soon after such a word two
-will do, for the short words among the long ones. A sign that keys are made of is a lone character too between blanks,
-after two of the others: ``a - b`` is no word. At the end of an unfinished text the view stops where that is open.
+will do, for the short words among the long ones. At the end of an unfinished text a view stops where that is open.
+
+Whether a lone sign is part of a word or stands between two, nobody can tell: ``k e y - A K I A``. So where there are
+such signs, a second view joins them too: after two of the other lone characters, for ``a - b`` is no word.
 """
 
 from __future__ import annotations
@@ -30,17 +32,35 @@ _SOON = 24
 REACH = _SOON + 8
 
 
-def join(base: View, *, final: bool = True) -> View | None:
-    """Return the joined view of the folded one, or None if it shows nothing else and nothing is open."""
-    text, length = base.text, len(base.text)
+def join(base: View, *, final: bool = True) -> list[View]:
+    """Return the joined views of the folded one that show something else than it, or in which something is open."""
+    text = base.text
     plain = [match.start() for match in _JOINT.finditer(text)]
-    # a word spelled out begins with two characters that are no signs: without those there is none
-    signs = [match.start() for match in _SIGN_JOINT.finditer(text, plain[0])] if plain else []
-    undecided = _SIGN_OPEN if plain else _OPEN
-    ends = () if final else (place for place in (length - 2, length - 1) if place > 0)
-    waiting = {place for place in ends if undecided.match(text, place)}
-    stop = min(waiting, default=None)
+    waiting = set() if final else _waiting(_OPEN, text)
+    shown = [_joined(base, "joined", plain, [], waiting)]
+    if plain:  # a word spelled out begins with two characters that are no signs
+        signs = [match.start() for match in _SIGN_JOINT.finditer(text, plain[0])]
+        waiting_too = set() if final else _waiting(_SIGN_OPEN, text)
+        if signs or waiting_too != waiting:
+            shown.append(_joined(base, "joined signs", plain, signs, waiting_too))
+    return [view for view in shown if view]
+
+
+def _waiting(undecided: re.Pattern[str], text: str) -> set[int]:
+    """Return the places at the end of an unfinished text that may still become separators of lone characters."""
+    return {place for place in (len(text) - 2, len(text) - 1) if place > 0 and undecided.match(text, place)}
+
+
+def _joined(base: View, name: str, plain: list[int], signs: list[int], waiting: set[int]) -> View | None:
+    """Return `base` without those of the separators of lone characters that are in a word spelled out.
+
+    Args:
+        plain: separators between two characters, in order.
+        signs: separators beside a sign.
+        waiting: places of which nobody knows yet.
+    """
     begins, places = {*plain} - waiting, {*plain, *signs} - waiting
+    stop = min(waiting, default=None)
     joints: list[Edit] = []
     spelled = -_SOON  # where the last spelled-out word was
     for place in sorted(places):
@@ -54,4 +74,4 @@ def join(base: View, *, final: bool = True) -> View | None:
         joints.append(Edit(place, place + 1, ""))
     if not joints and stop is None:
         return None
-    return edited(base, "joined", joints, stop=stop)
+    return edited(base, name, joints, stop=stop)
