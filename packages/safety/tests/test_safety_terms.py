@@ -29,6 +29,20 @@ def test_a_blank_stands_for_a_few() -> None:
     assert found("red   mercury and red      mercury", "red mercury") == ["red   mercury"]
 
 
+@pytest.mark.parametrize("text", ["r e d m e r c u r y", "R-E-D-M-E-R-C-U-R-Y", "r.e.d m.e.r.c.u.r.y"])
+def test_a_term_of_several_words_is_found_spelled_out(text: str) -> None:
+    assert found(f"so {text}!", "red mercury") == [text]
+
+
+@pytest.mark.parametrize("text", ["redmercury", "r e d mercury", "ar e d m e r c u r y", "r e d m e r c u r yes"])
+def test_words_run_together_are_no_term(text: str) -> None:
+    assert found(text, "red mercury") == []
+
+
+def test_two_letters_are_not_spelled_out() -> None:
+    assert found("3-4, a.b", "3 4", "a b") == []
+
+
 def test_the_longer_of_two_terms_wins_and_both_are_known() -> None:
     assert found("goose, goose egg", "goose", "goose egg") == ["goose", "goose egg"]
 

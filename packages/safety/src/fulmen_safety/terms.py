@@ -2,7 +2,8 @@
 
 A term of Latin letters or digits is found where it stands alone, in any case; a term that begins or ends in another
 script (Han) is found wherever it occurs, since such scripts have no word boundary to ask for. A blank in a term
-stands for one to three.
+stands for one to three. A term of several words is also found with all its letters spelled out, ``r e d r o s e``,
+where nothing tells its words apart: the joined views show one long word of it.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from pydantic import Field
 
 from fulmen_core.errors import UserError
 from fulmen_core.guard import Finding
+from fulmen_safety.normalise import SEPARATORS
 from fulmen_safety.pattern import NOTHING, Node, Pattern, chars, either, literal, repeat, seq
 from fulmen_safety.pattern_detector import PatternDetector
 from fulmen_safety.settings import Table, read_settings
 from fulmen_safety.taxonomy import taxonomy
 
 _WORD = "0-9A-Za-z"
+_SPELLED = "\x00"  # in a term: a separator of letters that are spelled out
 _IN_WORD = re.compile(f"[{_WORD}]")
 
 
@@ -82,7 +85,8 @@ def _detector(terms: TermList) -> PatternDetector:
         return terms.score
 
     groups: dict[tuple[bool, bool], list[str]] = {}
-    for term in {term.strip() for term in terms.terms}:
+    listed_terms = {term.strip() for term in terms.terms}
+    for term in listed_terms | {spelled for term in listed_terms if (spelled := _spelled(term))}:
         bounds = (bool(_IN_WORD.match(term[0])), bool(_IN_WORD.match(term[-1])))
         groups.setdefault(bounds, []).append(term)
     patterns = []
@@ -98,6 +102,12 @@ def _detector(terms: TermList) -> PatternDetector:
             )
         )
     return PatternDetector("terms", terms.category, patterns)
+
+
+def _spelled(term: str) -> str:
+    """Return a term of several words letter by letter, or nothing: two letters are a way to write, 3-4."""
+    letters = "".join(term.split())
+    return _SPELLED.join(letters) if letters != term and len(letters) > 2 else ""
 
 
 def _trie(terms: Iterable[str]) -> Node:
@@ -121,6 +131,8 @@ def _trie(terms: Iterable[str]) -> Node:
 
 
 def _step(head: str) -> Node:
+    if head == _SPELLED:
+        return chars(SEPARATORS)
     return repeat(chars(" "), 1, 3) if head.isspace() else literal(head, ignore_case=True)
 
 

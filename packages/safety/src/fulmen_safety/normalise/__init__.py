@@ -25,13 +25,13 @@ from __future__ import annotations
 
 from fulmen_safety.normalise.folded import fold, visible
 from fulmen_safety.normalise.hanzi import assembled
-from fulmen_safety.normalise.joined import REACH, join
+from fulmen_safety.normalise.joined import REACH, SEPARATORS, join
 from fulmen_safety.normalise.letters import leet, reversed_words, rotated
 from fulmen_safety.normalise.payloads import decoded_view
 from fulmen_safety.normalise.pinyin import from_pinyin
 from fulmen_safety.normalise.view import View, raw_view
 
-__all__ = ["REACH", "View", "views", "visible"]
+__all__ = ["REACH", "SEPARATORS", "View", "views", "visible"]
 
 
 def views(raw: str, *, final: bool = True, decoded: bool = False) -> list[View]:

@@ -17,8 +17,9 @@ from fulmen_safety.normalise.view import Edit, View, edited
 _WORD = "0-9A-Za-z\u3400-\u9fff"
 _LONE = _WORD + "@."  # what may stand alone between separators; the dot and the at sign belong to addresses
 _SIGN = r"_\-:+/=~"
-_SEPARATOR = r" .\-_*|/~·"
-_LONE_BEFORE = f"[{_SEPARATOR}](?<=[{_LONE}][{_SEPARATOR}])(?<![{_WORD}][{_LONE}][{_SEPARATOR}])"
+#: What may stand between the letters of a word that is spelled out: the inside of a class of characters.
+SEPARATORS = r" .\-_*|/~·"
+_LONE_BEFORE = f"[{SEPARATORS}](?<=[{_LONE}][{SEPARATORS}])(?<![{_WORD}][{_LONE}][{SEPARATORS}])"
 _LONE_AFTER = f"(?=[{_LONE}](?![{_WORD}]))"
 _JOINT = re.compile(_LONE_BEFORE + _LONE_AFTER)
 _SIGN_BEFORE = f" (?<= [{_SIGN}] )"
