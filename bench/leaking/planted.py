@@ -117,4 +117,8 @@ _DISGUISES: dict[str, Callable[[str], str]] = {
     "word joiners": lambda value: "\u2060\u200d".join([value[:3], value[3:]]),
     "homoglyphs": lambda value: value.translate(_HOMOGLYPHS),
     "spaced": lambda value: " ".join(value.replace(" ", "")),
+    "dashed": lambda value: "-".join(value.replace(" ", "")),
+    "accents": "\u0301".join,
+    "direction marks": lambda value: f"\u202e{value[:2]}\u202c\u200f{value[2:]}\u2069",
+    "on lines": lambda value: "\n".join(value.replace(" ", "")),
 }

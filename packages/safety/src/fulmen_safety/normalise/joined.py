@@ -2,7 +2,9 @@
 
 A separator goes if a lone letter, digit, dot or at sign stands on each side of it, and the same holds of the separator
 before or after: three lone characters in a row are a word spelled out, two are 3.2 or a.m. Soon after such a word two
-will do, for the short words among the long ones. At the end of an unfinished text a view stops where that is open.
+will do, for the short words among the long ones. A letter beside a Han character stands alone, and Han characters
+before and after such a word belong to it, for no blank tells where a word begins: 是蓝 鸟 计 划的. At the end of an
+unfinished text a view stops where that is open.
 
 Whether a lone sign is part of a word or stands between two, nobody can tell: ``k e y - A K I A``. So where there are
 such signs, a second view joins them too: after two of the other lone characters, for ``a - b`` is no word.
@@ -14,18 +16,29 @@ import re
 
 from fulmen_safety.normalise.view import Edit, View, edited
 
-_WORD = "0-9A-Za-z\u3400-\u9fff"
-_LONE = _WORD + "@."  # what may stand alone between separators; the dot and the at sign belong to addresses
-_SIGN = r"_\-:+/=~"
+_LATIN, _HAN = "0-9A-Za-z", "\u3400-\u9fff"
+_LONE = f"{_LATIN}{_HAN}@."  # what may stand alone between separators; the dot and the at sign belong to addresses
+_SIGNS = r"_\-:+/=~"
 #: What may stand between the letters of a word that is spelled out: the inside of a class of characters.
-SEPARATORS = r" .\-_*|/~·"
-_LONE_BEFORE = f"[{SEPARATORS}](?<=[{_LONE}][{SEPARATORS}])(?<![{_WORD}][{_LONE}][{SEPARATORS}])"
-_LONE_AFTER = f"(?=[{_LONE}](?![{_WORD}]))"
+SEPARATORS = r" .\-_*|/~·\n"
+_LONE_BEFORE = f"[{SEPARATORS}](?<=[{_LONE}][{SEPARATORS}])(?<![{_LATIN}][{_LATIN}@.][{SEPARATORS}])"
+_LONE_AFTER = f"(?=[{_LATIN}@.](?![{_LATIN}])|[{_HAN}@.](?![{_HAN}]))"
 _JOINT = re.compile(_LONE_BEFORE + _LONE_AFTER)
-_SIGN_BEFORE = f" (?<= [{_SIGN}] )"
-_SIGN_JOINT = re.compile(f"{_SIGN_BEFORE}(?:{_LONE_AFTER}|(?=[{_SIGN}] ))|(?= ){_LONE_BEFORE}(?=[{_SIGN}] )")
+_LAST = re.compile(f"{_LONE_BEFORE}(?=[{_HAN}]{{2}})")
 _OPEN = re.compile(f"{_LONE_BEFORE}[{_LONE}]?\\Z")
-_SIGN_OPEN = re.compile(f"(?:{_LONE_BEFORE}|{_SIGN_BEFORE})[{_LONE}{_SIGN}]?\\Z")
+
+
+def _beside_sign() -> tuple[str, str]:
+    """Return what matches a separator after a lone sign, and before one: the same stands on its other side."""
+    pieces = [(re.escape(one), f"[{_SIGNS.replace(re.escape(one), '')}]") for one in " \n.-_*|/~·"]
+    after = "|".join(f"{one}(?<={one}{sign}{one})" for one, sign in pieces)
+    before = "|".join(f"{one}(?={sign}{one})" for one, sign in pieces)
+    return f"(?:{after})", f"(?:{before})"
+
+
+_AFTER_SIGN, _BEFORE_SIGN = _beside_sign()
+_SIGN_JOINT = re.compile(f"{_AFTER_SIGN}{_LONE_AFTER}|(?=[{SEPARATORS}])(?={_LONE_BEFORE}|{_AFTER_SIGN}){_BEFORE_SIGN}")
+_SIGN_OPEN = re.compile(f"(?:{_LONE_BEFORE}|{_AFTER_SIGN})[{_LONE}{_SIGNS}]?\\Z")
 
 #: Characters after a spelled-out word within which two lone characters are one too.
 _SOON = 24
@@ -38,12 +51,13 @@ def join(base: View, *, final: bool = True) -> list[View]:
     text = base.text
     plain = [match.start() for match in _JOINT.finditer(text)]
     waiting = set() if final else _waiting(_OPEN, text)
-    shown = [_joined(base, "joined", plain, [], waiting)]
+    lasts = [match.start() for match in _LAST.finditer(text, plain[0])] if plain else []
+    shown = [_joined(base, "joined", plain, lasts, [], waiting)]
     if plain:  # a word spelled out begins with two characters that are no signs
         signs = [match.start() for match in _SIGN_JOINT.finditer(text, plain[0])]
         waiting_too = set() if final else _waiting(_SIGN_OPEN, text)
         if signs or waiting_too != waiting:
-            shown.append(_joined(base, "joined signs", plain, signs, waiting_too))
+            shown.append(_joined(base, "joined signs", plain, lasts, signs, waiting_too))
     return [view for view in shown if view]
 
 
@@ -52,11 +66,14 @@ def _waiting(undecided: re.Pattern[str], text: str) -> set[int]:
     return {place for place in (len(text) - 2, len(text) - 1) if place > 0 and undecided.match(text, place)}
 
 
-def _joined(base: View, name: str, plain: list[int], signs: list[int], waiting: set[int]) -> View | None:
+def _joined(
+    base: View, name: str, plain: list[int], lasts: list[int], signs: list[int], waiting: set[int]
+) -> View | None:
     """Return `base` without those of the separators of lone characters that are in a word spelled out.
 
     Args:
         plain: separators between two characters, in order.
+        lasts: separators before a Han character that is not alone: of a word spelled out right before.
         signs: separators beside a sign.
         waiting: places of which nobody knows yet.
     """
@@ -64,9 +81,12 @@ def _joined(base: View, name: str, plain: list[int], signs: list[int], waiting: 
     stop = min(waiting, default=None)
     joints: list[Edit] = []
     spelled = -_SOON  # where the last spelled-out word was
-    for place in sorted(places):
-        if (place in begins and place + 2 in places) or place - 2 in begins:
+    for place in sorted(places.union(lasts)):
+        if (place in begins and place + 2 in places) or (place in places and place - 2 in begins):
             spelled = place
+        elif place not in places:
+            if place - 2 != spelled:
+                continue
         elif place - spelled >= _SOON:
             if place + 2 in waiting:
                 stop = place
