@@ -121,4 +121,7 @@ _DISGUISES: dict[str, Callable[[str], str]] = {
     "accents": "\u0301".join,
     "direction marks": lambda value: f"\u202e{value[:2]}\u202c\u200f{value[2:]}\u2069",
     "on lines": lambda value: "\n".join(value.replace(" ", "")),
+    "character references": lambda value: "".join(f"&#{ord(char)};" for char in value),
+    "percent": lambda value: "".join(f"%{byte:02X}" for byte in value.encode()),
+    "escapes": lambda value: "".join(f"\\u{ord(char):04x}" for char in value),
 }

@@ -10,8 +10,10 @@ disguises.
   signs**, where signs stand among their letters: ``s k - l i v e``. At the end of an unfinished text a view stops where
   that is still open.
 
-These never take back what they show, so a stream can be judged by them. The others need the whole text and are
-shown with ``decoded=True``, at input, in the corpus and for the reward:
+These never take back what they show, so a stream can be judged by them. Nor does **unescaped**, a view of the folded one
+that an answer has in place of the decoded one, and that the joined ones are made of then: single characters that are
+escaped, ``\\u0041``, ``&#65;``, ``%41``. The others need the whole text and are shown with ``decoded=True``, at input, in
+the corpus and for the reward:
 
 * **decoded**: base64, hexadecimal, binary, percent encoding, character references and escapes in their places, up to
   three layers deep;
@@ -23,6 +25,7 @@ A view is made only of a text with signs of its disguise. A detector judges ever
 
 from __future__ import annotations
 
+from fulmen_safety.normalise.characters import unescaped
 from fulmen_safety.normalise.folded import fold, visible
 from fulmen_safety.normalise.hanzi import assembled
 from fulmen_safety.normalise.joined import REACH, SEPARATORS, join
@@ -46,6 +49,8 @@ def views(raw: str, *, final: bool = True, decoded: bool = False) -> list[View]:
     as_written = raw_view(raw)
     folded = fold(raw, final=final)
     shown = [as_written] if folded is None else [as_written, folded]
+    if not decoded and (characters := unescaped(shown[-1], final=final)):
+        shown.append(characters)
     joined = join(shown[-1], final=final)
     return [*shown, *joined, *(_decoded([*shown, *joined[:1]]) if decoded else [])]
 

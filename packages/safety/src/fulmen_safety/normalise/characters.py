@@ -2,7 +2,8 @@
 
 ``\\u0041`` in the JSON of a call of a tool, ``&#65;`` in what a page shows, ``%41`` in an address: whoever reads the answer
 has the character. Each is short, so an unfinished text waits for the end of one and for no more. Longer encodings
-(base64, hexadecimal) have no such bound; see `fulmen_safety.normalise.payloads`.
+(base64, hexadecimal) have no such bound; see `fulmen_safety.normalise.payloads`. What prints nothing stays as it is: a
+stream must keep a number of characters of every view, and would keep all of a text full of those.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from __future__ import annotations
 import html
 import re
 
-from fulmen_safety.normalise.folded import plain_form
+from fulmen_safety.normalise.folded import folded_characters
 from fulmen_safety.normalise.view import Edit, View, edited
 
 _HEX, _CONTINUED = "[0-9A-Fa-f]", "%[89ABab][0-9A-Fa-f]"
-_NAMES = ("nbsp", "shy", "zwj", "zwnj", "commat", "period", "lowbar", "hyphen")
+_NAMES = ("nbsp", "commat", "period", "lowbar", "hyphen")
+_NAMES_BEGUN = sorted({name[:end] for name in _NAMES for end in range(1, len(name) + 1)})
 _ESCAPE = re.compile(
     rf"\\{{1,4}}(?:u{_HEX}{{4}}|x{_HEX}{{2}})"
     rf"|&(?:#[0-9]{{2,7}}|#[xX]{_HEX}{{2,6}}|{'|'.join(_NAMES)});"
@@ -22,7 +24,7 @@ _ESCAPE = re.compile(
 )
 _BEGUN = re.compile(
     rf"(?:\\{{1,4}}(?:u{_HEX}{{0,3}}|x{_HEX}?)?"
-    rf"|&(?:#[0-9]{{0,7}}|#[xX]{_HEX}{{0,6}}|{'|'.join(sorted({name[:end] for name in _NAMES for end in range(1, len(name) + 1)}))})?"
+    rf"|&(?:#[0-9]{{0,7}}|#[xX]{_HEX}{{0,6}}|{'|'.join(_NAMES_BEGUN)})?"
     rf"|%(?:[0-7]|[C-Fc-f](?:{_HEX}(?:{_CONTINUED}){{0,2}}(?:%[89ABab]?)?)?)?)\Z"
 )
 _LONGEST = 12  # characters of an escape
@@ -34,9 +36,9 @@ def unescaped(base: View, *, final: bool = True) -> View | None:
     if not ("\\" in text or "&" in text or "%" in text):
         return None
     edits = [
-        Edit(match.start(), match.end(), plain_form(char))
+        Edit(match.start(), match.end(), plain)
         for match in _ESCAPE.finditer(text)
-        if (char := _character(match[0]))
+        if (plain := folded_characters(_character(match[0])))
     ]
     stop = None
     if not final:

@@ -66,6 +66,11 @@ def fold(raw: str, *, final: bool = True) -> View | None:
     return mapped(raw_view(raw), "folded", text, uneven, stop)
 
 
+def folded_characters(text: str) -> str:
+    """Return each character of `text` in its plain form, whatever stands beside it."""
+    return text.translate(_FOLDS)
+
+
 def visible(text: str) -> str:
     """Return `text` without the characters that the folded view leaves out."""
     return "".join(char for char in text if _FOLDS[ord(char)])
