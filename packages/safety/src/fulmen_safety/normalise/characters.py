@@ -18,7 +18,7 @@ _HEX, _CONTINUED = "[0-9A-Fa-f]", "%[89ABab][0-9A-Fa-f]"
 _NAMES = ("nbsp", "commat", "period", "lowbar", "hyphen")
 _NAMES_BEGUN = sorted({name[:end] for name in _NAMES for end in range(1, len(name) + 1)})
 _ESCAPE = re.compile(
-    rf"\\{{1,4}}(?:u{_HEX}{{4}}|x{_HEX}{{2}})"
+    rf"\\{{1,4}}(?:u{_HEX}{{4}}|x{_HEX}{{2}}|/)"
     rf"|&(?:#[0-9]{{2,7}}|#[xX]{_HEX}{{2,6}}|{'|'.join(_NAMES)});"
     rf"|%(?:[0-7]{_HEX}|[CDcd]{_HEX}{_CONTINUED}|[Ee]{_HEX}(?:{_CONTINUED}){{2}}|[Ff][0-7](?:{_CONTINUED}){{3}})"
 )
@@ -56,5 +56,7 @@ def _character(escape: str) -> str:
         return bytes.fromhex(escape.replace("%", "")).decode("utf-8", "ignore")
     if escape[0] == "&":
         return html.unescape(escape)
+    if escape[-1] == "/":
+        return "/"
     code = int(escape.lstrip("\\")[1:], 16)
     return "" if 0xD800 <= code <= 0xDFFF else chr(code)
