@@ -104,7 +104,7 @@ def test_every_character_of_a_view_comes_from_where_it_says(text: str) -> None:
 
 
 def _alone(char: str) -> str:
-    """How a character, as it was written, may look: alone, and beside a letter, where brackets and colons are narrow."""
+    """How a character as written may look: alone, and beside a letter, where brackets and colons are narrow."""
     beside = "".join(view.text for view in views(f"A{char}A"))
     return "".join(view.text for view in views(char)) + beside.replace("A", "")
 

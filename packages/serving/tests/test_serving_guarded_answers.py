@@ -145,9 +145,13 @@ def test_a_refused_turn_leaves_what_was_kept_of_the_turns_before(kit, serving):
     body = httpx.post(f"{url}/v1/chat/completions", json=asked, timeout=60).json()
     assert body["choices"][0]["finish_reason"] == "content_filter"
     kit.wait_until(lambda: not service.engine.core.running, "it has left")
-    kept = [one.request_id for one in service.engine.core.cache.kept]
-    assert body["id"] + "-0" not in kept
-    assert kept in ([], [unit.request_id])
+
+    def kept():
+        return [one.request_id for one in service.engine.core.cache.kept]
+
+    # the model may have ended the answer before the guard refused it: what it kept until then goes at the next command
+    kit.wait_until(lambda: body["id"] + "-0" not in kept(), "nothing of it is kept")
+    assert kept() in ([], [unit.request_id])
 
 
 @pytest.mark.parametrize("ask", REFUSED)

@@ -93,7 +93,8 @@ def test_calls_that_the_prompt_teaches_are_read_back(calls, said):
 
 
 def test_what_is_said_around_a_call_never_runs_together():
-    text = f"Dial 138{call_text('f', '{}')}00138000 {call_text('f', '{}')}\n{call_text('f', '{}')} now{call_text('f', '{}')}"
+    call = call_text("f", "{}")
+    text = f"Dial 138{call}00138000 {call}\n{call} now{call}"
     assert whole(parse(AnswerFormat(tools=True), list(text))).said == "Dial 138\n00138000\nnow"
 
 

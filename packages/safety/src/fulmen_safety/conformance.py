@@ -6,7 +6,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from fulmen_core.guard import Finding
-from fulmen_safety.detector import Detector, StreamingDetector
+from fulmen_safety.detector import Detector, IncrementalDetector, StreamingDetector, incremental
+
+#: Sizes of the pieces in which a stream is read.
+_PIECES = (1, 2, 7)
 
 
 def faults(detector: Detector, text: str, *, categories: Collection[str]) -> list[str]:
@@ -26,6 +29,8 @@ def faults(detector: Detector, text: str, *, categories: Collection[str]) -> lis
             told.append(f"the category {one.category!r} is not declared")
     if isinstance(detector, StreamingDetector):
         told += _unsettled(detector, text, found) + _not_local(detector, text, found)
+    if (reader := incremental(detector)) is not None:
+        told += [fault for size in _PIECES for fault in _misread(reader, text, found, size)]
     return told
 
 
@@ -53,6 +58,25 @@ def _not_local(detector: StreamingDetector, text: str, found: Sequence[Finding])
         if _sorted(whole) != _sorted(part):
             told.append(f"forgetting {cut} characters changes {whole} into {part}")
     return told
+
+
+def _misread(detector: IncrementalDetector, text: str, found: Sequence[Finding], size: int) -> list[str]:
+    """Read the text in pieces as a guard does, which forgets what it may, and compare with the text read at once."""
+    follower = detector.follow()
+    gone = since = dropped = 0  # places in the text, but for the last
+    for end in range(size, len(text) + size, size):
+        seen, hold = follower.read(text[gone:end], dropped, since - gone)
+        held, due = gone + hold, max(since, detector.hold_from(text[:end]))
+        wanted = [one for one in found if since <= one.start < due]
+        got = [_shifted(one, gone) for one in seen if since <= one.start + gone < due]
+        if held != due or _sorted(got) != _sorted(wanted):
+            return [
+                f"{text[:end]!r}, read in pieces of {size}, settles {held} with {got}, and at once {due} with {wanted}"
+            ]
+        since = due
+        dropped = max(0, since - detector.look_behind - gone) if end % 3 == 0 else 0
+        gone += dropped
+    return []
 
 
 def _sorted(findings: Sequence[Finding]) -> list[tuple[int, int, str, str, float]]:

@@ -50,6 +50,47 @@ class StreamingDetector(Detector, Protocol):
         ...
 
 
+class Follower(Protocol):
+    """Reads one stream as it grows, for a detector that does not want to look at the same characters again."""
+
+    def read(self, text: str, dropped: int, since: int) -> tuple[Sequence[Finding], int]:
+        """Return those findings of ``scan(text)`` that start in ``[since, hold)``, and ``hold``, which is
+        ``hold_from(text)``. What starts elsewhere may be among them, and is not wanted.
+
+        Args:
+            text: what was read last, without its first `dropped` characters, and with more at its end. If it is
+                anything else (a disguise that ended far back looks different now) the stream is read anew.
+            since: index in `text`; all before it was settled when less of the stream was there. At least `look_behind`
+                characters lie before it, unless the stream began later.
+        """
+        ...
+
+
+@runtime_checkable
+class IncrementalDetector(StreamingDetector, Protocol):
+    """A streaming detector whose work on a piece is in proportion to the piece."""
+
+    def follow(self) -> Follower:
+        """Return what reads one stream, from its start or from anywhere in it."""
+        ...
+
+
+def incremental(detector: Detector) -> IncrementalDetector | None:
+    """Return the detector if its streams are read by what it gives to `follow` them.
+
+    None for one that inherits `follow` and says otherwise what it finds or holds: its own `scan` and `hold_from` are
+    what counts.
+    """
+    if not isinstance(detector, IncrementalDetector):
+        return None
+    said = [getattr(detector, "__dict__", {}), *map(vars, type(detector).__mro__)]
+    depth = {
+        name: next(depth for depth, names in enumerate(said) if name in names)
+        for name in ("follow", "scan", "hold_from")
+    }
+    return detector if depth["follow"] == min(depth.values()) else None
+
+
 @runtime_checkable
 class Scorer(Protocol):
     """A detector that has an opinion of every text, not only of those in which it finds something. Needed to rank

@@ -10,18 +10,22 @@ release, what was released is what `judge_output` would have delivered, and what
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from fulmen_core.guard import Finding, OutputChunk
 from fulmen_safety.edits import Edit, plan_edits
+from fulmen_safety.following import Following
 from fulmen_safety.language import CONTEXT
-from fulmen_safety.normalise import REACH, visible
-from fulmen_safety.panel import Failure, Panel
+from fulmen_safety.normalise import REACH, View, is_plain, raw_view, views, visible
+from fulmen_safety.panel import Failure, Panel, Reading, read_together
 from fulmen_safety.policy import STRICTNESS, Policy
+from fulmen_safety.seat import Question, Text
 
 log = logging.getLogger(__name__)
 
+#: Released characters that may lie about beyond those that are needed, so that the text is not moved for every token.
+_SLACK = 32
 #: Category of a verdict that a failed detector forced. Not a code of the taxonomy: nothing was found.
 GUARD_FAILURE = "guard_failure"
 
@@ -78,6 +82,8 @@ class HoldBack:
         self._forgotten = 0  # characters of the answer before `_text`
         self._released = 0  # index in `_text`
         self._keep = panel.look_behind("output") + REACH
+        self._plain = 0  # `_text` up to there shows nothing in any view but the raw one
+        self._following = Following()
         self._out: set[str] = set()  # detectors that failed open on this answer
         self._failures: list[Failure] = []
         self._news: tuple[str, ...] = ()  # detectors that failed at the last reading
@@ -110,7 +116,21 @@ class HoldBack:
         return chunk
 
     def _advance(self, *, final: bool) -> OutputChunk:
-        reading = self._panel.read(self._text, "output", final=final, without=self._out, since=self._released)
+        [reading] = read_together([self._question(final=final)])
+        return self._take(reading, final=final)
+
+    def _question(self, *, final: bool) -> Question:
+        """Return what the panel is to be asked now."""
+        text = self._text
+        if not final and is_plain(text, self._plain):
+            self._plain = len(text)
+            shown = [raw_view(text)]
+        else:
+            shown = views(text, final=final)
+        return self._panel.question(Text(text, shown, final, self._released, self._following), "output", self._out)
+
+    def _take(self, reading: Reading, *, final: bool) -> OutputChunk:
+        """Return what may be delivered after a reading."""
         self._failures += reading.failures
         self._news = reading.degraded
         self._out.update(failure.detector for failure in reading.failures)
@@ -130,7 +150,10 @@ class HoldBack:
         chunk = self._deliver(release, edits, [self._in_answer(finding) for finding in settled])
         if chunk.stop:
             return chunk
-        self._forget(min(view.raw_index_before(release, self._keep) for view in reading.shown), release)
+        if not final and release - self._keep > _SLACK:
+            self._forget(
+                min(view.raw_index_before(release, self._keep) for view in reading.shown), release, reading.shown
+            )
         return chunk
 
     def _deliver(self, release: int, edits: list[Edit], findings: list[Finding]) -> OutputChunk:
@@ -167,7 +190,7 @@ class HoldBack:
             self._ended(verdict, self._forgotten + len(self._text))
         self._text = ""
 
-    def _forget(self, far: int, release: int) -> None:
+    def _forget(self, far: int, release: int, shown: Iterable[View]) -> None:
         """Keep of the released text what may still decide: a few characters of every view, back to `far` in the text.
 
         Between them there may be any number of characters that no view but the raw one shows; those are dropped, lest
@@ -177,6 +200,8 @@ class HoldBack:
         before = visible(self._text[min(far, near) : near])
         self._text = before + self._text[near:]
         dropped = near - len(before)
+        self._following.drop(shown, dropped)
+        self._plain = max(0, self._plain - dropped)
         self._forgotten += dropped
         self._released -= dropped
 

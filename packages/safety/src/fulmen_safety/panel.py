@@ -12,12 +12,31 @@ from dataclasses import dataclass, field
 
 from fulmen_core.descriptors import DetectorInfo
 from fulmen_core.guard import Finding
-from fulmen_safety.detector import Detector, Redactor
+from fulmen_safety.detector import PHASES, Detector, Redactor
 from fulmen_safety.normalise import View, views
 from fulmen_safety.policy import Policy
-from fulmen_safety.seat import DetectorFault, DetectorSource, Failure, Seat, Seen, judge_in_turn
+from fulmen_safety.seat import (
+    DetectorFault,
+    DetectorSource,
+    Failure,
+    Judgement,
+    Question,
+    Seat,
+    Seen,
+    Text,
+    judge_in_turn,
+)
 
-__all__ = ["DetectorFault", "DetectorSource", "Examination", "Failure", "Panel", "Reading", "names_of"]
+__all__ = [
+    "DetectorFault",
+    "DetectorSource",
+    "Examination",
+    "Failure",
+    "Panel",
+    "Reading",
+    "names_of",
+    "read_together",
+]
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +106,7 @@ class Panel:
     def _take(self, seats: list[Seat]) -> None:
         self.seats = seats
         self._seat_of = {seat.entry.name: seat for seat in seats}
+        self._seats_in = {phase: [seat for seat in seats if phase in seat.phases] for phase in PHASES}
 
     def in_context(self, messages: Sequence[Mapping[str, str]], phase: str) -> Panel:
         """Return the panel that judges an answer to `messages` in `phase`; itself if no detector wants to know what was
@@ -105,7 +125,7 @@ class Panel:
 
     def detectors(self, phase: str) -> list[Detector]:
         """Return the detectors that judge in a phase, in order."""
-        return [seat.detector for seat in self.seats if phase in seat.phases]
+        return [seat.detector for seat in self._seats_in[phase]]
 
     def infos(self) -> list[DetectorInfo]:
         """Return the descriptions of all, in order."""
@@ -113,7 +133,7 @@ class Panel:
 
     def look_behind(self, phase: str) -> int:
         """Return how many characters before unreleased text the phase's streaming detectors may still look at."""
-        reach = (seat.streaming.look_behind for seat in self.seats if phase in seat.phases and seat.streaming)
+        reach = (seat.streaming.look_behind for seat in self._seats_in[phase] if seat.streaming)
         return max(reach, default=0)
 
     def read(
@@ -127,22 +147,13 @@ class Panel:
             since: index in `text`; findings that start before it are not wanted, and may be missing.
         """
         shown = views(text, final=final, decoded=phase != "output")
-        findings: dict[tuple[object, ...], Finding] = {}
-        failures, milliseconds, hold = [], {}, len(text)
-        asked = [seat for seat in self.seats if phase in seat.phases and seat.entry.name not in without]
-        judgements = judge_in_turn(asked, text, shown, final=final, since=since)
-        for seat, (seen, settled, failed, seconds) in zip(asked, judgements, strict=True):
-            milliseconds[seat.entry.name] = seconds * 1000
-            if failed is not None:
-                failures.append(seat.failure(failed))
-                continue
-            hold = min(hold, settled)
-            for one, _ in seen:
-                key = (one.detector, one.category, one.label, one.start, one.end)
-                if key not in findings or findings[key].score < one.score:
-                    findings[key] = one
-        ordered = sorted(findings.values(), key=lambda one: (one.start, one.end, one.detector, one.label))
-        return Reading(tuple(ordered), tuple(failures), hold, tuple(shown), milliseconds)
+        [reading] = read_together([self.question(Text(text, shown, final, since), phase, without)])
+        return reading
+
+    def question(self, text: Text, phase: str, without: Collection[str] = ()) -> Question:
+        """Return the question that `read` asks, of a text whose views are known."""
+        seats = self._seats_in[phase]
+        return Question([seat for seat in seats if seat.entry.name not in without] if without else seats, text)
 
     def replacement(self, finding: Finding, found: str) -> str:
         """Return what stands in for a finding: what its detector says, or its label in brackets."""
@@ -160,6 +171,29 @@ class Panel:
         """Ask every detector about `text` alone, whatever its phases, and keep all that it said: for explanations."""
         shown = views(text, decoded=True)
         return [_examined(seat, text, shown) for seat in self.seats]
+
+
+def read_together(questions: Sequence[Question]) -> list[Reading]:
+    """Ask several questions in one turn, of whichever panels: handing them over costs as much as answering one."""
+    judged = judge_in_turn(questions)
+    return [_reading(question, judgements) for question, judgements in zip(questions, judged, strict=True)]
+
+
+def _reading(question: Question, judgements: Sequence[Judgement]) -> Reading:
+    findings: dict[tuple[object, ...], Finding] = {}
+    failures, milliseconds, hold = [], {}, len(question.text.raw)
+    for seat, (seen, settled, failed, seconds) in zip(question.seats, judgements, strict=True):
+        milliseconds[seat.entry.name] = seconds * 1000
+        if failed is not None:
+            failures.append(seat.failure(failed))
+            continue
+        hold = min(hold, settled)
+        for one, _ in seen:
+            key = (one.detector, one.category, one.label, one.start, one.end)
+            if key not in findings or findings[key].score < one.score:
+                findings[key] = one
+    ordered = sorted(findings.values(), key=lambda one: (one.start, one.end, one.detector, one.label))
+    return Reading(tuple(ordered), tuple(failures), hold, tuple(question.text.shown), milliseconds)
 
 
 def names_of(failures: Iterable[Failure]) -> tuple[str, ...]:

@@ -144,6 +144,14 @@ class Pattern:
         """Return whether a match, or what decides it, may contain the character."""
         return char in self._ascii or (char >= "\x80" and self._classes.match(char) is not None)
 
+    def may_start(self, before: str, beginning: str) -> bool:
+        """Return whether a match, context included, may start with these characters, be at an end within them, or have
+        its end decided by them; `before` stands before it, a character or none. Of what must not stand further back
+        nothing is known.
+        """
+        text, start = before + beginning, len(before)
+        return (self.unfinished.match(text, start) or self.expression.match(text, start)) is not None
+
     def hold_from(self, text: str) -> int:
         """Return the first index from which `text` to its end might still become a match, or ``len(text)``."""
         end = start = len(text)

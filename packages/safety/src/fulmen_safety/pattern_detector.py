@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
 
 from fulmen_core.guard import Finding
 from fulmen_safety.pattern import Pattern
+from fulmen_safety.pattern_follower import PatternFollower
+
+#: Characters, and triples of them, of which it is remembered what may start there.
+_REMEMBERED = 1 << 14
 
 
 class PatternDetector:
     """Finds every match of every pattern, under one category. Keeps both laws of `fulmen_safety.detector` by
     construction.
 
-    Patterns with the same anchor are searched for in the same windows around its occurrences; most text has few.
+    A whole text is searched around what matches contain: patterns with the same anchor in the same windows around its
+    occurrences; most text has few. A stream is read place by place: with given characters few patterns may start.
     """
 
     def __init__(self, name: str, category: str, patterns: Sequence[Pattern]) -> None:
@@ -21,6 +27,7 @@ class PatternDetector:
         self.category = category
         self.patterns = tuple(patterns)
         self.look_behind = max((pattern.look_behind for pattern in patterns), default=0)
+        self._longest = max((pattern.longest for pattern in patterns), default=0)
         by_anchor: dict[str, list[Pattern]] = {}
         for pattern in patterns:
             by_anchor.setdefault(pattern.anchor, []).append(pattern)
@@ -28,6 +35,9 @@ class PatternDetector:
             (re.compile(anchor), max(pattern.longest for pattern in group), group)
             for anchor, group in by_anchor.items()
         ]
+        # functions of characters alone: a pattern takes longer to hash than to ask
+        self.starting_with = lru_cache(_REMEMBERED)(partial(_starting_with, self.patterns))
+        self.starting_in = lru_cache(_REMEMBERED)(partial(_starting_in, self.starting_with))
 
     def scan(self, text: str) -> list[Finding]:
         """Return the findings in `text`, overlapping ones included."""
@@ -43,7 +53,46 @@ class PatternDetector:
 
     def hold_from(self, text: str) -> int:
         """Return the index from which a longer text could still make a match."""
-        return min((pattern.hold_from(text) for pattern in self.patterns), default=len(text))
+        end = len(text)
+        for place in range(max(0, end - self._longest), end):
+            if self.is_open(text, place, self.starting(text, place)):
+                return place
+        return end
+
+    def follow(self) -> PatternFollower:
+        """Return what reads a stream."""
+        return PatternFollower(self)
+
+    def starting(self, text: str, place: int) -> tuple[Pattern, ...]:
+        """Return the patterns of which a match, context included, may start at `place`; a few too many."""
+        some = self.starting_with(text[place])
+        return self.starting_in(text[place - 1 : place + 2]) if some and place else some
+
+    def is_open(self, text: str, place: int, patterns: Sequence[Pattern]) -> bool:
+        """Return whether what starts at `place` might still become a match of one of these in a longer text."""
+        for pattern in patterns:  # noqa: SIM110 - a generator would double the time of what is asked most often
+            if pattern.unfinished.match(text, place):
+                return True
+        return False
+
+    def found_at(self, text: str, place: int, patterns: Sequence[Pattern]) -> list[Finding]:
+        """Return the findings of these whose match, context included, starts at `place`."""
+        found = []
+        for pattern in patterns:
+            match = pattern.expression.match(text, place)
+            if match and (score := pattern.accept(match[1])):
+                found.append(Finding(self.name, self.category, score, match.start(1), match.end(1), pattern.label))
+        return found
+
+
+def _starting_with(patterns: Sequence[Pattern], char: str) -> tuple[Pattern, ...]:
+    return tuple(pattern for pattern in patterns if pattern.may_start("", char))
+
+
+def _starting_in(starting_with: Callable[[str], tuple[Pattern, ...]], characters: str) -> tuple[Pattern, ...]:
+    """Return what may start at the second of two or three characters."""
+    some = starting_with(characters[1])
+    return tuple(pattern for pattern in some if pattern.may_start(characters[0], characters[1:]))
 
 
 def _windows(anchor: re.Pattern[str], text: str, longest: int) -> Iterator[tuple[int, int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -10,7 +10,8 @@ from fulmen_core.descriptors import DetectorInfo
 from fulmen_core.errors import PluginError, UserError
 from fulmen_core.guard import Finding
 from fulmen_safety.deadline import Call, Deadline, Late, Outcome, in_turn
-from fulmen_safety.detector import Detector, InContext, Scorer, StreamingDetector
+from fulmen_safety.detector import Detector, InContext, IncrementalDetector, Scorer, StreamingDetector, incremental
+from fulmen_safety.following import Followed, Following
 from fulmen_safety.normalise import View
 from fulmen_safety.policy_file import DetectorEntry
 from fulmen_safety.taxonomy import taxonomy
@@ -60,22 +61,44 @@ class Judgement(NamedTuple):
     seconds: float
 
 
-def judge_in_turn(
-    seats: Sequence[Seat], text: str, shown: Sequence[View], *, final: bool = True, since: int = 0
-) -> list[Judgement]:
-    """Ask the detectors one after another, each under its own deadline, and return what each found.
+class Text(NamedTuple):
+    """What detectors are asked about.
 
     Args:
-        shown: the views of `text`.
-        final: False if `text` is the beginning of something longer.
+        raw: as written.
+        shown: its views.
+        final: False if it is the beginning of something longer.
         since: raw index; findings that start before it are not wanted, and may be left out.
+        following: what the detectors remember of the stream that it is the end of, if it is.
     """
-    able = [seat for seat in seats if seat._fault is None]
-    outcomes = iter(in_turn([seat._to_judge(text, shown, final, since) for seat in able]))
-    return [
-        seat._judged(next(outcomes), len(text)) if seat._fault is None else Judgement([], 0, seat._fault, 0.0)
-        for seat in seats
-    ]
+
+    raw: str
+    shown: Sequence[View]
+    final: bool = True
+    since: int = 0
+    following: Following | None = None
+
+
+class Question:
+    """A text, and the detectors that are asked about it one after another, each under its own deadline."""
+
+    def __init__(self, seats: Sequence[Seat], text: Text) -> None:
+        self.seats, self.text = seats, text
+        self.calls = [seat.to_judge(text) for seat in seats if seat.fault is None]
+
+    def judgements(self, outcomes: Iterator[Outcome]) -> list[Judgement]:
+        """Return what each detector found, given what came of the calls."""
+        length = len(self.text.raw)
+        return [
+            seat.judged(next(outcomes), length) if seat.fault is None else Judgement([], 0, seat.fault, 0.0)
+            for seat in self.seats
+        ]
+
+
+def judge_in_turn(questions: Sequence[Question]) -> list[list[Judgement]]:
+    """Ask the detectors of every question, all in one turn, and return what each of them found."""
+    outcomes = iter(in_turn([call for question in questions for call in question.calls]))
+    return [question.judgements(outcomes) for question in questions]
 
 
 class Seat:
@@ -91,8 +114,10 @@ class Seat:
     ) -> None:
         self.entry, self.info, self.detector, self.phases = entry, info, detector, phases
         self.streaming = detector if isinstance(detector, StreamingDetector) else None
+        self.incremental = incremental(detector)
         self._limited: Deadline[Any] = limited or Deadline(_call)
-        self._fault: Exception | None = None
+        self.fault: Exception | None = None  # for which it cannot be asked
+        self._categories = frozenset(info.categories)
 
     @classmethod
     def load(cls, entry: DetectorEntry, source: DetectorSource, where: str) -> Seat:
@@ -131,7 +156,7 @@ class Seat:
                 raise DetectorFault("what in_context() gave has no name and scan()")
         except Exception as error:
             seat = Seat(self.entry, self.info, self.detector, self.phases, self._limited)
-            seat._fault = error
+            seat.fault = error
             return seat
         return Seat(self.entry, self.info, detector, self.phases, self._limited)
 
@@ -143,7 +168,7 @@ class Seat:
             DetectorFault: it broke its contract.
             Exception: whatever it raised.
         """
-        [judgement] = judge_in_turn([self], text, shown)
+        [[judgement]] = judge_in_turn([Question([self], Text(text, shown))])
         if judgement.failed is not None:
             raise judgement.failed
         return judgement.seen
@@ -170,11 +195,17 @@ class Seat:
     def _seconds(self, length: int) -> float:
         return self.entry.deadline_ms / 1000 * max(1.0, length / DEADLINE_CHARACTERS)
 
-    def _to_judge(self, text: str, shown: Sequence[View], final: bool, since: int) -> Call:
-        arguments = (_judge, self.detector, self.streaming, shown, final, since)
-        return Call(self._limited, self._seconds(len(text)), arguments)
+    def to_judge(self, text: Text) -> Call:
+        """Return the call by which the detector is asked about a text."""
+        length = len(text.raw)
+        if self.incremental is not None and text.following is not None and not text.final:
+            arguments: tuple[Any, ...] = (_follow, text.following.of(self.entry.name), self.incremental, text)
+        else:
+            arguments = (_judge, self.detector, self.streaming, text)
+        return Call(self._limited, self._seconds(length), arguments)
 
-    def _judged(self, outcome: Outcome, length: int) -> Judgement:
+    def judged(self, outcome: Outcome, length: int) -> Judgement:
+        """Return what came of that call."""
         if outcome.error is not None:
             return Judgement([], 0, outcome.error, outcome.seconds)
         seen, hold = outcome.result
@@ -191,8 +222,7 @@ class Seat:
             raise DetectorFault(f"a span {finding.start}:{finding.end} in a text of {length} characters")
         if not 0.0 <= finding.score <= 1.0:
             raise DetectorFault(f"a score of {finding.score}")
-        declared = self.info.categories
-        if finding.category not in taxonomy().titles or not {"*", finding.category} & set(declared):
+        if finding.category not in taxonomy().titles or not {"*", finding.category} & self._categories:
             raise DetectorFault(f"the category {finding.category!r}, which it does not declare")
 
 
@@ -200,28 +230,48 @@ def _call(function: Callable[..., Any], *arguments: Any) -> Any:
     return function(*arguments)
 
 
-def _judge(
-    detector: Detector, streaming: StreamingDetector | None, shown: Sequence[View], final: bool, since: int
-) -> tuple[list[Seen], int]:
+def _judge(detector: Detector, streaming: StreamingDetector | None, text: Text) -> tuple[list[Seen], int]:
     """Scan each view and bring what is found back to the raw text. Runs under the deadline.
 
     By the law *local*, what starts at `since` or later can be seen without what lies further back than the detector
     looks; and nothing need be seen while all of that may still change.
     """
-    if not final and streaming is None:
-        return [], 0  # it judges whole answers only: all is held until the end
-    hold = shown[0].decided
-    if not final and streaming is not None:
-        hold = min([hold, *(view.raw_index(streaming.hold_from(view.text)) for view in shown)])
+    shown, since = text.shown, text.since
+    if not text.final:
+        if streaming is None:
+            return [], 0  # it judges whole answers only: all is held until the end
+        hold = min([shown[0].decided, *(view.raw_index(streaming.hold_from(view.text)) for view in shown)])
         if hold <= since:
             return [], hold
+    else:
+        hold = shown[0].decided
     found = []
     for view in shown:
         cut = max(0, view.index_from(since) - streaming.look_behind) if since and streaming is not None else 0
-        text = view.text[cut:]
-        for finding in detector.scan(text):
-            if not 0 <= finding.start < finding.end <= len(text):
-                raise DetectorFault(f"a span {finding.start}:{finding.end} in a text of {len(text)} characters")
-            start, end = view.raw_span(finding.start + cut, finding.end + cut)
-            found.append(Seen(replace(finding, start=start, end=end), view.name))
+        found += _in_raw(detector.scan(view.text[cut:]), view, cut)
     return found, hold
+
+
+def _follow(followed: Followed, detector: IncrementalDetector, text: Text) -> tuple[list[Seen], int]:
+    """As `_judge`, of a stream whose earlier text the detector has read."""
+    found: list[Seen] = []
+    hold = text.shown[0].decided
+    for view in text.shown:
+        follower, dropped = followed.reader(view.name, detector)
+        seen, settled = follower.read(view.text, dropped, view.index_from(text.since))
+        hold = min(hold, view.raw_index(settled))
+        if seen:
+            found += _in_raw(seen, view, 0)
+    followed.keep([view.name for view in text.shown])
+    return found, hold
+
+
+def _in_raw(findings: Iterable[Finding], view: View, cut: int) -> list[Seen]:
+    """Return what was found in ``view.text[cut:]``, in the raw text."""
+    seen = []
+    for finding in findings:
+        if not 0 <= finding.start < finding.end <= len(view.text) - cut:
+            raise DetectorFault(f"a span {finding.start}:{finding.end} in a text of {len(view.text) - cut} characters")
+        start, end = view.raw_span(finding.start + cut, finding.end + cut)
+        seen.append(Seen(replace(finding, start=start, end=end), view.name))
+    return seen

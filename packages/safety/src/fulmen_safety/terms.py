@@ -18,6 +18,7 @@ from fulmen_core.guard import Finding
 from fulmen_safety.normalise import SEPARATORS
 from fulmen_safety.pattern import NOTHING, Node, Pattern, chars, either, literal, repeat, seq
 from fulmen_safety.pattern_detector import PatternDetector
+from fulmen_safety.pattern_follower import JointFollower
 from fulmen_safety.settings import Table, read_settings
 from fulmen_safety.taxonomy import taxonomy
 
@@ -71,6 +72,10 @@ class TermsDetector:
     def hold_from(self, text: str) -> int:
         """Return the index from which `text` might still become a listed term."""
         return min(one.hold_from(text) for one in self._lists)
+
+    def follow(self) -> JointFollower:
+        """Return what reads a stream."""
+        return JointFollower([one.follow() for one in self._lists])
 
 
 def _detector(terms: TermList) -> PatternDetector:

@@ -25,11 +25,11 @@ WIDEST_GAP = 4
 #: Characters before a feature's end that may decide it: two words, the one skipped, the gaps, the border before.
 REACH = 3 * LONGEST_WORD + 2 * WIDEST_GAP + 1
 
-_IDEOGRAPHS = 0x2E80  # from here on, each character is a word of its own
-_PRIME = np.uint64(0x9E3779B97F4A7C15)
+IDEOGRAPHS = 0x2E80  # from here on, each character is a word of its own
+PRIME = np.uint64(0x9E3779B97F4A7C15)
 _INVERSE = np.uint64(pow(0x9E3779B97F4A7C15, -1, 1 << 64))
-_MIX = np.uint64(0xD6E8FEB86659FD93)
-_WORD_SALT, _PAIR_SALT, _SKIP_SALT = (np.uint64(salt) for salt in (0xA1, 0xB2, 0xC3))
+MIX = np.uint64(0xD6E8FEB86659FD93)
+WORD_SALT, PAIR_SALT, SKIP_SALT = (np.uint64(salt) for salt in (0xA1, 0xB2, 0xC3))
 
 Hashes = NDArray[np.uint32]
 Places = NDArray[np.intp]
@@ -49,7 +49,7 @@ def _letters() -> NDArray[np.bool_]:
     return np.array([chr(code).isalnum() or chr(code) == "'" for code in range(128)])
 
 
-_FOLD, _LETTER = _folds(), _letters()
+FOLD, LETTER = _folds(), _letters()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +93,14 @@ def _features(text: str) -> Features:
     codes_N = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4").astype(np.uint64)
     ascii_N = np.minimum(codes_N, 127).astype(np.intp)
     plain_N = codes_N < 128
-    codes_N = np.where(plain_N, _FOLD[ascii_N], codes_N)
+    codes_N = np.where(plain_N, FOLD[ascii_N], codes_N)
     ngrams = []
     rolling = np.zeros(len(text) + 1, np.uint64)
     for size in CHARACTER_NGRAMS:
         if size > len(text):
             ngrams.append(np.zeros(0, np.uint32))
             continue
-        rolling = rolling[:-1] * _PRIME + codes_N[size - 1 :]
+        rolling = rolling[:-1] * PRIME + codes_N[size - 1 :]
         ngrams.append(_mixed(rolling + np.uint64(size)))
     starts, ends = _runs(_is_letter(codes_N))
     return Features(len(text), tuple(ngrams), _word_features(codes_N, starts, ends), starts, ends)
@@ -118,16 +118,16 @@ def units(text: str) -> tuple[Places, Places]:
     """Return where the words of `text` start and end, each ideograph being one; in order."""
     seen = features(text)
     codes_N = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
-    lone = np.flatnonzero(codes_N >= _IDEOGRAPHS)
+    lone = np.flatnonzero(codes_N >= IDEOGRAPHS)
     starts, ends = np.concatenate([seen.starts, lone]), np.concatenate([seen.ends, lone + 1])
     order = np.argsort(starts)
     return starts[order], ends[order]
 
 
 def _is_letter(codes_N: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    letters = _LETTER[np.minimum(codes_N, 127).astype(np.intp)]
+    letters = LETTER[np.minimum(codes_N, 127).astype(np.intp)]
     signs = (codes_N < 0xC0) | ((codes_N >= 0x2000) & (codes_N < 0x2070))
-    return np.where(codes_N < 128, letters, ~signs & (codes_N < _IDEOGRAPHS))
+    return np.where(codes_N < 128, letters, ~signs & (codes_N < IDEOGRAPHS))
 
 
 def _runs(letters_N: NDArray[np.bool_]) -> tuple[Places, Places]:
@@ -146,21 +146,21 @@ def _word_features(codes_N: NDArray[np.uint64], starts: Places, ends: Places) ->
     sums = np.zeros(len(codes_N) + 1, np.uint64)
     np.cumsum(codes_N * inverses[:-1], out=sums[1:])
     words = (sums[ends] - sums[starts]) * powers[ends]
-    words = (words ^ (words >> np.uint64(31))) * _MIX
-    kinds = [(_mixed(words + _WORD_SALT), ends)]
-    for skipped, salt in ((1, _PAIR_SALT), (2, _SKIP_SALT)):
+    words = (words ^ (words >> np.uint64(31))) * MIX
+    kinds = [(_mixed(words + WORD_SALT), ends)]
+    for skipped, salt in ((1, PAIR_SALT), (2, SKIP_SALT)):
         if len(words) <= skipped:
             continue
         near = starts[1:] - ends[:-1] <= WIDEST_GAP
         near = near if skipped == 1 else near[1:] & near[:-1]
-        pairs = words[:-skipped][near] * _PRIME + words[skipped:][near]
+        pairs = words[:-skipped][near] * PRIME + words[skipped:][near]
         kinds.append((_mixed(pairs + salt), ends[skipped:][near]))
     return tuple(kinds)
 
 
 def _mixed(hashes: NDArray[np.uint64]) -> Hashes:
-    hashes = (hashes ^ (hashes >> np.uint64(32))) * _MIX
-    hashes = (hashes ^ (hashes >> np.uint64(29))) * _PRIME
+    hashes = (hashes ^ (hashes >> np.uint64(32))) * MIX
+    hashes = (hashes ^ (hashes >> np.uint64(29))) * PRIME
     return (hashes >> np.uint64(32)).astype(np.uint32)
 
 
@@ -182,7 +182,7 @@ def _kept_powers() -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
 def _power_tables(count: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
     """Return prime**i and inverse**i modulo 2**64 for i below `count`."""
     tables = []
-    for base in (_PRIME, _INVERSE):
+    for base in (PRIME, _INVERSE):
         factors = np.full(count, base, np.uint64)
         factors[0] = 1
         tables.append(np.cumprod(factors, dtype=np.uint64))

@@ -13,10 +13,11 @@ from fulmen_core.guard import Finding
 from fulmen_safety.language import HAN_RANGES
 from fulmen_safety.learned.features import LONGEST_WORD, REACH, features, is_open, units
 from fulmen_safety.learned.linear_model import LinearModel
+from fulmen_safety.learned.prefix_follower import PlaceWeights, PrefixFollower
 
 
 class PrefixDetector:
-    """A streaming detector, and a `Scorer`.
+    """An incremental detector, and a `Scorer`.
 
     Args:
         window: characters that are judged together.
@@ -28,6 +29,7 @@ class PrefixDetector:
         self._model, self._floor = model, floor
         self._window = window or model.window
         self.look_behind = self._window + REACH + 2 * LONGEST_WORD
+        self._place_weights = PlaceWeights(model, floor)
 
     def scan(self, text: str) -> list[Finding]:
         """Return each word with which the probability rises to the floor or further above it, once per category."""
@@ -53,6 +55,10 @@ class PrefixDetector:
         while back < len(text) and back <= LONGEST_WORD and is_open(text[-1 - back]):
             back += 1
         return len(text) if back > LONGEST_WORD else len(text) - back
+
+    def follow(self) -> PrefixFollower:
+        """Return what reads a stream."""
+        return PrefixFollower(self, self._place_weights, self._window)
 
     def scores(self, text: str) -> dict[str, float]:
         """Return category -> the highest probability after any word of `text`."""

@@ -10,10 +10,10 @@ disguises.
   signs**, where signs stand among their letters: ``s k - l i v e``. At the end of an unfinished text a view stops where
   that is still open.
 
-These never take back what they show, so a stream can be judged by them. Nor does **unescaped**, a view of the folded one
-that an answer has in place of the decoded one, and that the joined ones are made of then: single characters that are
-escaped, ``\\u0041``, ``&#65;``, ``%41``. The others need the whole text and are shown with ``decoded=True``, at input, in
-the corpus and for the reward:
+These never take back what they show, so a stream can be judged by them. Nor does **unescaped**, which an answer has in
+place of the decoded view: the folded one with single characters that are escaped undone, ``\\u0041``, ``&#65;``, ``%41``;
+the joined ones are made of it then. The others need the whole text and are shown with ``decoded=True``, at input, in the
+corpus and for the reward:
 
 * **decoded**: base64, hexadecimal, binary, percent encoding, character references and escapes in their places, up to
   three layers deep;
@@ -25,16 +25,16 @@ A view is made only of a text with signs of its disguise. A detector judges ever
 
 from __future__ import annotations
 
-from fulmen_safety.normalise.characters import unescaped
-from fulmen_safety.normalise.folded import fold, visible
+from fulmen_safety.normalise.characters import escapes, unescaped
+from fulmen_safety.normalise.folded import fold, folds, visible
 from fulmen_safety.normalise.hanzi import assembled
-from fulmen_safety.normalise.joined import REACH, SEPARATORS, join
+from fulmen_safety.normalise.joined import REACH, SEPARATORS, join, joins
 from fulmen_safety.normalise.letters import leet, reversed_words, rotated
 from fulmen_safety.normalise.payloads import decoded_view
 from fulmen_safety.normalise.pinyin import from_pinyin
 from fulmen_safety.normalise.view import View, raw_view
 
-__all__ = ["REACH", "SEPARATORS", "View", "views", "visible"]
+__all__ = ["REACH", "SEPARATORS", "View", "is_plain", "raw_view", "views", "visible"]
 
 
 def views(raw: str, *, final: bool = True, decoded: bool = False) -> list[View]:
@@ -53,6 +53,15 @@ def views(raw: str, *, final: bool = True, decoded: bool = False) -> list[View]:
         shown.append(characters)
     joined = join(shown[-1], final=final)
     return [*shown, *joined, *(_decoded([*shown, *joined[:1]]) if decoded else [])]
+
+
+def is_plain(raw: str, since: int = 0) -> bool:
+    """Return whether an unfinished text has no view but the raw one.
+
+    Args:
+        since: an index before which that is known: ``raw[:since]`` was plain, or the end of something plain.
+    """
+    return not (folds(raw, since) or escapes(raw, since) or joins(raw, since))
 
 
 def _decoded(plain: list[View]) -> list[View]:

@@ -1,7 +1,7 @@
 """The unescaped view of a text that streams: single characters that are written as escapes, in their places.
 
-``\\u0041`` in the JSON of a call of a tool, ``&#65;`` in what a page shows, ``%41`` in an address: whoever reads the answer
-has the character. Each is short, so an unfinished text waits for the end of one and for no more. Longer encodings
+``\\u0041`` in the JSON of a call of a tool, ``&#65;`` in what a page shows, ``%41`` in an address: whoever reads the
+answer has the character. Each is short, so an unfinished text waits for the end of one and for no more. Longer encodings
 (base64, hexadecimal) have no such bound; see `fulmen_safety.normalise.payloads`. What prints nothing stays as it is: a
 stream must keep a number of characters of every view, and would keep all of a text full of those.
 """
@@ -27,13 +27,14 @@ _BEGUN = re.compile(
     rf"|&(?:#[0-9]{{0,7}}|#[xX]{_HEX}{{0,6}}|{'|'.join(_NAMES_BEGUN)})?"
     rf"|%(?:[0-7]|[C-Fc-f](?:{_HEX}(?:{_CONTINUED}){{0,2}}(?:%[89ABab]?)?)?)?)\Z"
 )
+_FIRST = re.compile(r"[\\&%]")
 _LONGEST = 12  # characters of an escape
 
 
 def unescaped(base: View, *, final: bool = True) -> View | None:
     """Return the view of `base` with its escapes undone, or None if it has none and none is open at its end."""
     text = base.text
-    if not ("\\" in text or "&" in text or "%" in text):
+    if not _FIRST.search(text):
         return None
     edits = [
         Edit(match.start(), match.end(), plain)
@@ -48,6 +49,18 @@ def unescaped(base: View, *, final: bool = True) -> View | None:
     if not edits and stop is None:
         return None
     return edited(base, "unescaped", edits, stop=stop)
+
+
+def escapes(text: str, since: int) -> bool:
+    """Return whether the unescaped view of an unfinished folded text shows something else, or waits, behind `since`.
+
+    Args:
+        since: an index before which it does not.
+    """
+    start = max(0, since - _LONGEST)
+    if not _FIRST.search(text, start):
+        return False
+    return bool(_ESCAPE.search(text, start) or _BEGUN.search(text, max(start, len(text) - _LONGEST)))
 
 
 def _character(escape: str) -> str:

@@ -71,6 +71,22 @@ def folded_characters(text: str) -> str:
     return text.translate(_FOLDS)
 
 
+def folds(raw: str, since: int) -> bool:
+    """Return whether the folded view of an unfinished text shows something else, or waits, behind `since`.
+
+    Args:
+        since: an index before which it does not.
+    """
+    unusual = _CONTROL if raw.isascii() else _unusual()
+    start = max(0, since - 1)  # a bracket there may have waited for what came
+    if raw.endswith("（"):
+        return True
+    if not unusual.search(raw, start):
+        return False
+    piece = raw[start:]
+    return piece.translate(_FOLDS) != piece or _IN_NUMBER.search(raw, start) is not None
+
+
 def visible(text: str) -> str:
     """Return `text` without the characters that the folded view leaves out."""
     return "".join(char for char in text if _FOLDS[ord(char)])

@@ -46,6 +46,26 @@ _SOON = 24
 REACH = _SOON + 8
 
 
+#: Characters behind a separator that may decide whether it stands alone.
+_AHEAD = 2
+
+
+def joins(text: str, since: int) -> bool:
+    """Return whether a joined view of an unfinished folded text shows something else, or waits, behind `since`.
+
+    Args:
+        since: an index before which it does not.
+    """
+    if _waiting(_OPEN, text):
+        return True
+    start = max(0, since - 2 - 2 * _AHEAD)
+    plain = [match.start() for match in _JOINT.finditer(text, start)]
+    if not plain:
+        return False
+    places = {*plain, *(match.start() for match in _SIGN_JOINT.finditer(text, start)), *_waiting(_SIGN_OPEN, text)}
+    return any(place + 2 in places for place in plain)
+
+
 def join(base: View, *, final: bool = True) -> list[View]:
     """Return the joined views of the folded one that show something else than it, or in which something is open."""
     text = base.text

@@ -36,6 +36,8 @@ class View:
 
     def index_from(self, raw_index: int) -> int:
         """Return the view's first character that comes from `raw_index` or later; its length if there is none."""
+        if self.origin is _identity:
+            return min(raw_index, len(self.text))
         return bisect_left(range(len(self.text)), raw_index, key=self.origin)
 
     def raw_index_before(self, raw_index: int, count: int) -> int:

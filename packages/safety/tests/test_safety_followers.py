@@ -1,0 +1,199 @@
+"""Claims about reading a stream as it grows: the same as reading it at once, and nothing looked at again."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fulmen_core.registry import Registry
+from fulmen_safety import Finding
+from fulmen_safety.detector import incremental
+from fulmen_safety.guard import RaiseGuard
+from fulmen_safety.learned.features import CHARACTER_NGRAMS, features
+from fulmen_safety.learned.place_features import PAIR_SALT, SKIP_SALT, folded, ngram_hashes, pair_hash, word_hash
+from fulmen_safety.normalise import is_plain, views
+from fulmen_safety.pattern import Pattern, chars, repeat
+from fulmen_safety.pattern_detector import PatternDetector
+from fulmen_safety.policy import load_policy
+
+PIECES = [
+    *(
+        "ada@example.net",
+        "138",
+        "0013",
+        "8000",
+        "call ",
+        "+1 (555) ",
+        "tel: ",
+        "sk_live_",
+        "AKIA",
+        'api_key = "',
+        "12 ",
+    ),
+    *(
+        "you are all ",
+        "stupid ",
+        "idiots ",
+        "hate ",
+        "垃圾",
+        "滚",
+        "你们都是",
+        "傻",
+        "电话：",
+        "（",
+        "）",
+        "a b ",
+        "i g n ",
+        "3.2",
+    ),
+    *("don’t ", "—", "é", "ﬁ", "Ａ", "\u200b", "🙂", "國", ". ", "\n", "x", " ", "the ", "weather ", "今天天气很好"),
+]
+ANSWERS = st.lists(st.sampled_from(PIECES), max_size=40).map("".join)
+
+
+@pytest.fixture(scope="module")
+def default_guard() -> RaiseGuard:
+    return RaiseGuard(load_policy(), Registry.discover())
+
+
+def delivered(guard: RaiseGuard, chunks: Sequence[str]) -> str:
+    stream = guard.open_output([])
+    said = ""
+    for chunk in chunks:
+        out = stream.feed(chunk)
+        said += out.text
+        if out.stop:
+            return said
+    return said + stream.finish().text
+
+
+@settings(max_examples=150, deadline=None)
+@given(ANSWERS, st.integers(0, 2**32))
+def test_by_default_a_stream_says_what_the_answer_judged_at_once_says(
+    default_guard: RaiseGuard, answer: str, seed: int
+) -> None:
+    draw = random.Random(seed)
+    cuts = sorted(draw.choices(range(len(answer) + 1), k=draw.randrange(60)))
+    chunks = [answer[start:end] for start, end in itertools.pairwise([0, *cuts, len(answer)])]
+    assert delivered(default_guard, chunks) == default_guard.judge_output([], answer).text
+
+
+@settings(max_examples=300, deadline=None)
+@given(ANSWERS, st.integers(1, 9), st.integers(0, 40))
+def test_a_text_is_plain_if_no_other_view_shows_anything(text: str, size: int, gone: int) -> None:
+    known = 0
+    for end in range(size, len(text) + size, size):
+        beginning = text[:end]
+        alone = len(views(beginning, final=False)) == 1
+        assert is_plain(beginning) == alone
+        assert is_plain(beginning, known) == alone
+        if alone:
+            known = len(beginning)
+    assert is_plain(text[gone:]) == (len(views(text[gone:], final=False)) == 1)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(st.sampled_from("abZ9' .你é\t~" + "ʼ\u2019"), min_size=1, max_size=50))
+def test_the_features_of_one_place_are_those_of_the_whole_text(text: str) -> None:
+    seen, plain = features(text), folded(text)
+    for size, hashes in zip(CHARACTER_NGRAMS, seen.ngrams, strict=True):
+        assert hashes.tolist() == [
+            ngram_hashes(plain[place - size : place])[-1] for place in range(size, len(text) + 1)
+        ]
+    if not seen.words:
+        return
+    words = [word_hash(plain[start:end]) for start, end in zip(seen.starts, seen.ends, strict=True)]
+    assert seen.words[0][0].tolist() == [own for _, own in words]
+    inner = dict(zip(seen.ends.tolist(), (one for one, _ in words), strict=True))
+    order = seen.ends.tolist()
+    for (hashes, ends), (back, salt) in zip(seen.words[1:], ((1, PAIR_SALT), (2, SKIP_SALT)), strict=False):
+        before = [order[order.index(end) - back] for end in ends.tolist()]
+        made = [pair_hash(inner[one], inner[end], salt) for one, end in zip(before, ends.tolist(), strict=True)]
+        assert hashes.tolist() == made
+
+
+def test_a_stream_is_not_scanned_while_nothing_stands_out(
+    default_guard: RaiseGuard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scans: list[int] = []
+    words = ("The weather is fine today and we walk along the river to the old mill. " * 10).split(" ")
+    guard = RaiseGuard(load_policy(), Registry.discover())
+    for detector in guard.panel.detectors("output"):
+        kept = type(detector).scan
+
+        def counted(self: Any, text: str, kept: Callable[..., Any] = kept) -> Any:
+            scans.append(len(text))
+            return kept(self, text)
+
+        monkeypatch.setattr(type(detector), "scan", counted)
+    stream = guard.open_output([])
+    given = "".join(stream.feed(f"{word} ").text for word in words)
+    assert given == " ".join(words) + " "
+    assert scans == []
+    stream.finish()
+    assert len(scans) == len(guard.panel.detectors("output"))
+
+
+def test_every_place_of_a_stream_is_asked_about_until_it_is_decided_and_never_again() -> None:
+    asked: list[int] = []
+
+    class Counting(PatternDetector):
+        def is_open(self, text: str, place: int, patterns: Sequence[Pattern]) -> bool:
+            asked.append(place)
+            return super().is_open(text, place, patterns)
+
+    detector = Counting("toy", "privacy_pii", [Pattern("number", repeat(chars("0-9"), 3, 9), "[0-9]{3}")])
+    follower, text = detector.follow(), "word 123456 word " * 20
+    for end in range(1, len(text) + 1):
+        follower.read(text[:end], 0, 0)
+    digits = {place for place, char in enumerate(text) if char.isdigit()}
+    assert set(asked) <= digits
+    assert 0 < len(asked) <= 3 * len(digits)  # while it is the first open one, and once more
+
+
+def test_who_inherits_how_a_stream_is_read_and_finds_other_things_is_asked_what_it_finds() -> None:
+    pattern = Pattern("digit", chars("0-9"), "[0-9]")
+
+    class More(PatternDetector):
+        def scan(self, text: str) -> list[Finding]:
+            return []
+
+    detector = PatternDetector("toy", "privacy_pii", [pattern])
+    assert incremental(detector) is detector
+    assert incremental(More("toy", "privacy_pii", [pattern])) is None
+    detector.scan = lambda text: []  # type: ignore[method-assign]
+    assert incremental(detector) is None
+
+
+def test_a_stream_that_is_not_what_was_read_is_read_anew() -> None:
+    detector = PatternDetector("toy", "privacy_pii", [Pattern("number", repeat(chars("0-9"), 3, 9), "[0-9]{3}")])
+    follower = detector.follow()
+    follower.read("ab 123 ", 0, 0)
+    found, hold = follower.read("xyz 1234 5", 0, 0)
+    assert ([(one.start, one.end) for one in found], hold) == ([(4, 8), (5, 8)], 9)
+
+
+def test_sums_of_places_that_were_forgotten_do_not_change_what_follows(default_guard: RaiseGuard) -> None:
+    detector = default_guard.panel.detector("toxicity-answer")
+    reader = incremental(detector)
+    assert reader is not None
+    draw = np.random.default_rng(7)
+    text = "".join(draw.choice(PIECES, 400))
+    whole = [(one.start, one.end, one.score) for one in detector.scan(text)]
+    follower, gone, since, dropped, read = reader.follow(), 0, 0, 0, []
+    for end in range(3, len(text) + 3, 3):
+        found, hold = follower.read(text[gone:end], dropped, since - gone)
+        hold += gone
+        read += [(one.start + gone, one.end + gone, one.score) for one in found if since <= one.start + gone < hold]
+        since = max(since, hold)
+        dropped = max(0, since - reader.look_behind - gone)
+        gone += dropped
+    assert read == [one for one in whole if one[0] < since]
+    assert read
