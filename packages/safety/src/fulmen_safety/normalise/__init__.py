@@ -11,9 +11,9 @@ disguises.
   that is still open.
 
 These never take back what they show, so a stream can be judged by them. Nor does **unescaped**, which an answer has in
-place of the decoded view: the folded one with single characters that are escaped undone, ``\\u0041``, ``&#65;``, ``%41``;
-the joined ones are made of it then. The others need the whole text and are shown with ``decoded=True``, at input, in the
-corpus and for the reward:
+place of the decoded view: the folded one with the characters that are written as escapes, ``\\u0041``, ``&#65;``,
+``%41``. The joined ones are made of it then. The others need the whole text and are shown with ``decoded=True``, at
+input, in the corpus and for the reward:
 
 * **decoded**: base64, hexadecimal, binary, percent encoding, character references and escapes in their places, up to
   three layers deep;

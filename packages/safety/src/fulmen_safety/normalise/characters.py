@@ -1,9 +1,9 @@
 """The unescaped view of a text that streams: single characters that are written as escapes, in their places.
 
 ``\\u0041`` in the JSON of a call of a tool, ``&#65;`` in what a page shows, ``%41`` in an address: whoever reads the
-answer has the character. Each is short, so an unfinished text waits for the end of one and for no more. Longer encodings
-(base64, hexadecimal) have no such bound; see `fulmen_safety.normalise.payloads`. What prints nothing stays as it is: a
-stream must keep a number of characters of every view, and would keep all of a text full of those.
+answer has the character. Each is short, so an unfinished text waits for the end of one and for no more. Longer
+encodings (base64, hexadecimal) have no such bound; see `fulmen_safety.normalise.payloads`. What prints nothing stays as
+it is: a stream must keep a number of characters of every view, and would keep all of a text full of those.
 """
 
 from __future__ import annotations
