@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from fulmen_core.registry import Registry
 from fulmen_safety import Finding
+from fulmen_safety.deadline import in_turn
 from fulmen_safety.detector import incremental
 from fulmen_safety.guard import RaiseGuard
 from fulmen_safety.learned.features import CHARACTER_NGRAMS, features
@@ -197,3 +198,32 @@ def test_sums_of_places_that_were_forgotten_do_not_change_what_follows(default_g
         gone += dropped
     assert read == [one for one in whole if one[0] < since]
     assert read
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(ANSWERS, min_size=2, max_size=5), st.integers(1, 9))
+def test_streams_that_are_fed_together_say_what_each_says_alone(
+    default_guard: RaiseGuard, answers: list[str], size: int
+) -> None:
+    together, alone = ([default_guard.open_output([]) for _ in answers] for _ in range(2))
+    for start in range(0, max(map(len, answers)), size):
+        pieces = [answer[start : start + size] for answer in answers]
+        read = default_guard.feed_together(list(zip(together, pieces, strict=True)))
+        assert read == [stream.feed(piece) for stream, piece in zip(alone, pieces, strict=True)]
+    assert [stream.finish() for stream in together] == [stream.finish() for stream in alone]
+
+
+def test_all_detectors_are_asked_about_all_streams_of_a_step_in_one_turn(
+    default_guard: RaiseGuard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns: list[int] = []
+
+    def counted(calls: Sequence[Any]) -> Any:
+        turns.append(len(calls))
+        return in_turn(calls)
+
+    monkeypatch.setattr("fulmen_safety.seat.in_turn", counted)
+    streams = [default_guard.open_output([]) for _ in range(8)]
+    for _ in range(3):
+        default_guard.feed_together([(stream, "some words ") for stream in streams])
+    assert turns == [8 * len(default_guard.panel.detectors("output"))] * 3

@@ -114,6 +114,33 @@ def test_what_kills_it_fails_alone():
         assert good.finish().text == "efgh"
 
 
+def told(chunks):
+    return [chunk if isinstance(chunk, Exception) else chunk.text for chunk in chunks]
+
+
+def test_several_answers_are_read_at_once_as_each_alone(here):
+    with running() as guard:
+        texts = [answer_of() + "stop!" * (index % 2) for index in range(5)]
+        together, alone = ([one.open_output([]) for _ in texts] for one in (guard, here))
+        for start in range(0, 90, 6):
+            pieces = [text[start : start + 6] for text in texts]
+            read = guard.feed_together(list(zip(together, pieces, strict=True)))
+            assert read == [stream.feed(piece) for stream, piece in zip(alone, pieces, strict=True)]
+            if start == 30:
+                os.kill(guard.pid, signal.SIGKILL)
+        assert [stream.finish() for stream in together] == [stream.finish() for stream in alone]
+
+
+def test_of_several_answers_read_at_once_the_one_that_kills_it_fails_alone():
+    with running() as guard:
+        good, bad, late = (guard.open_output([]) for _ in range(3))
+        assert told(guard.feed_together([(good, "abcdef"), (bad, "now di")])) == ["ab", "no"]
+        first, lost, second = told(guard.feed_together([(good, "ghi"), (bad, "e! of it"), (late, "12345")]))
+        assert (first, second) == ("cde", "#")
+        assert isinstance(lost, GuardLost)
+        assert good.finish().text == "fghi"
+
+
 def test_one_that_hangs_is_killed():
     with running(patience=0.3) as guard:
         with pytest.raises(GuardLost, match=r"it gave no answer within 0\.3 s"):

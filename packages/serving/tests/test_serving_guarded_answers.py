@@ -11,6 +11,7 @@ import pytest
 from fulmen_core.registry import Registry
 from fulmen_core.runner import EngineLimits
 from fulmen_safety.guard import RaiseGuard
+from fulmen_safety.hold_back import HoldBack
 from fulmen_safety.policy import load_policy
 
 POLICY = """
@@ -217,3 +218,22 @@ def test_a_stop_string_in_a_name_gives_nothing_of_it_away(channels, stop, stream
     for said, _ in read_by_the_client(channels, stream, **asked):
         assert "Ada" not in said
         assert said in (f"so [NAME]-{LONG.strip()}", f"so [NAME]-{LONG}", "so ", "s", "so A", "so Ad", "so [NAME]")
+
+
+def test_the_guard_reads_a_step_of_all_answers_at_once(kit, guard, monkeypatch):
+    """As many calls as steps, not as tokens: an answer that is read alone is in a step of its own."""
+    sizes, alone = [], []
+    together, feed = RaiseGuard.feed_together, HoldBack.feed
+    monkeypatch.setattr(
+        RaiseGuard, "feed_together", lambda self, pieces: sizes.append(len(pieces)) or together(self, pieces)
+    )
+    monkeypatch.setattr(HoldBack, "feed", lambda self, text: alone.append(text) or feed(self, text))
+    runner = type(kit.runner())(EngineLimits(6, 512, 64), kit.tokenizer)
+    with kit.service(runner, guard=guard) as service, kit.server(service) as url:
+        asked = {"model": "parrot", "messages": [{"role": "user", "content": LONG * 3}], "n": 6}
+        body = httpx.post(f"{url}/v1/chat/completions", json=asked, timeout=60).json()
+    assert {choice["message"]["content"] for choice in body["choices"]} == {LONG * 3}
+    tokens = body["usage"]["completion_tokens"]
+    assert len(sizes) < tokens / 4
+    assert max(sizes) == 6
+    assert len(alone) < tokens / 4

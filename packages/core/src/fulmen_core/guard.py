@@ -101,6 +101,17 @@ class Guard(Protocol):
 
 
 @runtime_checkable
+class FeedsTogether(Protocol):
+    """A guard that takes the next pieces of several answers at once, which costs less than one after another."""
+
+    def feed_together(self, pieces: Sequence[tuple[OutputStream, str]]) -> list[OutputChunk | Exception]:
+        """Feed each of these streams, which it opened, its next piece: no stream twice. Returns for each what `feed`
+        would return, or the exception that it would raise; none of them costs another its chunk.
+        """
+        ...
+
+
+@runtime_checkable
 class Explains(Protocol):
     """A guard that says what it sees in a text, also where it would do nothing."""
 

@@ -7,15 +7,15 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from fulmen_core.errors import UserError
-from fulmen_core.guard import DocumentVerdict, Finding, InputVerdict
+from fulmen_core.guard import DocumentVerdict, Finding, InputVerdict, OutputChunk, OutputStream
 from fulmen_safety.audit.log import AuditLog
 from fulmen_safety.audit.store import open_store
 from fulmen_safety.conversation import conversation_language, judge_conversation
 from fulmen_safety.edits import plan_edits, redacted
-from fulmen_safety.hold_back import HoldBack, OutputVerdict, judge_output
+from fulmen_safety.hold_back import HoldBack, OutputVerdict, feed_together, judge_output
 from fulmen_safety.panel import DetectorSource, Failure, Panel
 from fulmen_safety.policy import STRICTNESS, Policy, load_policy
 from fulmen_safety.taxonomy import taxonomy
@@ -133,6 +133,10 @@ class RaiseGuard:
 
         panel = self.panel.in_context(messages, "output")
         return HoldBack(panel, self.policy, conversation_language(messages), ended)
+
+    def feed_together(self, pieces: Sequence[tuple[OutputStream, str]]) -> list[OutputChunk | Exception]:
+        """Feed several streams at once (`fulmen_core.guard.FeedsTogether`)."""
+        return feed_together([(cast("HoldBack", stream), text) for stream, text in pieces])
 
     def judge_output(self, messages: Sequence[Mapping[str, str]], answer: str) -> OutputVerdict:
         """Guard a whole answer at once; equal to streaming it."""

@@ -10,7 +10,7 @@ release, what was released is what `judge_output` would have delivered, and what
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from fulmen_core.guard import Finding, OutputChunk
@@ -66,6 +66,32 @@ def judge_output(panel: Panel, policy: Policy, answer: str, language: str) -> Ou
     return OutputVerdict("redact" if edits else "allow", "".join(pieces), counted, reading.failures, category)
 
 
+def feed_together(pieces: Sequence[tuple[HoldBack, str]]) -> list[OutputChunk | Exception]:
+    """Feed each of some streams, no stream twice, with one question to all their detectors.
+
+    Returns:
+        What `HoldBack.feed` returns of each, or the exception that it would raise.
+    """
+    chunks: dict[int, OutputChunk | Exception] = {}
+    asked: list[tuple[int, HoldBack, Question]] = []
+    for place, (stream, text) in enumerate(pieces):
+        try:
+            question = stream.question(text)
+        except Exception as error:
+            chunks[place] = error
+            continue
+        if question is None:
+            chunks[place] = stream.refusal()
+        else:
+            asked.append((place, stream, question))
+    for (place, stream, _), reading in zip(asked, read_together([one for _, _, one in asked]), strict=True):
+        try:
+            chunks[place] = stream.settle(reading)
+        except Exception as error:
+            chunks[place] = error
+    return [chunks[place] for place in range(len(pieces))]
+
+
 class HoldBack:
     """One guarded answer (`fulmen_core.guard.OutputStream`). Not to be shared between threads.
 
@@ -102,9 +128,20 @@ class HoldBack:
     def feed(self, text: str) -> OutputChunk:
         """Take the next piece; return what may be delivered now. After a stop, everything is refused."""
         if self._over:
-            return OutputChunk("", stop=True, category=self._category)
+            return self.refusal()
         self._text += text
         return self._advance(final=False)
+
+    def question(self, text: str) -> Question | None:
+        """Take the next piece; return what the panel is to be asked before `settle`. None after a stop: `refusal`."""
+        if self._over:
+            return None
+        self._text += text
+        return self._question(final=False)
+
+    def refusal(self) -> OutputChunk:
+        """Return what is said to a piece after a stop."""
+        return OutputChunk("", stop=True, category=self._category)
 
     def finish(self) -> OutputChunk:
         """Return the rest. A second call, or one after a stop, returns nothing."""
@@ -117,7 +154,7 @@ class HoldBack:
 
     def _advance(self, *, final: bool) -> OutputChunk:
         [reading] = read_together([self._question(final=final)])
-        return self._take(reading, final=final)
+        return self.settle(reading, final=final)
 
     def _question(self, *, final: bool) -> Question:
         """Return what the panel is to be asked now."""
@@ -129,7 +166,7 @@ class HoldBack:
             shown = views(text, final=final)
         return self._panel.question(Text(text, shown, final, self._released, self._following), "output", self._out)
 
-    def _take(self, reading: Reading, *, final: bool) -> OutputChunk:
+    def settle(self, reading: Reading, *, final: bool = False) -> OutputChunk:
         """Return what may be delivered after a reading."""
         self._failures += reading.failures
         self._news = reading.degraded

@@ -341,8 +341,9 @@ class ChatService:
                 guard = None if self.guard is None else self.guard.open_output(messages)
             except Exception as error:
                 raise _guard_failed(error) from error
+            opener = self.guard
             if trace is not None and guard is not None:
-                guard = trace.watch(index, guard)
+                guard, opener = trace.watch(index, guard), None  # its own work is timed: it is read alone
             request = GenerationRequest(
                 f"{request_id}-{index}",
                 prompt_ids,
@@ -355,7 +356,7 @@ class ChatService:
                 salt=salt,
                 adapter=None if options.model is None else options.model.adapter,
             )
-            text = AnswerText(StreamDecoder(self.tokenizer), StopStrings(params.stop), guard, degraded)
+            text = AnswerText(StreamDecoder(self.tokenizer), StopStrings(params.stop), guard, degraded, opener)
             answers.append((request, text))
         return answers
 

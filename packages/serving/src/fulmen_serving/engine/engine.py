@@ -12,15 +12,16 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fulmen_core.guard import Finding
+from fulmen_core.guard import Finding, OutputChunk
 from fulmen_core.runner import EngineLimits
 from fulmen_serving.engine.admission import Admission, AdmissionLimits
 from fulmen_serving.engine.answer_logprobs import AnswerToken
-from fulmen_serving.engine.answer_text import AnswerText, Delivery, EndReason
+from fulmen_serving.engine.answer_text import AnswerText, Delivery, EndReason, Written, read_together
 from fulmen_serving.engine.core import EngineCore, TokenEvent
 from fulmen_serving.engine.model_thread import ModelThread
 from fulmen_serving.engine.report import Condition, Ended, ModelHost, StepReport
@@ -105,6 +106,22 @@ class _Job:
         if self.tally is not None:
             known = self.ended or Ended("", len(self.request.prompt_ids) if self.tokens else 0, self.tokens)
             self.tally(known.prompt_tokens, known.generated if aborted else self.tokens)
+
+
+@dataclass(slots=True)
+class _Piece:
+    """What one step gave an answer: a token, or several that were guessed."""
+
+    job: _Job
+    text: str = ""
+    stopped: bool = False
+    end: Literal["stop", "length", "embedded", "error"] | None = None
+    failed: bool = False
+
+    @property
+    def written(self) -> Written:
+        """Its text."""
+        return Written(self.text, self.stopped)
 
 
 class Engine:
@@ -257,37 +274,66 @@ class Engine:
 
     def _run_output(self) -> None:
         while (events := self._tokens.get()) is not None:
+            pieces: dict[str, _Piece] = {}
             for event in events:
                 job = self._jobs.get(event.request_id)
                 if job is None:
                     continue  # aborted, or ended by a stop string or the guard while this token was computed
-                try:
-                    self._deliver(job, event)
-                except Exception as error:  # the text of one answer must not cost the others theirs
-                    logger.exception("request %s: its text failed", event.request_id)
-                    self._fail(job, f"the answer's text failed: {type(error).__name__}: {error}", abort=not event.end)
+                if event.token is None or event.vector is not None:
+                    self._safely(job, event.end, self._answer_untold, job, event)
+                    continue
+                piece = pieces.setdefault(event.request_id, _Piece(job))
+                if not piece.failed and not piece.stopped:
+                    piece.end = event.end
+                    piece.failed = not self._safely(job, event.end, self._write, piece, event)
+            self._deliver([piece for piece in pieces.values() if not piece.failed])
 
-    def _deliver(self, job: _Job, event: TokenEvent) -> None:
+    def _safely(self, job: _Job, end: object, action: Callable[..., None], *arguments: Any) -> bool:
+        """Do it, and return whether it went well: the text of one answer must not cost the others theirs."""
+        try:
+            action(*arguments)
+        except Exception as error:
+            logger.exception("request %s: its text failed", job.request.request_id)
+            self._fail(job, f"the answer's text failed: {type(error).__name__}: {error}", abort=not end)
+            return False
+        return True
+
+    def _answer_untold(self, job: _Job, event: TokenEvent) -> None:
+        """What ends a request without text."""
         if event.vector is not None:
             self._embedded(job, event.vector)
-            return
-        if event.token is None:
+        else:
             self._fail(job, event.message, abort=False)
-            return
+
+    def _write(self, piece: _Piece, event: TokenEvent) -> None:
+        """Add a token to what a step gave an answer."""
+        job, token = piece.job, event.token
         job.tokens += 1
         if job.tokens == 1:
             job.first_token = time.perf_counter()
             self.metrics.first_token_seconds.observe(job.first_token - job.submitted)
-        silent = event.token in job.request.stop_ids
-        delivery = Delivery("") if silent else job.text.push(event.token, event.logprobs)
-        if delivery.end is None and (event.end == "stop" or event.end == "length"):
-            rest = job.text.finish(event.end)
+        if token is not None and token not in job.request.stop_ids:
+            written = job.text.write(token, event.logprobs)
+            piece.text += written.text
+            piece.stopped = written.stopped
+
+    def _deliver(self, pieces: Sequence[_Piece]) -> None:
+        """Have the guard read what a step gave all answers, and deliver what may leave."""
+        read_of = read_together([(piece.job.text, piece.written) for piece in pieces])
+        for piece, read in zip(pieces, read_of, strict=True):
+            self._safely(piece.job, piece.end, self._deliver_one, piece, read)
+
+    def _deliver_one(self, piece: _Piece, read: OutputChunk | Exception | None) -> None:
+        job = piece.job
+        delivery = job.text.deliver(piece.written, read)
+        if delivery.end is None and (piece.end == "stop" or piece.end == "length"):
+            rest = job.text.finish(piece.end)
             delivery = Delivery(delivery.text + rest.text, rest.end, delivery.logprobs + rest.logprobs)
         if delivery.text or delivery.logprobs:
             self._emit(job, TextDelta(delivery.text, delivery.logprobs))
         if delivery.end and self._jobs.pop(job.request.request_id, None) is not None:
             refused = delivery.end == "content_filter"
-            if refused or not event.end:  # text ended it, tokens did not: free its slot; what is refused is not kept
+            if refused or not piece.end:  # text ended it, tokens did not: free its slot; what is refused is not kept
                 self.host.abort(job.request.request_id, forget=refused)
             job.settle()  # before the caller knows of the end: what was answered is metered
             self._emit(job, self._end(job, delivery.end))

@@ -18,11 +18,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from fulmen_core.guard import DocumentVerdict, InputVerdict, OutputChunk
+from fulmen_core.guard import DocumentVerdict, InputVerdict, OutputChunk, OutputStream
 from fulmen_core.registry import Discovery
-from fulmen_serving.guarding.messages import Call, Feed, GuardPlan, Lost, Open, Reply
+from fulmen_serving.guarding.messages import Call, Feed, FeedTogether, GuardPlan, Lost, Open, Reply
+from fulmen_serving.guarding.together import fed
 from fulmen_serving.processes.child import end_child, start_child
 from fulmen_serving.processes.restart_policy import RestartPolicy
 
@@ -148,6 +149,36 @@ class GuardProcess:
         weakref.finalize(stream, self._forgotten.append, stream.number)
         return stream
 
+    def feed_together(self, pieces: Sequence[tuple[OutputStream, str]]) -> list[OutputChunk | Exception]:
+        """One message for several answers. If the process is lost over it, each is fed alone: one is at fault."""
+        streams = [cast("RemoteStream", stream) for stream, _ in pieces]
+        opened: list[RemoteStream] = []
+
+        def opens(stream: RemoteStream) -> Callable[[_Child], Open | None]:
+            def make(child: _Child) -> Open | None:
+                request = stream.opening(child)
+                if request is not None:
+                    opened.append(stream)
+                return request
+
+            return make
+
+        def feeds(_: _Child) -> FeedTogether:
+            numbered = zip(streams, pieces, strict=True)
+            return FeedTogether(tuple((stream.number, text) for stream, (_, text) in numbered), self.forgotten())
+
+        try:
+            *firsts, given = self.ask(_READING, *map(opens, streams), feeds)
+        except Exception:
+            for stream in opened:
+                stream.reopen()
+            return [fed(stream, text) for stream, text in pieces]
+        first_of = dict(zip((stream.number for stream in opened), firsts, strict=True))
+        return [
+            fields if isinstance(fields, Exception) else stream.fed(text, first_of.get(stream.number), fields)
+            for stream, (_, text), fields in zip(streams, pieces, given, strict=True)
+        ]
+
     def close(self) -> None:
         """End the process. Idempotent."""
         with self._lock:
@@ -234,32 +265,43 @@ class RemoteStream:
 
     def feed(self, text: str) -> OutputChunk:
         """Take the next piece of the answer; return what is safe to deliver."""
-        chunk = self._ask(text)
-        self._fed += text
-        return chunk
+        return _twice(lambda: self._try(text))
 
     def finish(self) -> OutputChunk:
         """The answer ended: return the rest."""
-        return self._ask(None)
+        return _twice(lambda: self._try(None))
 
-    def _ask(self, text: str | None) -> OutputChunk:
-        return _twice(lambda: self._try(text))
+    def opening(self, child: _Child) -> Open | None:
+        """Return what opens the answer in a process that has not read it; None for the one that reads it."""
+        if child is self._reader:
+            return None
+        self._reader, self._repeated, self._repeated_findings = child, self._delivered, self._findings
+        return Open(self.number, self._messages, self._fed)
+
+    def reopen(self) -> None:
+        """What the process gave when the answer was opened is lost: open it again."""
+        self._reader = None
+
+    def fed(self, text: str | None, first: Sequence[Any] | None, fields: Sequence[Any]) -> OutputChunk:
+        """Return the chunk of a piece that was fed, or of the end.
+
+        Args:
+            first: what a new process makes of what the one before it had read, if it was opened for this.
+            fields: what it makes of the piece.
+        """
+        earlier = None if first is None else self._fresh(OutputChunk(*first))
+        chunk = self._fresh(OutputChunk(*fields))
+        self._fed += text or ""
+        if earlier is None:
+            return chunk
+        return replace(chunk, text=earlier.text + chunk.text, findings=earlier.findings + chunk.findings)
 
     def _try(self, text: str | None) -> OutputChunk:
-        def opened(child: _Child) -> Open | None:
-            if child is self._reader:
-                return None
-            self._reader, self._repeated, self._repeated_findings = child, self._delivered, self._findings
-            return Open(self.number, self._messages, self._fed)
-
-        def fed(_: _Child) -> Feed:
+        def feeds(_: _Child) -> Feed:
             return Feed(self.number, text, self._guard.forgotten())
 
-        chunks = [self._fresh(OutputChunk(*fields)) for fields in self._guard.ask(_READING, opened, fed)]
-        if len(chunks) == 1:
-            return chunks[0]
-        first, last = chunks  # the first is what a new process makes of what the one before it had read
-        return replace(last, text=first.text + last.text, findings=first.findings + last.findings)
+        *first, fields = self._guard.ask(_READING, self.opening, feeds)
+        return self.fed(text, first[0] if first else None, fields)
 
     def _fresh(self, chunk: OutputChunk) -> OutputChunk:
         """What of `chunk` was not delivered before."""

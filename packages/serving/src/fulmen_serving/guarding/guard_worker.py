@@ -13,7 +13,8 @@ from operator import attrgetter
 from typing import Any
 
 from fulmen_core.guard import Explains, Guard, OutputChunk, OutputStream, RecordsLosses
-from fulmen_serving.guarding.messages import Call, Feed, GuardPlan, Lost, Open, Reply
+from fulmen_serving.guarding.messages import Call, Feed, FeedTogether, GuardPlan, Lost, Open, Reply
+from fulmen_serving.guarding.together import feed_together
 from fulmen_serving.loading import load_guard
 from fulmen_serving.processes.portable_error import portable
 from fulmen_serving.processes.settling import run_child, start_logging
@@ -54,13 +55,19 @@ class _Channel:
         if isinstance(request, Open):
             stream = self._streams[request.stream] = self._guard.open_output(request.messages)
             return _CHUNK(stream.feed(request.earlier) if request.earlier else OutputChunk(""))
-        if not isinstance(request, Feed):
+        if not isinstance(request, Feed | FeedTogether):
             raise TypeError(f"{type(request).__name__} is no request")
         for number in request.forgotten:
             self._streams.pop(number, None)
+        if isinstance(request, FeedTogether):
+            return self._together(request.pieces)
         if request.text is None:
             return _CHUNK(self._streams.pop(request.stream).finish())
         return _CHUNK(self._streams[request.stream].feed(request.text))
+
+    def _together(self, pieces: Sequence[tuple[int, str]]) -> list[Any]:
+        given = feed_together(self._guard, [(self._streams[number], text) for number, text in pieces])
+        return [portable(chunk) if isinstance(chunk, Exception) else _CHUNK(chunk) for chunk in given]
 
 
 def serve(channels: Sequence[Connection]) -> int:

@@ -1,7 +1,7 @@
 """What the server asks of its guard's process, and what that answers: one reply to each request, in order.
 
 Pickled, over socket pairs without a name, between a process and the child that it started from the same program.
-Tuples, because a token is a message each way, and dataclasses take several times as long.
+Tuples, because a step is a message each way, and dataclasses take several times as long.
 """
 
 from __future__ import annotations
@@ -49,6 +49,13 @@ class Feed(NamedTuple):
 
     stream: int
     text: str | None
+    forgotten: tuple[int, ...] = ()
+
+
+class FeedTogether(NamedTuple):
+    """Feed several streams, no stream twice: one step of the engine. The reply has a chunk or an error for each."""
+
+    pieces: tuple[tuple[int, str], ...]
     forgotten: tuple[int, ...] = ()
 
 
