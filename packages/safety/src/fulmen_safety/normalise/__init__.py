@@ -26,7 +26,7 @@ A view is made only of a text with signs of its disguise. A detector judges ever
 from __future__ import annotations
 
 from fulmen_safety.normalise.characters import escapes, unescaped
-from fulmen_safety.normalise.folded import fold, folds, visible
+from fulmen_safety.normalise.folded import fold, folded_characters, folds, visible
 from fulmen_safety.normalise.hanzi import assembled
 from fulmen_safety.normalise.joined import REACH, SEPARATORS, join, joins
 from fulmen_safety.normalise.letters import leet, reversed_words, rotated
@@ -34,7 +34,7 @@ from fulmen_safety.normalise.payloads import decoded_view
 from fulmen_safety.normalise.pinyin import from_pinyin
 from fulmen_safety.normalise.view import View, raw_view
 
-__all__ = ["REACH", "SEPARATORS", "View", "is_plain", "raw_view", "views", "visible"]
+__all__ = ["REACH", "SEPARATORS", "View", "folded_characters", "is_plain", "raw_view", "views", "visible"]
 
 
 def views(raw: str, *, final: bool = True, decoded: bool = False) -> list[View]:

@@ -72,12 +72,12 @@ def join(base: View, *, final: bool = True) -> list[View]:
     plain = [match.start() for match in _JOINT.finditer(text)]
     waiting = set() if final else _waiting(_OPEN, text)
     lasts = [match.start() for match in _LAST.finditer(text, plain[0])] if plain else []
-    shown = [_joined(base, "joined", plain, lasts, [], waiting)]
+    shown = [_joined(base, "joined", plain, lasts, [], waiting, set())]
     if plain:  # a word spelled out begins with two characters that are no signs
         signs = [match.start() for match in _SIGN_JOINT.finditer(text, plain[0])]
-        waiting_too = set() if final else _waiting(_SIGN_OPEN, text)
-        if signs or waiting_too != waiting:
-            shown.append(_joined(base, "joined signs", plain, lasts, signs, waiting_too))
+        perhaps = set() if final else _waiting(_SIGN_OPEN, text) - waiting
+        if signs or perhaps:
+            shown.append(_joined(base, "joined signs", plain, lasts, signs, waiting, perhaps))
     return [view for view in shown if view]
 
 
@@ -87,7 +87,13 @@ def _waiting(undecided: re.Pattern[str], text: str) -> set[int]:
 
 
 def _joined(
-    base: View, name: str, plain: list[int], lasts: list[int], signs: list[int], waiting: set[int]
+    base: View,
+    name: str,
+    plain: list[int],
+    lasts: list[int],
+    signs: list[int],
+    waiting: set[int],
+    perhaps: set[int],
 ) -> View | None:
     """Return `base` without those of the separators of lone characters that are in a word spelled out.
 
@@ -95,9 +101,10 @@ def _joined(
         plain: separators between two characters, in order.
         lasts: separators before a Han character that is not alone: of a word spelled out right before.
         signs: separators beside a sign.
-        waiting: places of which nobody knows yet.
+        waiting: places that may become one of `plain`, or of `signs`.
+        perhaps: places that may become one of `signs` only.
     """
-    begins, places = {*plain} - waiting, {*plain, *signs} - waiting
+    begins, places = {*plain} - waiting, {*plain, *signs} - waiting - perhaps
     stop = min(waiting, default=None)
     joints: list[Edit] = []
     spelled = -_SOON  # where the last spelled-out word was
@@ -108,11 +115,14 @@ def _joined(
             if place - 2 != spelled:
                 continue
         elif place - spelled >= _SOON:
-            if place + 2 in waiting:
+            if place in begins and (place + 2 in waiting or place + 2 in perhaps):
                 stop = place
                 break
             continue
         joints.append(Edit(place, place + 1, ""))
+    ends = {place for place in perhaps if place - spelled < _SOON or place - 2 in begins}
+    if ends and (stop is None or min(ends) < stop):
+        stop = min(ends)
     if not joints and stop is None:
         return None
     return edited(base, name, joints, stop=stop)
