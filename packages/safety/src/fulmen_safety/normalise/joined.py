@@ -21,8 +21,8 @@ _LONE = f"{_LATIN}{_HAN}@."  # what may stand alone between separators; the dot 
 _SIGNS = r"_\-:+/=~"
 #: What may stand between the letters of a word that is spelled out: the inside of a class of characters.
 SEPARATORS = r" .\-_*|/~·\n"
-_LONE_BEFORE = f"[{SEPARATORS}](?<=[{_LONE}][{SEPARATORS}])(?<![{_LATIN}][{_LATIN}@.][{SEPARATORS}])"
-_LONE_AFTER = f"(?=[{_LATIN}@.](?![{_LATIN}])|[{_HAN}@.](?![{_HAN}]))"
+_LONE_BEFORE = f"[{SEPARATORS}](?<![{_LATIN}][{_LATIN}@.][{SEPARATORS}])(?<=[{_LONE}][{SEPARATORS}])"
+_LONE_AFTER = f"(?=[{_LONE}])(?![{_LATIN}@.][{_LATIN}]|[{_HAN}@.][{_HAN}])"
 _JOINT = re.compile(_LONE_BEFORE + _LONE_AFTER)
 _LAST = re.compile(f"{_LONE_BEFORE}(?=[{_HAN}]{{2}})")
 _OPEN = re.compile(f"{_LONE_BEFORE}[{_LONE}]?\\Z")
@@ -58,12 +58,8 @@ def joins(text: str, since: int) -> bool:
     """
     if _waiting(_OPEN, text):
         return True
-    start = max(0, since - 2 - 2 * _AHEAD)
-    plain = [match.start() for match in _JOINT.finditer(text, start)]
-    if not plain:
-        return False
-    places = {*plain, *(match.start() for match in _SIGN_JOINT.finditer(text, start)), *_waiting(_SIGN_OPEN, text)}
-    return any(place + 2 in places for place in plain)
+    plain = [match.start() for match in _JOINT.finditer(text, max(0, since - 2 - 2 * _AHEAD))]
+    return bool(plain) and _may_be_spelled(text, plain, _waiting(_SIGN_OPEN, text))
 
 
 def join(base: View, *, final: bool = True) -> list[View]:
@@ -71,18 +67,27 @@ def join(base: View, *, final: bool = True) -> list[View]:
     text = base.text
     plain = [match.start() for match in _JOINT.finditer(text)]
     waiting = set() if final else _waiting(_OPEN, text)
+    perhaps = _waiting(_SIGN_OPEN, text) - waiting if plain and not final else set()
+    if not _may_be_spelled(text, plain, waiting | perhaps):
+        plain, perhaps = [], set()
     lasts = [match.start() for match in _LAST.finditer(text, plain[0])] if plain else []
+    signs = [match.start() for match in _SIGN_JOINT.finditer(text, plain[0])] if plain else []
     shown = [_joined(base, "joined", plain, lasts, [], waiting, set())]
-    if plain:  # a word spelled out begins with two characters that are no signs
-        signs = [match.start() for match in _SIGN_JOINT.finditer(text, plain[0])]
-        perhaps = set() if final else _waiting(_SIGN_OPEN, text) - waiting
-        if signs or perhaps:
-            shown.append(_joined(base, "joined signs", plain, lasts, signs, waiting, perhaps))
+    if signs or perhaps:
+        shown.append(_joined(base, "joined signs", plain, lasts, signs, waiting, perhaps))
     return [view for view in shown if view]
+
+
+def _may_be_spelled(text: str, plain: list[int], open_places: set[int]) -> bool:
+    """Return whether a word is spelled out, or may be: it begins with two characters that are no signs, and a third."""
+    places = open_places.union(plain)
+    return any(place + 2 in places or _SIGN_JOINT.match(text, place + 2) for place in plain)
 
 
 def _waiting(undecided: re.Pattern[str], text: str) -> set[int]:
     """Return the places at the end of an unfinished text that may still become separators of lone characters."""
+    if not undecided.search(text, max(0, len(text) - 2)):
+        return set()
     return {place for place in (len(text) - 2, len(text) - 1) if place > 0 and undecided.match(text, place)}
 
 
