@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 TEMPLATE = (
@@ -43,6 +44,37 @@ def served_folder(model: Path, out: Path) -> Path:
     (unfinished / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": TEMPLATE}, indent=1))
     unfinished.rename(out)
     return out
+
+
+def worded_folder(served: Path, out: Path) -> Path:
+    """Make `out` of `served`: tokens that are no text of their own are English words. Kept if it is there."""
+    from fulmen_safety.disguise_tables import english_words
+
+    if out.exists():
+        return out
+    unfinished = out.with_name(out.name + ".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    shutil.copytree(served, unfinished, copy_function=os.link)
+    tokenizer = json.loads((served / "tokenizer.json").read_text())
+    vocabulary: dict[str, int] = tokenizer["model"]["vocab"]
+    numbers = {number: name for name, number in vocabulary.items()}
+    words = sorted(english_words(), key=lambda word: (len(word) > 6, word[::-1]))  # short ones, of all beginnings
+    names = [
+        form for forms in (("Ġ{}", str.lower), ("Ġ{}", str.title), ("{}", str.lower)) for form in _forms(words, *forms)
+    ]
+    free = iter(name for name in names if name not in vocabulary)
+    for number, name in numbers.items():
+        if re.fullmatch("x[0-9]+x", name) or not re.fullmatch("[!-~ĠĊ]+", name):  # nor half a character or a control
+            numbers[number] = next(free)
+    tokenizer["model"]["vocab"] = {name: number for number, name in numbers.items()}
+    (unfinished / "tokenizer.json").unlink()
+    (unfinished / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False))
+    unfinished.rename(out)
+    return out
+
+
+def _forms(words: Iterable[str], shape: str, case: Callable[[str], str]) -> list[str]:
+    return [shape.format(case(word)) for word in words]
 
 
 def fulmen_folder(served: Path, out: Path) -> Path:

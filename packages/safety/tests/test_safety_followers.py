@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,17 @@ PIECES = [
     ),
     *("don’t ", "—", "é", "ﬁ", "Ａ", "\u200b", "🙂", "國", ". ", "\n", "x", " ", "the ", "weather ", "今天天气很好"),
 ]
+#: Marks many words, so that a stream has much to go wrong with.
+_SENSITIVE = """
+extends = "default"
+[[detectors]]
+name = "toxicity-answer"
+settings = { floor = 0.02 }
+[detectors.rules.hate_discrimination]
+threshold = 0.05
+thresholds = { zh = 0.05 }
+output = "redact"
+"""
 ANSWERS = st.lists(st.sampled_from(PIECES), max_size=40).map("".join)
 
 
@@ -84,6 +96,21 @@ def test_by_default_a_stream_says_what_the_answer_judged_at_once_says(
     cuts = sorted(draw.choices(range(len(answer) + 1), k=draw.randrange(60)))
     chunks = [answer[start:end] for start, end in itertools.pairwise([0, *cuts, len(answer)])]
     assert delivered(default_guard, chunks) == default_guard.judge_output([], answer).text
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_and_so_does_a_long_one_of_which_the_beginning_is_forgotten(tmp_path: Path, seed: int) -> None:
+    """Disguises come and go in it, and with them the views that are read beside the text as it was written."""
+    path = tmp_path / "policy.toml"
+    path.write_text(_SENSITIVE)
+    guard = RaiseGuard(load_policy(path), Registry.discover())
+    draw = random.Random(seed)
+    words = [*PIECES, *(" plain", " words", " of", " nothing", " at", " all", "平常", "的话") * 6]
+    chunks = draw.choices(words, k=900)
+    answer = "".join(chunks)
+    whole = guard.judge_output([], answer)
+    assert len(whole.findings) > 10
+    assert delivered(guard, chunks) == whole.text
 
 
 @settings(max_examples=300, deadline=None)

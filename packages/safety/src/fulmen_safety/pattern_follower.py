@@ -30,7 +30,7 @@ class PatternFollower:
         """Return what starts at `since` or later, and the first open place."""
         if dropped:
             self._forget(dropped)
-        if not text.startswith(self._text):
+        if not self._text or not text.startswith(self._text):
             self._decided, self._found = max(0, since - self._detector.look_behind), []
         self._text = text
         self._decide(text)

@@ -93,7 +93,7 @@ class PrefixFollower:
 
     def read(self, text: str, dropped: int, since: int) -> tuple[Sequence[Finding], int]:
         """Return the settled findings at `since` or later, and where the word being written starts."""
-        if dropped:
+        if dropped and self._text:
             self._forget(dropped)
         if not text.startswith(self._text):
             self._restart()
