@@ -1,6 +1,6 @@
 """Does a stream ever give away what the guard takes out? Planted secrets in random answers, cut at random places.
 
-    python bench/stream_leaks.py --chunkings 100000 --json
+    python bench/stream_leaks.py --chunkings 100000 --jobs 2 --json
     python bench/stream_leaks.py --chunkings 2000 --policy my-policy.toml --seed 7
 
 Answers hold personal data with valid check digits, keys of services (if a detector for them is installed) and terms
@@ -12,7 +12,7 @@ in several random cuttings. A chunking leaks if, after any piece,
   delivered, with blanks, punctuation and disguises undone.
 
 Disguises that the guard does not see through even in the whole answer are counted apart, as `unseen`: they are no
-matter of streaming. Exits 1 if anything leaked.
+matter of streaming. What is tried depends on the seed alone, not on the number of jobs. Exits 1 if anything leaked.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ import random
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,8 @@ from fulmen_safety.policy import Policy, load_policy, make_policy
 #: Cuttings of one answer.
 _PER_ANSWER = 10
 _SHOWN = 5  # leaks that are spelled out
+#: Cuttings that one seed is for.
+_BLOCK = 1000
 
 
 @dataclass
@@ -51,6 +55,15 @@ class Leaks:
     unseen: Counter[str] = field(default_factory=Counter)
     examples: list[dict[str, Any]] = field(default_factory=list)
 
+    def add(self, other: Leaks) -> None:
+        """Count what another run tried, too."""
+        self.chunkings += other.chunkings
+        self.leaks += other.leaks
+        self.pieces += other.pieces
+        self.planted += other.planted
+        self.unseen += other.unseen
+        self.examples = [*self.examples, *other.examples][:_SHOWN]
+
 
 def main() -> int:
     """Run, print, and return the exit code."""
@@ -58,17 +71,17 @@ def main() -> int:
     parser.add_argument("--chunkings", type=int, default=2000)
     parser.add_argument("--policy", type=Path, help="default: the policy in the package, with a few terms")
     parser.add_argument("--seed", type=int, help="default: another one each time; it is printed")
+    parser.add_argument("--jobs", type=int, default=1, help="processes to share the work")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     seed = random.SystemRandom().randrange(2**32) if options.seed is None else options.seed
     try:
-        policy = with_terms(load_policy()) if options.policy is None else load_policy(options.policy)
-        guard = RaiseGuard(policy, Registry.discover(), recorded=False)
+        guard = _guard(options.policy)
     except UserError as error:
         print(f"stream_leaks: {error}", file=sys.stderr)
         return 2
     began = time.perf_counter()
-    found = run(guard, options.chunkings, seed)
+    found = run(guard, options.chunkings, seed, options.jobs, options.policy)
     seconds = time.perf_counter() - began
     result = {
         "leaks": found.leaks,
@@ -102,8 +115,37 @@ def with_terms(policy: Policy) -> Policy:
     return make_policy(table, where=policy.where, folder=policy.folder)
 
 
-def run(guard: RaiseGuard, chunkings: int, seed: int) -> Leaks:
-    """Stream random answers until so many cuttings were tried."""
+def run(guard: RaiseGuard, chunkings: int, seed: int, jobs: int = 1, policy: Path | None = None) -> Leaks:
+    """Stream random answers until so many cuttings were tried, with several jobs in processes that load `policy`."""
+    blocks = [(min(_BLOCK, chunkings - done), f"{seed} {done}") for done in range(0, chunkings, _BLOCK)]
+    result = Leaks()
+    if jobs == 1:
+        for block in blocks:
+            result.add(_run_block(guard, *block))
+        return result
+    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_load, initargs=(policy,)) as pool:
+        for found in pool.map(_run_loaded, blocks):
+            result.add(found)
+    return result
+
+
+_loaded: list[RaiseGuard] = []  # the guard of this process, if it is one of several
+
+
+def _load(policy: Path | None) -> None:
+    _loaded.append(_guard(policy))
+
+
+def _run_loaded(block: tuple[int, str]) -> Leaks:
+    return _run_block(_loaded[0], *block)
+
+
+def _guard(policy: Path | None) -> RaiseGuard:
+    loaded = with_terms(load_policy()) if policy is None else load_policy(policy)
+    return RaiseGuard(loaded, Registry.discover(), recorded=False)
+
+
+def _run_block(guard: RaiseGuard, chunkings: int, seed: str) -> Leaks:
     draw = random.Random(seed)
     names = {entry.name for entry in guard.policy.detectors}
     result = Leaks()

@@ -40,6 +40,19 @@ def test_a_detector_that_holds_nothing_back_is_found(guard: RaiseGuard, monkeypa
     assert "delivered" in found.examples[0]["why"]
 
 
+def test_what_is_tried_does_not_depend_on_the_jobs(guard: RaiseGuard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_leaks, "_BLOCK", 20)
+    alone, together = (stream_leaks.run(guard, 50, seed=1, jobs=jobs) for jobs in (1, 2))
+    assert alone == together
+    assert alone.chunkings == 50
+
+
+def test_every_disguise_that_is_planted_is_seen_through(guard: RaiseGuard) -> None:
+    found = stream_leaks.run(guard, 1000, seed=5)
+    assert sum(count for kind, count in found.planted.items() if not kind.endswith("plain")) > 50
+    assert found.unseen == {}
+
+
 def test_a_stream_that_nobody_guards_is_found(guard: RaiseGuard, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(HoldBack, "_advance", lambda self, *, final: OutputChunk(self.__dict__.pop("_text", "")))
     monkeypatch.setattr(HoldBack, "_text", "", raising=False)

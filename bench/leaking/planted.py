@@ -117,4 +117,11 @@ _DISGUISES: dict[str, Callable[[str], str]] = {
     "word joiners": lambda value: "\u2060\u200d".join([value[:3], value[3:]]),
     "homoglyphs": lambda value: value.translate(_HOMOGLYPHS),
     "spaced": lambda value: " ".join(value.replace(" ", "")),
+    "dashed": lambda value: "-".join(value.replace(" ", "")),
+    "accents": "\u0301".join,
+    "direction marks": lambda value: f"\u202e{value[:2]}\u202c\u200f{value[2:]}\u2069",
+    "on lines": lambda value: "\n".join(value.replace(" ", "")),
+    "character references": lambda value: "".join(f"&#{ord(char)};" for char in value),
+    "percent": lambda value: "".join(f"%{byte:02X}" for byte in value.encode()),
+    "escapes": lambda value: "".join(f"\\u{ord(char):04x}" for char in value),
 }

@@ -42,6 +42,7 @@ PIECES = [
         "é",
         "\U000e0041",
     ),
+    *("\\u0041", "&#65;", "%41", "da", "\\", "%", "&#", "A-d", "-a", "r e d m e r c u r y", "g r u m", " b l e - "),
 ]
 ANSWERS = st.lists(st.sampled_from(PIECES), max_size=12).map("".join)
 
@@ -85,7 +86,9 @@ def test_no_character_leaves_before_it_is_certain(guard: RaiseGuard, answer: str
         assert whole.startswith(sent)
 
 
-@pytest.mark.parametrize("answer", ["an Ada, x7", "A d a x7.", "x7红汞 Ada", "so x７ Ａda"])
+@pytest.mark.parametrize(
+    "answer", ["an Ada, x7", "A d a x7.", "x7红汞 Ada", "so x７ Ａda", r"\u0041da.", "&#65;da,", "x%37 是A-d\na"]
+)
 def test_every_one_of_all_cuttings_gives_the_same(guard: RaiseGuard, answer: str) -> None:
     whole = guard.judge_output([], answer).text
     inner = range(1, len(answer))

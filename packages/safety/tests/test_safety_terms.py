@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import unicodedata
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from fulmen_safety import UserError
 from fulmen_safety.conformance import faults
+from fulmen_safety.normalise import views
 from fulmen_safety.terms import make
 
 
@@ -27,6 +29,39 @@ def test_a_term_glued_to_han_characters_is_found() -> None:
 
 def test_a_blank_stands_for_a_few() -> None:
     assert found("red   mercury and red      mercury", "red mercury") == ["red   mercury"]
+
+
+@pytest.mark.parametrize("text", ["r e d m e r c u r y", "R-E-D-M-E-R-C-U-R-Y", "r.e.d m.e.r.c.u.r.y"])
+def test_a_term_of_several_words_is_found_spelled_out(text: str) -> None:
+    assert found(f"so {text}!", "red mercury") == [text]
+
+
+@pytest.mark.parametrize("text", ["redmercury", "r e d mercury", "ar e d m e r c u r y", "r e d m e r c u r yes"])
+def test_words_run_together_are_no_term(text: str) -> None:
+    assert found(text, "red mercury") == []
+
+
+def shown_to(term: str, written: str) -> bool:
+    return any(found(view.text, term) for view in views(f"so {written}, yes"))
+
+
+@pytest.mark.parametrize("term", ["紅汞", "журнал", "가나다", "が行く", "王小明"])
+def test_a_term_in_any_script_is_found_where_it_is_disguised(term: str) -> None:
+    assert shown_to(term, "\u200b".join(term))
+
+
+@pytest.mark.parametrize("term", ["Müller", "가나다", "naïve café"])
+def test_a_sign_and_its_accent_may_be_apart(term: str) -> None:
+    assert shown_to(term, unicodedata.normalize("NFD", term))
+    assert shown_to(unicodedata.normalize("NFD", term), term)
+
+
+def test_a_word_that_only_lacks_an_accent_is_another_one() -> None:
+    assert found("my resume", "résumé") == []
+
+
+def test_two_letters_are_not_spelled_out() -> None:
+    assert found("3-4, a.b", "3 4", "a b") == []
 
 
 def test_the_longer_of_two_terms_wins_and_both_are_known() -> None:

@@ -161,6 +161,65 @@ def test_what_is_repaired_goes_on(serving, ask):
     assert (said, reason in ("stop", "end_turn"), told) == (f"{LONG}[NAME] and so on", True, None)
 
 
+CALL = '<tool_call>\n{"name": "note", "arguments": {"text": "%s"}}\n</tool_call>'
+NOTE = {"type": "function", "function": {"name": "note", "parameters": {"type": "object"}}}
+
+
+def read_by_the_client(url, stream, **asked):
+    """Return for each choice what a client reads: reasoning, content, and the arguments of calls out of their JSON."""
+    asked = {"model": "parrot", "stream": stream, "n": 2, **asked}
+    response = httpx.post(f"{url}/v1/chat/completions", json=asked, timeout=60)
+    said = {0: "", 1: ""}
+    arguments = {0: "", 1: ""}
+    parts = events(response) if stream else [response.json()]
+    for choice in (choice for part in parts for choice in part["choices"]):
+        message = choice["delta"] if stream else choice["message"]
+        said[choice["index"]] += (message.get("reasoning_content") or "") + (message.get("content") or "")
+        for call in message.get("tool_calls") or ():
+            arguments[choice["index"]] += call["function"].get("arguments") or ""
+    return [(said[index], json.loads(arguments[index] or "{}").get("text", "")) for index in said]
+
+
+@pytest.fixture
+def channels(kit, guard):
+    """A parrot that thinks and calls tools, behind RAISE."""
+    runner = type(kit.runner())(EngineLimits(2, 2048, 64), kit.tokenizer)
+    with kit.service(runner, guard=guard, reasoning=True) as service, kit.server(service) as url:
+        yield url
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("written", [r"\u0041da", "A d a", r"\uff21d\u0061", "&#65;da", "A%64a", "A\u200bda"])
+def test_no_channel_of_an_answer_gives_a_name_away_however_it_is_escaped(channels, written, stream):
+    text = f"<think>\nAsk {written}.\n</think>\n\nIt is {written}, see {CALL % f'for {written}, '}"
+    answers = read_by_the_client(channels, stream, messages=[{"role": "user", "content": text}], tools=[NOTE])
+    assert answers == [("Ask [NAME].It is [NAME], see", "for [NAME], ")] * 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_name_is_not_put_together_from_both_sides_of_a_call(channels, stream):
+    text = f"It is A{CALL % ''}da."
+    answers = read_by_the_client(channels, stream, messages=[{"role": "user", "content": text}], tools=[NOTE])
+    assert answers == [("It is A\nda.", "")] * 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_cut_short_anywhere_ends_before_the_name_or_after_it(channels, stream):
+    for limit in range(1, 16):
+        asked = {"messages": [{"role": "user", "content": f"so Ada-{LONG}"}], "max_tokens": limit}
+        for said, _ in read_by_the_client(channels, stream, **asked):
+            assert "so [NAME]-".startswith(said[:10]) or said in ("so A", "so Ad")  # a beginning alone is no name
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("stop", ["a-", "Ada", "da", "-the", "[NAME]", "o A"])
+def test_a_stop_string_in_a_name_gives_nothing_of_it_away(channels, stop, stream):
+    asked = {"messages": [{"role": "user", "content": f"so Ada-{LONG}"}], "stop": [stop]}
+    for said, _ in read_by_the_client(channels, stream, **asked):
+        assert "Ada" not in said
+        assert said in (f"so [NAME]-{LONG.strip()}", f"so [NAME]-{LONG}", "so ", "s", "so A", "so Ad", "so [NAME]")
+
+
 def test_the_guard_reads_a_step_of_all_answers_at_once(kit, guard, monkeypatch):
     """As many calls as steps, not as tokens: an answer that is read alone is in a step of its own."""
     sizes, alone = [], []

@@ -92,6 +92,12 @@ def test_calls_that_the_prompt_teaches_are_read_back(calls, said):
     assert answer.said == (said.rstrip() if calls else said)
 
 
+def test_what_is_said_around_a_call_never_runs_together():
+    call = call_text("f", "{}")
+    text = f"Dial 138{call}00138000 {call}\n{call} now{call}"
+    assert whole(parse(AnswerFormat(tools=True), list(text))).said == "Dial 138\n00138000\nnow"
+
+
 def test_arguments_are_given_while_they_are_written():
     parser = AnswerParser(AnswerFormat(tools=True))
     parts = [

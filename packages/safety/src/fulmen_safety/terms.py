@@ -2,18 +2,22 @@
 
 A term of Latin letters or digits is found where it stands alone, in any case; a term that begins or ends in another
 script (Han) is found wherever it occurs, since such scripts have no word boundary to ask for. A blank in a term
-stands for one to three.
+stands for one to three. A term of several words is also found with all its letters spelled out, ``r e d r o s e``,
+where nothing tells its words apart: the joined views show one long word of it. A term in another script is also looked
+for as the folded view shows it, for there it stands when it is disguised.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 
 from pydantic import Field
 
 from fulmen_core.errors import UserError
 from fulmen_core.guard import Finding
+from fulmen_safety.normalise import SEPARATORS, folded_characters
 from fulmen_safety.pattern import NOTHING, Node, Pattern, chars, either, literal, repeat, seq
 from fulmen_safety.pattern_detector import PatternDetector
 from fulmen_safety.pattern_follower import JointFollower
@@ -21,6 +25,7 @@ from fulmen_safety.settings import Table, read_settings
 from fulmen_safety.taxonomy import taxonomy
 
 _WORD = "0-9A-Za-z"
+_SPELLED = "\x00"  # in a term: a separator of letters that are spelled out
 _IN_WORD = re.compile(f"[{_WORD}]")
 
 
@@ -86,10 +91,10 @@ def _detector(terms: TermList) -> PatternDetector:
     def listed(_: str) -> float:
         return terms.score
 
-    groups: dict[tuple[bool, bool], list[str]] = {}
+    groups: dict[tuple[bool, bool], set[str]] = {}
     for term in {term.strip() for term in terms.terms}:
         bounds = (bool(_IN_WORD.match(term[0])), bool(_IN_WORD.match(term[-1])))
-        groups.setdefault(bounds, []).append(term)
+        groups.setdefault(bounds, set()).update(_forms(term))
     patterns = []
     for (bounded_before, bounded_after), group in sorted(groups.items()):
         patterns.append(
@@ -103,6 +108,23 @@ def _detector(terms: TermList) -> PatternDetector:
             )
         )
     return PatternDetector("terms", terms.category, patterns)
+
+
+def _forms(term: str) -> set[str]:
+    """Return the ways to write a term that no view brings together: a sign and its accent apart, and what the folded
+    view makes of other scripts. Not where that is plain Latin, which may be another word: résumé, resume.
+    """
+    forms = {term, unicodedata.normalize("NFC", term), unicodedata.normalize("NFD", term)}
+    folded = folded_characters(term)
+    if folded and not folded.isascii():
+        forms.add(folded)
+    return forms | {spelled for form in forms if (spelled := _spelled(form))}
+
+
+def _spelled(term: str) -> str:
+    """Return a term of several words letter by letter, or nothing: two letters are a way to write, 3-4."""
+    letters = "".join(term.split())
+    return _SPELLED.join(letters) if letters != term and len(letters) > 2 else ""
 
 
 def _trie(terms: Iterable[str]) -> Node:
@@ -126,6 +148,8 @@ def _trie(terms: Iterable[str]) -> Node:
 
 
 def _step(head: str) -> Node:
+    if head == _SPELLED:
+        return chars(SEPARATORS)
     return repeat(chars(" "), 1, 3) if head.isspace() else literal(head, ignore_case=True)
 
 

@@ -6,11 +6,14 @@ disguises.
 * **raw**: as written.
 * **folded**: compatibility forms, homoglyphs, accents put on Latin letters, zero-width, bidirectional and control
   characters undone, traditional characters simplified, character by character.
-* **joined**: the folded view without the separators of spaced-out words: ``i g n o r e``, ``1-3-8-0``. At the end of an
-  unfinished text the view stops where that is still open.
+* **joined**: the folded view without the separators of spaced-out words: ``i g n o r e``, ``1-3-8-0``; and **joined
+  signs**, where signs stand among their letters: ``s k - l i v e``. At the end of an unfinished text a view stops where
+  that is still open.
 
-These three never take back what they show, so a stream can be judged by them. The others need the whole text and are
-shown with ``decoded=True``, at input, in the corpus and for the reward:
+These never take back what they show, so a stream can be judged by them. Nor does **unescaped**, which an answer has in
+place of the decoded view: the folded one with the characters that are written as escapes, ``\\u0041``, ``&#65;``,
+``%41``. The joined ones are made of it then. The others need the whole text and are shown with ``decoded=True``, at
+input, in the corpus and for the reward:
 
 * **decoded**: base64, hexadecimal, binary, percent encoding, character references and escapes in their places, up to
   three layers deep;
@@ -22,15 +25,16 @@ A view is made only of a text with signs of its disguise. A detector judges ever
 
 from __future__ import annotations
 
-from fulmen_safety.normalise.folded import fold, folds, visible
+from fulmen_safety.normalise.characters import escapes, unescaped
+from fulmen_safety.normalise.folded import fold, folded_characters, folds, visible
 from fulmen_safety.normalise.hanzi import assembled
-from fulmen_safety.normalise.joined import REACH, join, joins
+from fulmen_safety.normalise.joined import REACH, SEPARATORS, join, joins
 from fulmen_safety.normalise.letters import leet, reversed_words, rotated
 from fulmen_safety.normalise.payloads import decoded_view
 from fulmen_safety.normalise.pinyin import from_pinyin
 from fulmen_safety.normalise.view import View, raw_view
 
-__all__ = ["REACH", "View", "is_plain", "raw_view", "views", "visible"]
+__all__ = ["REACH", "SEPARATORS", "View", "folded_characters", "is_plain", "raw_view", "views", "visible"]
 
 
 def views(raw: str, *, final: bool = True, decoded: bool = False) -> list[View]:
@@ -45,10 +49,10 @@ def views(raw: str, *, final: bool = True, decoded: bool = False) -> list[View]:
     as_written = raw_view(raw)
     folded = fold(raw, final=final)
     shown = [as_written] if folded is None else [as_written, folded]
+    if not decoded and (characters := unescaped(shown[-1], final=final)):
+        shown.append(characters)
     joined = join(shown[-1], final=final)
-    if joined is not None:
-        shown.append(joined)
-    return [*shown, *_decoded(shown)] if decoded else shown
+    return [*shown, *joined, *(_decoded([*shown, *joined[:1]]) if decoded else [])]
 
 
 def is_plain(raw: str, since: int = 0) -> bool:
@@ -57,7 +61,7 @@ def is_plain(raw: str, since: int = 0) -> bool:
     Args:
         since: an index before which that is known: ``raw[:since]`` was plain, or the end of something plain.
     """
-    return not folds(raw, since) and not joins(raw, since)
+    return not (folds(raw, since) or escapes(raw, since) or joins(raw, since))
 
 
 def _decoded(plain: list[View]) -> list[View]:

@@ -66,6 +66,11 @@ def fold(raw: str, *, final: bool = True) -> View | None:
     return mapped(raw_view(raw), "folded", text, uneven, stop)
 
 
+def folded_characters(text: str) -> str:
+    """Return each character of `text` in its plain form, whatever stands beside it."""
+    return text.translate(_FOLDS)
+
+
 def folds(raw: str, since: int) -> bool:
     """Return whether the folded view of an unfinished text shows something else, or waits, behind `since`.
 

@@ -54,8 +54,9 @@ def _plain(view: View) -> View:
     folded = fold(view.text)
     if folded is not None:
         view = View("decoded", folded.text, _after(folded, view), _until(folded, view), view.decided)
-    joined = join(view)
-    return view if joined is None else View("decoded", joined.text, joined.origin, joined.end, joined.decided)
+    for joined in join(view)[:1]:
+        view = View("decoded", joined.text, joined.origin, joined.end, joined.decided)
+    return view
 
 
 def _after(upper: View, lower: View) -> Callable[[int], int]:

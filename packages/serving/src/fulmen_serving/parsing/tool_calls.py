@@ -19,12 +19,17 @@ _HEAD = re.compile(r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\
 
 
 class ToolCallParser:
-    """Splits one answer. White space around calls belongs to the tags."""
+    """Splits one answer. White space around calls belongs to the tags.
+
+    What is said after a call begins on a line of its own: run together with what was said before, it could be read as
+    something that the guard, which sees the call between them, has not seen.
+    """
 
     def __init__(self) -> None:
         self._state: Literal["said", "head", "arguments", "tail", "gap"] = "said"
         self._held = ""
         self._calls = 0
+        self._any_said = False
         self._depth, self._in_string, self._escaped = 0, False, False
 
     def push(self, text: str) -> Iterator[AnswerPart]:
@@ -58,6 +63,8 @@ class ToolCallParser:
         if not self._held:
             return None
         self._state = "said"
+        if self._any_said:
+            self._held = "\n" + self._held
         return []
 
     def _say(self) -> list[AnswerPart] | None:
@@ -68,6 +75,7 @@ class ToolCallParser:
             said, self._held, self._state = said.rstrip(), behind, "head"
         if not said:
             return None if behind is None else []
+        self._any_said = True
         return [SaidDelta(said)]
 
     def _begin(self) -> list[AnswerPart] | None:
@@ -113,6 +121,7 @@ class ToolCallParser:
         except (ValueError, TypeError, KeyError, AttributeError):
             name, arguments = None, None
         if not isinstance(name, str) or not isinstance(arguments, dict | str):
+            self._any_said = True
             yield SaidDelta(raw)
             return
         yield self._open(name)
