@@ -81,7 +81,7 @@ def train(rows: Sequence[Row], options: Options, vectors: Mapping[int, NDArray[n
     Raises:
         UserError: fewer than 20 groups of safe or unsafe rows, or scikit-learn or torch is not installed.
     """
-    groups_R = groups([row.text for row in rows], [row.group for row in rows])
+    groups_R = _groups(rows)
     labelled_R = np.array([row.score is None for row in rows], np.bool_)
     unsafe_R = np.array([row.unsafe for row in rows], np.bool_)
     for label, side in (("unsafe", unsafe_R), ("safe", ~unsafe_R)):
@@ -90,7 +90,7 @@ def train(rows: Sequence[Row], options: Options, vectors: Mapping[int, NDArray[n
             raise UserError(
                 f"too little to learn from: {found} groups of unlike {label} texts", remedy=f"give {FEWEST} or more"
             )
-    aside_R = labelled_R & aside(_numbered(groups_R, labelled_R), options.held_out, options.seed)
+    aside_R = labelled_R & aside(groups_R, options.held_out, options.seed)
     data = _Data(rows, _Pieces.of(rows, options), groups_R, labelled_R, aside_R, _categories(rows), options)
     probability_R, model, told = _linear(data) if options.kind == "linear" else _transformer(data, vectors or {})
     card = {
@@ -108,12 +108,17 @@ def train(rows: Sequence[Row], options: Options, vectors: Mapping[int, NDArray[n
     return Trained(model, card, probability_R)
 
 
-def _numbered(groups_R: NDArray[np.int64], labelled_R: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Number the groups of labelled rows as if the others were not there, so that a teacher's rows move no split."""
-    number: dict[int, int] = {}
-    for group in groups_R[labelled_R].tolist():
-        number.setdefault(group, len(number))
-    return np.array([number.get(group, 0) for group in groups_R.tolist()], np.int64)
+def _groups(rows: Sequence[Row]) -> NDArray[np.int64]:
+    """Group the labelled rows as if the others were not there; those are one more group, after them.
+
+    The teacher knew no others and kept away from what is put aside. A variant that it scored is like two texts at once:
+    if it could join their groups, the split would be another, and texts that the teacher had seen would be "held out".
+    """
+    labelled = [row for row in rows if row.score is None]
+    numbers = groups([row.text for row in labelled], [row.group for row in labelled])
+    last = int(numbers.max(initial=-1)) + 1
+    left = iter(numbers.tolist())
+    return np.array([next(left) if row.score is None else last for row in rows], np.int64)
 
 
 @dataclass(frozen=True, slots=True)
