@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 
-from fulmen_core.guard import Finding
+from fulmen_safety import Finding
 from fulmen_safety.pattern import NOTHING, Node, Pattern, chars, either, maybe, repeat, seq
 from fulmen_safety.pattern_detector import PatternDetector
 from fulmen_safety.settings import Table, read_settings
