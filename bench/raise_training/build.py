@@ -22,6 +22,7 @@ import disguised
 import written
 
 from fulmen_core.tokenizer.tool_text import tools_text
+from fulmen_safety.language import language_of
 
 Row = dict[str, Any]
 
@@ -36,13 +37,19 @@ _LICENCES = {
     "text_classification": "CC-BY-4.0",
 }  # fmt: skip
 
+#: Prose and documentation, in which an attack may be hidden and mostly is not: file, source, every how many texts.
+_PROSE = (
+    ("text/en_books_0", "books", 1), ("text/en_books_1", "books", 1), ("text/en_children_books", "books", 1),
+    ("text/zh_modern_0", "classical_modern", 1), ("text/en_pydocs", "python_docs", 1),
+    ("text/zh_pydocs", "python_docs", 1), ("bench/text_classification_en", "text_classification", 5),
+)  # fmt: skip
 
 #: What is in every conversation, and has few templates.
 _EVERYDAY = ("system_prompts", "tool_prompts", "format_orders", "follow_ups")
 
 
 def main() -> None:
-    """Write harm, attack, toxicity and answers."""
+    """Write harm, attack, toxicity, answers, and English texts without a label for the teacher."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--packages", type=Path)
@@ -51,7 +58,8 @@ def main() -> None:
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     sources = Sources(given.data, given.packages, given.seed)
-    for name, make in (("harm", harm), ("attack", attack), ("toxicity", toxicity), ("answers", answers)):
+    makers = {"harm": harm, "attack": attack, "toxicity": toxicity, "answers": answers, "unlabelled": unlabelled}
+    for name, make in makers.items():
         kept: dict[str, Row] = {}
         for row in make(sources):
             if row["text"].strip():
@@ -145,6 +153,15 @@ def ordinary(sources: Sources) -> Iterator[Row]:
         yield row(one["question"] if "question" in one else one["prompt"], False, "gsm8k", weight=0.3)
 
 
+def unlabelled(sources: Sources) -> Iterator[Row]:
+    """English that nobody labelled, for a teacher to score: what people said last to an assistant they provoked, and
+    stretches of prose. None of it is among the rows of `harm`.
+    """
+    yield from (row(one["prompt"][-1]["content"], False, "hh_rlhf") for one in sources.read("pref/hh_harmless"))
+    prose = [one for one in _stretches(sources) if language_of(one["text"]) == "en"]
+    yield from sources.random("unlabelled").sample(prose, 12000)
+
+
 def attack(sources: Sources) -> Iterator[Row]:
     """Attacks, look-alikes, ordinary requests and documents; harmless texts encoded, both handed over as encoded."""
     plain = list(_plain_attack(sources))
@@ -166,10 +183,11 @@ def attack(sources: Sources) -> Iterator[Row]:
 def _plain_attack(sources: Sources) -> Iterator[Row]:
     """Jailbreaks, injections direct and within documents, extraction; look-alikes, ordinary requests and documents."""
     for one in sources.read("safety/jailbreak_prompts_en"):
-        yield row(one["prompt"], True, "inthewild_jailbreak", "prompt_attack")
+        yield row(one["prompt"], True, "inthewild_jailbreak", "prompt_attack", weight=1.5)
+    hard = {"notinject": 8.0, "wildguard_benign": 8.0}  # few, and with an attack's words or form
     for one in sources.read("safety/prompt_injection"):
         unsafe = one["label"] == "unsafe"
-        weight = 2.0 if unsafe else 4.0  # its safe ones have an attack's words
+        weight = 2.0 if unsafe else hard.get(one["source"], 4.0)
         yield row(one["prompt"], unsafe, one["source"], "prompt_attack" if unsafe else "", weight=weight)
     for one in sources.package_json("bastioncorpus/bastioncorpus/corpus/injections.jsonl"):
         if one["label"] == "malicious":
@@ -185,7 +203,7 @@ def _plain_attack(sources: Sources) -> Iterator[Row]:
     labels = written.labels("attacks")
     for kind, template, text in written.filled("attacks", sources.seed):
         unsafe = labels[kind] == "unsafe"
-        weight = 3.0 if kind in _EVERYDAY else 0.5
+        weight = 5.0 if kind in _EVERYDAY else 0.5
         yield written.row(
             text, unsafe=unsafe, category="prompt_attack" if unsafe else "", group=template, weight=weight
         )
@@ -205,6 +223,9 @@ def _plain_attack(sources: Sources) -> Iterator[Row]:
             yield row(one["prompt"], False, one["source"], weight=0.2)
     yield from ordinary(sources)
     yield from _stretches(sources)
+    yield from _strict(sources)
+    for one in sources.read("pref/hh_harmless"):  # harm without a trick, rude words, and small talk
+        yield row(one["prompt"][-1]["content"], False, "hh_rlhf", weight=0.3)
     for one in sources.read("sft/toolcall_en_zh"):
         for turn in one["messages"]:
             if turn["role"] == "system":
@@ -226,11 +247,30 @@ def _stretches(sources: Sources) -> Iterator[Row]:
             ("\n".join(turn["content"] for turn in one["messages"]), source) for one in sources.read(f"sft/{name}")
         ]
     texts += [(one["text"], "tech_docs") for one in sources.read("text/en_tech_docs")]
+    once = len(texts)
+    for name, source, step in _PROSE:
+        texts += [(one["text"], source) for one in sources.read(name)[::step]]
     for place, (text, source) in enumerate(texts):
-        for _ in range(min(4, len(text) // 80)):
+        for _ in range(min(4 if place < once else 1, len(text) // 80)):
             length = random_.choice((80, 80, 160, 320))
             begin = random_.randrange(max(1, len(text) - length))
-            yield row(text[begin : begin + length], False, source, group=f"stretch:{place}", weight=0.5)
+            weight = 0.5 if place < once else 0.25
+            yield row(text[begin : begin + length], False, source, group=f"stretch:{place}", weight=weight)
+
+
+def _strict(sources: Sources) -> Iterator[Row]:
+    """Ordinary requests with one to three orders on their form."""
+    random_ = sources.random("strict")
+    asked: dict[str, list[Row]] = {"en": [], "zh": []}
+    for one in ordinary(sources):
+        if len(one["text"]) < 400:
+            asked[language_of(one["text"])].append(one)
+    for language, count in (("en", 3000), ("zh", 1500)):
+        for one in random_.choices(asked[language], k=count):
+            orders = written.drawn("strict", language, random_.randint(1, 3), random_)
+            parts = [one["text"], *orders] if random_.random() < 0.8 else [*orders, one["text"]]
+            text = random_.choice((" ", "\n", "\n\n")).join(parts)
+            yield {**one, "text": text, "group": "strict", "weight": 1.0}
 
 
 def _documents(sources: Sources) -> list[tuple[str, str]]:

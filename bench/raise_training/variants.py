@@ -18,6 +18,8 @@ from transformers import AutoModel, AutoTokenizer
 from fulmen_safety.learned.encoder import WIDTH
 from fulmen_safety.learned.encoder_training import word_hashes
 
+SCORED = 0.3  # what a row that a teacher scored weighs: there are many
+
 _WORD = re.compile(r"[A-Za-z][a-z']+")
 _NEIGHBOURS: dict[str, list[str]] = {}
 
@@ -70,7 +72,7 @@ def pool(rows: list[dict[str, Any]], count: int, seed: int) -> list[dict[str, An
             texts.setdefault(_variant(row["text"], other["text"], random), row)
     return [
         {
-            "text": text, "label": "safe", "category": row["category"], "weight": 0.3,
+            "text": text, "label": "safe", "category": row["category"], "weight": SCORED,
             "source": f"variants of {row['source']}", "licence": row["licence"],
         }
         for text, row in texts.items()

@@ -6,6 +6,7 @@ import random
 import re
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,23 @@ _LICENCE = "Apache-2.0 (written for this project)"
 
 def filled(name: str, seed: int) -> Iterator[tuple[str, str, str]]:
     """Yield kind, template's name and text for every group of templates in ``NAME.toml``, each text once."""
-    data = tomllib.loads((Path(__file__).parent / f"{name}.toml").read_text("utf-8"))
+    data = dict(_tables(name))
     slots: dict[str, list[str]] = data.pop("slots")
     random_ = random.Random(f"{name}|{seed}")
     for kind, group in data.items():
         for place, template in enumerate(group["texts"]):
             seen = set()
             for _ in range(group["per"]):
-                text = _SLOT.sub(lambda match: random_.choice(slots[match[1]]), template)
+                text = _filled(template, slots, random_)
                 if text not in seen:
                     seen.add(text)
                     yield kind, f"{name}:{kind}:{place}", text
+
+
+def drawn(name: str, kind: str, count: int, random_: random.Random) -> list[str]:
+    """Return `count` different orders of a kind in ``NAME.toml``, filled."""
+    data = _tables(name)
+    return [_filled(order, data["slots"], random_) for order in random_.sample(data[kind]["orders"], count)]
 
 
 def row(text: str, *, unsafe: bool, category: object = "", group: str = "", weight: float = 1.0) -> dict[str, Any]:
@@ -36,5 +43,13 @@ def row(text: str, *, unsafe: bool, category: object = "", group: str = "", weig
 
 def labels(name: str) -> dict[str, str]:
     """Return kind -> label for a file whose groups say theirs."""
-    data = tomllib.loads((Path(__file__).parent / f"{name}.toml").read_text("utf-8"))
-    return {kind: group["label"] for kind, group in data.items() if kind != "slots"}
+    return {kind: group["label"] for kind, group in _tables(name).items() if kind != "slots"}
+
+
+def _filled(template: str, slots: dict[str, list[str]], random_: random.Random) -> str:
+    return _SLOT.sub(lambda match: random_.choice(slots[match[1]]), template)
+
+
+@cache
+def _tables(name: str) -> dict[str, Any]:
+    return tomllib.loads((Path(__file__).parent / f"{name}.toml").read_text("utf-8"))

@@ -61,6 +61,22 @@ def test_a_long_text_has_a_margin_whatever_the_transformers_share(share: float) 
     assert np.isfinite(margins.max())
 
 
+def test_what_a_teacher_scored_moves_no_split() -> None:
+    """A variant joins halves of two texts: it is like both, and must not make one group of them."""
+    chance = np.random.default_rng(1)
+    texts = [" ".join(f"w{word}" for word in chance.integers(10**6, size=8)) for _ in range(300)]
+    labelled = [
+        Row(text, bool(at % 2), ("violent_crime",) if at % 2 else (), "en", "s", "l", "", 1.0)
+        for at, text in enumerate(texts)
+    ]
+    halves = zip(texts[:150], texts[150:], strict=True)
+    taught = [Row(f"{one} {other}", False, (), "en", "s", "l", "", 1.0, 0.1) for one, other in halves]
+    options = Options(kind="transformer", held_out=0.4, bits=10, epochs=1)
+    alone, both = (train([*labelled, *more], options).probability_R[:300] for more in ([], taught))
+    assert np.array_equal(np.isnan(alone), np.isnan(both))
+    assert 60 < np.isnan(alone).sum() < 240
+
+
 @pytest.mark.slow
 def test_trained_with_the_linear_model_it_tells_order_from_words_alone() -> None:
     """Who bites whom cannot be told by a bag of words; here what stands around them hides it."""

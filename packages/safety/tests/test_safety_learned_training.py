@@ -20,7 +20,7 @@ from fulmen_safety.learned.grouping import groups
 from fulmen_safety.learned.rows import Row, read_rows
 from fulmen_safety.learned.splits import aside, folds
 from fulmen_safety.learned.training import Options, train
-from fulmen_safety.learned.window_detector import WindowDetector
+from fulmen_safety.learned.window_detector import WindowDetector, worst_stretch
 
 pytest.importorskip("sklearn")
 
@@ -190,3 +190,21 @@ def test_categories_of_the_data_can_be_named(tmp_path: Path) -> None:
     path.write_text('{"prompt": "a", "label": "unsafe", "category": "Fraud"}\n{"prompt": "b", "label": "unsafe"}')
     named = read_rows([path], {"Fraud": ["nonviolent_crime", "ip_secrets"]}, default="violent_crime")
     assert [row.categories for row in named] == [("nonviolent_crime", "ip_secrets"), ("violent_crime",)]
+
+
+def test_of_many_stretches_of_a_safe_text_the_worst_may_weigh_as_a_text() -> None:
+    """What is as likely in a safe text as in an unsafe one looks unsafe if it counts as a tenth of the safe one."""
+    chance = np.random.default_rng(0)
+    filler = [f"{word} stands here quietly." for word in ("apple", "river", "stone", "cloud", "lamp", "chair")]
+    rows = []
+    for at in range(60):
+        said = f"hurt the {('man', 'dog')[at % 2]} number {at}."
+        rows.append(Row(said, True, ("violent_crime",), "en", "s", "l", f"u{at}", 1.0))
+        quoted = " ".join([*chance.choice(filler, 20), said, *chance.choice(filler, 20)])
+        rows.append(Row(quoted, False, (), "en", "s", "l", f"s{at}", 1.0))
+    margins = []
+    for worst in (False, True):
+        judged = worst_stretch(train(rows, Options(bits=12, window=60, worst_of_safe=worst)).model, "hurt the man.")
+        assert judged is not None
+        margins.append(judged.margin)
+    assert margins[1] < margins[0] - 0.5

@@ -100,7 +100,7 @@ def _detector(terms: TermList) -> PatternDetector:
         patterns.append(
             Pattern(
                 label=terms.label,
-                body=_trie(group),
+                body=trie(group),
                 anchor=f"[{''.join(sorted({re.escape(form) for term in group for form in _cases(term[0])}))}]",
                 not_before=(chars(_WORD),) if bounded_before else (),
                 not_after=chars(_WORD) if bounded_after else NOTHING,
@@ -127,7 +127,7 @@ def _spelled(term: str) -> str:
     return _SPELLED.join(letters) if letters != term and len(letters) > 2 else ""
 
 
-def _trie(terms: Iterable[str]) -> Node:
+def trie(terms: Iterable[str]) -> Node:
     """One node for all terms, with shared beginnings shared, so that ten thousand terms cost little more than one.
 
     Longer terms are tried first, so that "ab cd" is found where "ab" would do too.
@@ -141,7 +141,7 @@ def _trie(terms: Iterable[str]) -> Node:
             branches.setdefault(head, []).append(term[1:].lstrip() if term[0].isspace() else term[1:])
         else:
             ends_here = True
-    nodes = [seq(_step(head), _trie(rest)) for head, rest in sorted(branches.items())]
+    nodes = [seq(_step(head), trie(rest)) for head, rest in sorted(branches.items())]
     if ends_here:
         nodes.append(NOTHING)
     return nodes[0] if len(nodes) == 1 else either(*nodes)

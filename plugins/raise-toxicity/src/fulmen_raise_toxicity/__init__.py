@@ -1,5 +1,5 @@
-"""RAISE detectors of hateful and offensive language, learned.
+"""RAISE detectors of hateful and offensive language, learned, and of stereotypes, by words.
 
-In: text. Out: `Finding`s of the category `hate_discrimination`, each with a calibrated probability.
+In: text. Out: `Finding`s of the category `hate_discrimination`; a learned detector's with a calibrated probability.
 May import: `fulmen_safety`.
 """

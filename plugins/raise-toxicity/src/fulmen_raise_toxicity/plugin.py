@@ -1,4 +1,6 @@
-"""What this plugin registers: ``toxicity`` and ``toxicity-answer``. Light: the model is read when a policy names it."""
+"""What this plugin registers: ``toxicity``, ``toxicity-answer`` and ``bias``. Light: what they need is read when a
+policy names them.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,8 @@ from fulmen_safety import DetectorInfo, hookimpl
 
 @hookimpl
 def fulmen_raise_detectors() -> list[DetectorInfo]:
-    """Hateful and offensive language, in whole texts and in what is being written."""
-    return [
+    """Hateful and offensive language, in whole texts and in what is being written; stereotypes in answers."""
+    learned = [
         DetectorInfo(
             name=name,
             summary=f"hateful and offensive language in {where}",
@@ -23,3 +25,13 @@ def fulmen_raise_detectors() -> list[DetectorInfo]:
             ("toxicity-answer", "answers as they are written", ("reward", "output"), "make_answer"),
         )
     ]
+    bias = DetectorInfo(
+        name="bias",
+        summary="stereotypes: what a sentence says of all of a protected group",
+        phases=("corpus", "reward", "output"),
+        categories=("hate_discrimination",),
+        languages=("en", "zh"),
+        cost="rules",
+        load="fulmen_raise_toxicity.bias:make",
+    )
+    return [*learned, bias]

@@ -33,6 +33,7 @@ def run(argv: Sequence[str]) -> int:
         strength=options.strength,
         folds=options.folds,
         held_out=options.held_out,
+        worst_of_safe=options.worst_of_safe,
         epochs=options.epochs,
         seed=options.seed,
     )
@@ -61,6 +62,9 @@ def _parser() -> arguments.Parser:
     parser.add_argument("--window", type=_within(50, 20_000), default=600, help="characters judged together")
     parser.add_argument("--strength", type=_positive, default=1.0, help="of the data against the regulariser")
     parser.add_argument("--folds", type=_within(2, 20), default=5, help="of the cross-validation; default: 5")
+    parser.add_argument(
+        "--worst-of-safe", action="store_true", help="the worst stretch of a long safe text weighs as a text of its own"
+    )
     parser.add_argument("--held-out", type=_share, default=0.0, help="share of the groups never trained on; default: 0")
     parser.add_argument("--epochs", type=_within(1, 1000), default=12, help="of the Transformer; default: 12")
     parser.add_argument("--words", type=Path, metavar="SAFETENSORS", help="hashes and vectors its words start from")

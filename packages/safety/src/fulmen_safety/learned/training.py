@@ -47,6 +47,8 @@ class Options:
         folds: of the cross-validation, of a linear model.
         held_out: share of the groups that are never trained on. Of a Transformer, half of them calibrate it and half
             give its figures.
+        worst_of_safe: whether the worst stretch of a safe text weighs as much as a text, not as its share of one: of
+            many stretches none must be unsafe by chance.
         epochs: of the Transformer.
         seed: of every split, of the bootstrap and of the Transformer.
     """
@@ -57,6 +59,7 @@ class Options:
     strength: float = 1.0
     folds: int = 5
     held_out: float = 0.0
+    worst_of_safe: bool = False
     epochs: int = 12
     seed: int = 0
 
@@ -81,7 +84,7 @@ def train(rows: Sequence[Row], options: Options, vectors: Mapping[int, NDArray[n
     Raises:
         UserError: fewer than 20 groups of safe or unsafe rows, or scikit-learn or torch is not installed.
     """
-    groups_R = groups([row.text for row in rows], [row.group for row in rows])
+    groups_R = _groups(rows)
     labelled_R = np.array([row.score is None for row in rows], np.bool_)
     unsafe_R = np.array([row.unsafe for row in rows], np.bool_)
     for label, side in (("unsafe", unsafe_R), ("safe", ~unsafe_R)):
@@ -90,7 +93,7 @@ def train(rows: Sequence[Row], options: Options, vectors: Mapping[int, NDArray[n
             raise UserError(
                 f"too little to learn from: {found} groups of unlike {label} texts", remedy=f"give {FEWEST} or more"
             )
-    aside_R = labelled_R & aside(_numbered(groups_R, labelled_R), options.held_out, options.seed)
+    aside_R = labelled_R & aside(groups_R, options.held_out, options.seed)
     data = _Data(rows, _Pieces.of(rows, options), groups_R, labelled_R, aside_R, _categories(rows), options)
     probability_R, model, told = _linear(data) if options.kind == "linear" else _transformer(data, vectors or {})
     card = {
@@ -108,12 +111,17 @@ def train(rows: Sequence[Row], options: Options, vectors: Mapping[int, NDArray[n
     return Trained(model, card, probability_R)
 
 
-def _numbered(groups_R: NDArray[np.int64], labelled_R: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Number the groups of labelled rows as if the others were not there, so that a teacher's rows move no split."""
-    number: dict[int, int] = {}
-    for group in groups_R[labelled_R].tolist():
-        number.setdefault(group, len(number))
-    return np.array([number.get(group, 0) for group in groups_R.tolist()], np.int64)
+def _groups(rows: Sequence[Row]) -> NDArray[np.int64]:
+    """Group the labelled rows as if the others were not there; those are one more group, after them.
+
+    The teacher knew no others and kept away from what is put aside. A variant that it scored is like two texts at once:
+    if it could join their groups, the split would be another, and texts that the teacher had seen would be "held out".
+    """
+    labelled = [row for row in rows if row.score is None]
+    numbers = groups([row.text for row in labelled], [row.group for row in labelled])
+    last = int(numbers.max(initial=-1)) + 1
+    left = iter(numbers.tolist())
+    return np.array([next(left) if row.score is None else last for row in rows], np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +186,8 @@ def _transformer(
             raise UserError("too few rows are held out to calibrate the Transformer", remedy=remedy)
     english = [row for row, one in zip(data.rows, ours, strict=True) if one and language_of(row.text) == "en"]
     encoder = fit_encoder(english, vectors, epochs=data.options.epochs, seed=data.options.seed)
-    linear = data.fitted(ours)
+    # what is put aside measures whether a text is unsafe; of which category, all that is labelled may teach
+    linear = _with_categories(data.fitted(ours), data.fitted(np.ones(len(data.rows), np.bool_)))
     margins_SR = {share: _by_share(data, linear, encoder, share) for share in (0.0, 0.25, 0.5, 0.75, 1.0)}
     share = max(margins_SR, key=lambda one: _separation(data, margins_SR[one], half_R))
     blended = replace(linear, encoder=encoder, share=share)
@@ -193,6 +202,16 @@ def _transformer(
         "auc_by_share": {f"{one:g}": round(_separation(data, margins_SR[one], half_R), 4) for one in margins_SR},
     }
     return probability_R, model, told
+
+
+def _with_categories(model: LinearModel, other: LinearModel) -> LinearModel:
+    """Return `model` with the heads of the categories from `other`."""
+    return replace(
+        model,
+        weights_BH=np.concatenate([model.weights_BH[:, :1], other.weights_BH[:, 1:]], 1),
+        scale_H=np.concatenate([model.scale_H[:1], other.scale_H[1:]]),
+        bias_H=np.concatenate([model.bias_H[:1], other.bias_H[1:]]),
+    )
 
 
 def _by_share(data: _Data, linear: LinearModel, encoder: Encoder, share: float) -> NDArray[np.float64]:
@@ -268,16 +287,20 @@ def _fit(
     counts = pieces.counts_PB[chosen_P]
     owner = pieces.row_P[chosen_P]
     share = np.bincount(owner, minlength=len(rows))
-    weight = np.array([_certainty(row) for row in rows])[owner] / share[owner]
+    certainty_R = np.array([_certainty(row) for row in rows])
+    weight = certainty_R[owner] / share[owner]
     unsafe = np.array([row.unsafe for row in rows])[owner]
     rare = rarity(counts)
     first = fit_head(counts, rare, unsafe, weight, strength=options.strength)
-    telling = _telling(counts @ first[0], owner, unsafe)
-    if not telling.all():
+    rank, size = _ranked(counts @ first[0], owner)
+    # a long unsafe text is harmless in most places; which, the first fit tells well enough: its worse half is kept
+    telling = ~unsafe | (rank < (size + 1) // 2)
+    if not telling.all() or options.worst_of_safe:
         kept = np.flatnonzero(telling)
-        counts, owner, unsafe = counts[kept], owner[kept], unsafe[kept]
+        counts, owner, unsafe, rank = counts[kept], owner[kept], unsafe[kept], rank[kept]
         share = np.bincount(owner, minlength=len(rows))
-        weight = np.array([_certainty(row) for row in rows])[owner] / share[owner]
+        whole = options.worst_of_safe & ~unsafe & (rank == 0)
+        weight = np.where(whole, certainty_R[owner], certainty_R[owner] / share[owner])
         first = fit_head(counts, rare, unsafe, weight, strength=options.strength)
     heads = [first]
     if len(categories) > 1:
@@ -298,21 +321,15 @@ def _certainty(row: Row) -> float:
     return row.weight if row.score is None else row.weight * max(abs(2 * row.score - 1), 1e-3)
 
 
-def _telling(
-    margins_P: NDArray[np.float32], owner_P: NDArray[np.intp], unsafe_P: NDArray[np.bool_]
-) -> NDArray[np.bool_]:
-    """Return which pieces to learn from: all of safe texts, and of an unsafe one the worse half.
-
-    A long unsafe text is harmless in most places; which, the first fit tells well enough.
-    """
+def _ranked(margins_P: NDArray[np.float32], owner_P: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the rank of each piece among those of its text, the worst first, and how many these are."""
     order = np.lexsort((-margins_P, owner_P))
     firsts = np.flatnonzero(np.diff(owner_P[order], prepend=-1))
     sizes = np.diff(np.append(firsts, len(order)))
-    rank_P = np.empty(len(order), np.intp)
+    rank_P, size_P = np.empty(len(order), np.intp), np.empty(len(order), np.intp)
     rank_P[order] = np.arange(len(order)) - np.repeat(firsts, sizes)
-    size_P = np.empty(len(order), np.intp)
     size_P[order] = np.repeat(sizes, sizes)
-    return np.asarray(~unsafe_P | (rank_P < (size_P + 1) // 2))
+    return rank_P, size_P
 
 
 def _categories(rows: Sequence[Row]) -> tuple[str, ...]:
