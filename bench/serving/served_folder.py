@@ -60,7 +60,9 @@ def worded_folder(served: Path, out: Path) -> Path:
     numbers = {number: name for name, number in vocabulary.items()}
     words = sorted(english_words(), key=lambda word: (len(word) > 6, word[::-1]))  # short ones, of all beginnings
     names = [
-        form for forms in (("Ġ{}", str.lower), ("Ġ{}", str.title), ("{}", str.lower)) for form in _forms(words, *forms)
+        form
+        for forms in (("Ġ{}", str.lower), ("Ġ{}", str.title), ("{}", str.lower), ("{}", str.title))
+        for form in _forms(words, *forms)
     ]
     free = iter(name for name in names if name not in vocabulary)
     for number, name in numbers.items():

@@ -254,3 +254,17 @@ def test_all_detectors_are_asked_about_all_streams_of_a_step_in_one_turn(
     for _ in range(3):
         default_guard.feed_together([(stream, "some words ") for stream in streams])
     assert turns == [8 * len(default_guard.panel.detectors("output"))] * 3
+
+
+def test_what_counts_for_nothing_may_be_left_out_and_all_else_is_found(default_guard: RaiseGuard) -> None:
+    detector = default_guard.panel.detector("toxicity-answer")
+    reader = incremental(detector)
+    assert reader is not None
+    text = "you are all stupid idiots and i hate you. 你们都是傻子，滚！ " * 3
+    whole = detector.scan(text)
+    for least in (0.0, 0.5, 0.9, 0.97):
+        found, hold = reader.follow(least).read(text, 0, 0)
+        wanted = [one for one in whole if one.score >= least and one.start < hold]
+        assert [one for one in found if one.score >= least] == wanted
+    assert default_guard.panel.least_scores["toxicity-answer"] == 0.95
+    assert default_guard.panel.least_scores["pii"] == 0.5

@@ -77,6 +77,16 @@ def test_lengths_are_bounds_and_partial_means_a_beginning(node: Node, text: str)
             assert re.match(node.partial + r"\Z", text[:cut])
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.text(st.sampled_from("KkeEyY=: ſ\u212aaA"), max_size=40))
+def test_an_anchor_that_looks_past_case_is_searched_for_in_every_text_that_may_have_it(text: str) -> None:
+    pattern = Pattern("key", repeat(chars("KkEeYy"), 3, 3), "(?i:key)[=:]|(?i:yak)")
+    found = {(one.start, one.end) for one in PatternDetector("toy", "ip_secrets", [pattern]).scan(text)}
+    around = {place.start() for place in re.finditer("(?i:key)[=:]|(?i:yak)", text)}
+    triples = [(match.start(1), match.end(1)) for match in re.finditer("(?=([KkEeYy]{3}))", text)]
+    assert {one for one in triples if one[0] in around} <= found
+
+
 def test_only_what_might_become_a_match_is_held() -> None:
     mobile = PatternDetector(
         "toy",

@@ -72,6 +72,8 @@ class Deadline(Generic[Result]):
 
     def check(self) -> None:
         """Raise `Late` if the circuit is open."""
+        if not self._abandoned and self._process == os.getpid():
+            return  # as nearly always, and for each detector and token
         with self._lock:
             if self._process != os.getpid():  # threads do not survive a fork
                 self._idle, self._abandoned, self._process = [], [], os.getpid()

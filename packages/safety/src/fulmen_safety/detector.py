@@ -70,8 +70,12 @@ class Follower(Protocol):
 class IncrementalDetector(StreamingDetector, Protocol):
     """A streaming detector whose work on a piece is in proportion to the piece."""
 
-    def follow(self) -> Follower:
-        """Return what reads one stream, from its start or from anywhere in it."""
+    def follow(self, least: float = 0.0) -> Follower:
+        """Return what reads one stream, from its start or from anywhere in it.
+
+        Args:
+            least: findings with a lower score count for nothing, and may be left out.
+        """
         ...
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from fulmen_safety.detector import Follower, IncrementalDetector
 from fulmen_safety.normalise import View
 
 
 class Followed:
-    """The readers of one detector. Used by whoever runs the detector, who may be left behind if that hangs."""
+    """The readers of one detector. Used by whoever runs the detector, who may be left behind if that hangs.
 
-    def __init__(self) -> None:
+    Args:
+        least: score below which its findings are not wanted.
+    """
+
+    def __init__(self, least: float) -> None:
+        self._least = least
         self._readers: dict[str, Follower] = {}
         self._dropped: dict[str, int] = {}
 
@@ -19,7 +24,7 @@ class Followed:
         """Return what reads a view, and how many characters left its start since it was read last."""
         reader = self._readers.get(view)
         if reader is None:
-            reader = self._readers[view] = detector.follow()
+            reader = self._readers[view] = detector.follow(self._least)
             return reader, 0
         return reader, self._dropped.pop(view, 0) if self._dropped else 0
 
@@ -35,16 +40,21 @@ class Followed:
 
 
 class Following:
-    """The readers of all detectors, by the detector's name in the policy."""
+    """The readers of all detectors, by the detector's name in the policy.
 
-    def __init__(self) -> None:
+    Args:
+        least_scores: of each detector, the score below which its findings are not wanted.
+    """
+
+    def __init__(self, least_scores: Mapping[str, float]) -> None:
+        self._least_scores = least_scores
         self._followed: dict[str, Followed] = {}
 
     def of(self, detector: str) -> Followed:
         """Return those of one detector."""
         followed = self._followed.get(detector)
         if followed is None:
-            followed = self._followed[detector] = Followed()
+            followed = self._followed[detector] = Followed(self._least_scores[detector])
         return followed
 
     def drop(self, shown: Iterable[View], raw: int) -> None:

@@ -109,7 +109,7 @@ class HoldBack:
         self._released = 0  # index in `_text`
         self._keep = panel.look_behind("output") + REACH
         self._plain = 0  # `_text` up to there shows nothing in any view but the raw one
-        self._following = Following()
+        self._following = Following(panel.least_scores)
         self._out: set[str] = set()  # detectors that failed open on this answer
         self._failures: list[Failure] = []
         self._news: tuple[str, ...] = ()  # detectors that failed at the last reading

@@ -102,6 +102,10 @@ class Panel:
             UserError: its settings are wrong, or it does not offer a phase that the policy wants.
         """
         self._take([Seat.load(entry, source, policy.where) for entry in policy.detectors])
+        #: Detector -> the lowest score with which a finding of it may count.
+        self.least_scores = {
+            seat.entry.name: policy.least_score(seat.entry.name, seat.info.categories) for seat in self.seats
+        }
 
     def _take(self, seats: list[Seat]) -> None:
         self.seats = seats
@@ -117,6 +121,7 @@ class Panel:
             return self
         panel = object.__new__(Panel)
         panel._take(seats)
+        panel.least_scores = self.least_scores
         return panel
 
     def detector(self, name: str) -> Detector:

@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 
 from fulmen_core.guard import Finding
+from fulmen_safety.necessary import clauses
 from fulmen_safety.pattern import Pattern
 from fulmen_safety.pattern_follower import PatternFollower
 
 #: Characters, and triples of them, of which it is remembered what may start there.
 _REMEMBERED = 1 << 14
+#: With more literals it is faster to search for the anchor at once.
+_MOST_LITERALS = 8
 
 
 class PatternDetector:
@@ -32,8 +35,7 @@ class PatternDetector:
         for pattern in patterns:
             by_anchor.setdefault(pattern.anchor, []).append(pattern)
         self._groups = [
-            (re.compile(anchor), max(pattern.longest for pattern in group), group)
-            for anchor, group in by_anchor.items()
+            (_Anchor(anchor), max(pattern.longest for pattern in group), group) for anchor, group in by_anchor.items()
         ]
         # functions of characters alone: a pattern takes longer to hash than to ask
         self.starting_with = lru_cache(_REMEMBERED)(partial(_starting_with, self.patterns))
@@ -42,8 +44,11 @@ class PatternDetector:
     def scan(self, text: str) -> list[Finding]:
         """Return the findings in `text`, overlapping ones included."""
         found: list[Finding] = []
+        lowered = text.lower() if text.isascii() else None
         for anchor, longest, group in self._groups:
-            for start, stop in _windows(anchor, text, longest):
+            if not anchor.may_occur(text, lowered):
+                continue
+            for start, stop in _windows(anchor.expression, text, longest):
                 for pattern in group:
                     found.extend(
                         Finding(self.name, self.category, score, begin, end, pattern.label)
@@ -59,9 +64,9 @@ class PatternDetector:
                 return place
         return end
 
-    def follow(self) -> PatternFollower:
-        """Return what reads a stream."""
-        return PatternFollower(self)
+    def follow(self, least: float = 0.0) -> PatternFollower:
+        """Return what reads a stream, for findings that have at least this score."""
+        return PatternFollower(self, least)
 
     def starting(self, text: str, place: int) -> tuple[Pattern, ...]:
         """Return the patterns of which a match, context included, may start at `place`; a few too many."""
@@ -83,6 +88,27 @@ class PatternDetector:
             if match and (score := pattern.accept(match[1])):
                 found.append(Finding(self.name, self.category, score, match.start(1), match.end(1), pattern.label))
         return found
+
+
+class _Anchor:
+    """What a text is searched for, and literals one of which is in every text that has it: they are found faster."""
+
+    def __init__(self, anchor: str) -> None:
+        self.expression = re.compile(anchor)
+        told = clauses(anchor)
+        literals = sorted(told[0]) if told and len(told[0]) <= _MOST_LITERALS else []
+        self._any_case = "(?i" in anchor
+        self._literals = tuple(literal.lower() for literal in literals) if self._any_case else tuple(literals)
+
+    def may_occur(self, text: str, lowered: str | None) -> bool:
+        """Return whether the anchor may be in `text`; `lowered` is the text in lower case, if it is ASCII."""
+        searched = lowered if self._any_case else text
+        if not self._literals or searched is None:
+            return True  # beyond ASCII more letters than one are the same in another case
+        for literal in self._literals:  # noqa: SIM110 - as in `is_open`
+            if literal in searched:
+                return True
+        return False
 
 
 def _starting_with(patterns: Sequence[Pattern], char: str) -> tuple[Pattern, ...]:

@@ -18,10 +18,14 @@ if TYPE_CHECKING:
 
 
 class PatternFollower:
-    """Reads one stream for one detector (`fulmen_safety.detector.Follower`)."""
+    """Reads one stream for one detector (`fulmen_safety.detector.Follower`).
 
-    def __init__(self, detector: PatternDetector) -> None:
-        self._detector = detector
+    Args:
+        least: score that a finding has at least.
+    """
+
+    def __init__(self, detector: PatternDetector, least: float) -> None:
+        self._detector, self._least = detector, least
         self._text = ""
         self._decided = 0  # the first place that is not decided
         self._found: list[Finding] = []  # that are not known to be before all that is wanted
@@ -58,7 +62,9 @@ class PatternFollower:
                 if detector.is_open(text, place, patterns):
                     self._decided = place
                     return
-                self._found += detector.found_at(text, place, patterns)
+                for one in detector.found_at(text, place, patterns):
+                    if one.score >= self._least:
+                        self._found.append(one)
         self._decided = len(text)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,19 @@ class Policy:
     def counts(self, finding: Finding, text: str) -> bool:
         """Return whether a finding in `text` reaches its category's threshold for the language around it."""
         return finding.score >= self.threshold(finding, text)
+
+    def least_score(self, detector: str, categories: Iterable[str]) -> float:
+        """Return the lowest score with which a finding of a detector may count: of these categories, in any language.
+
+        Args:
+            categories: as the detector declares them; ``"*"`` is every one.
+        """
+        codes = list(categories)
+        rules = [
+            self.of_detectors.get((detector, code)) or self.category(code)
+            for code in (taxonomy().titles if "*" in codes else codes)
+        ]
+        return min((min([one.threshold, *one.thresholds.values()]) for one in rules), default=0.0)
 
     def action(self, finding: Finding, phase: str) -> str:
         """Return what `phase` ("corpus", "input" or "output") does about the finding."""

@@ -75,9 +75,9 @@ class TermsDetector:
         """Return the index from which `text` might still become a listed term."""
         return min(one.hold_from(text) for one in self._lists)
 
-    def follow(self) -> JointFollower:
+    def follow(self, least: float = 0.0) -> JointFollower:
         """Return what reads a stream."""
-        return JointFollower([one.follow() for one in self._lists])
+        return JointFollower([one.follow(least) for one in self._lists])
 
 
 def _detector(terms: TermList) -> PatternDetector:

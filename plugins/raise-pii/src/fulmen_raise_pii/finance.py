@@ -100,4 +100,4 @@ def iban() -> list[Pattern]:
         )
     )
     word = chars("0-9A-Za-z")
-    return [Pattern("iban", body, "[A-Za-z]{2}[0-9]{2}", not_before=(word,), not_after=word, accept=accept)]
+    return [Pattern("iban", body, "[A-Za-z][A-Za-z][0-9]{2}", not_before=(word,), not_after=word, accept=accept)]

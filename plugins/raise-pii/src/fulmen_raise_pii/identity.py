@@ -52,7 +52,7 @@ def credit_code() -> list[Pattern]:
 
     code = chars(CREDIT_CODE_CHARACTERS)
     body = seq(chars("1-9A-HJNPY"), code, repeat(_DIGIT, 6, 6), repeat(code, 10, 10))
-    return [Pattern("credit_code", body, "[0-9]{6}", not_before=(_WORD,), not_after=_WORD, accept=accept)]
+    return [Pattern("credit_code", body, "[0-9][0-9]{5}", not_before=(_WORD,), not_after=_WORD, accept=accept)]
 
 
 def passport() -> list[Pattern]:
@@ -80,7 +80,7 @@ def passport() -> list[Pattern]:
         return 0.6
 
     return [
-        Pattern("passport", mainland, "[0-9]{7}", not_before=(_WORD,), not_after=_WORD, accept=by_form),
+        Pattern("passport", mainland, "[0-9][0-9]{6}", not_before=(_WORD,), not_after=_WORD, accept=by_form),
         Pattern("passport", announced, "[Pp][Aa][Ss]{2}", context=english, not_before=(_WORD,), not_after=_WORD),
         Pattern("passport", announced, "护照", context=chinese, not_after=_WORD),
     ]
@@ -96,7 +96,7 @@ def us_ssn() -> list[Pattern]:
 
     def separated(by: str) -> Pattern:
         body = seq(repeat(_DIGIT, 3, 3), literal(by), repeat(_DIGIT, 2, 2), literal(by), repeat(_DIGIT, 4, 4))
-        anchor = f"[0-9]{{3}}{by}[0-9]{{2}}{by}"
+        anchor = f"[0-9][0-9]{{2}}{by}[0-9]{{2}}{by}"
         after = either(_WORD, seq(chars(" -"), _DIGIT))
         return Pattern("us_ssn", body, anchor, not_before=(chars("0-9A-Za-z.-"),), not_after=after, accept=accept)
 
@@ -109,7 +109,7 @@ def us_ssn() -> list[Pattern]:
     bare = Pattern(
         "us_ssn",
         repeat(_DIGIT, 9, 9),
-        "[0-9]{9}",
+        "[0-9][0-9]{8}",
         context=announced,
         not_before=(_WORD,),
         not_after=_WORD,

@@ -45,7 +45,7 @@ def permit() -> list[Pattern]:
             "permit", body, "通行证|回乡证|台胞证|居留证|居住证", context=announced, not_after=_WORD, accept=_surely
         ),
         Pattern("permit", body, "[Pp][Ee][Rr][Mm]", context=english, not_before=(_WORD,), not_after=_WORD),
-        Pattern("permit", card, "[A-Z]{3}[0-9]{6}", not_before=(_WORD,), not_after=_WORD, accept=by_form),
+        Pattern("permit", card, "[A-Z][A-Z]{2}[0-9]{6}", not_before=(_WORD,), not_after=_WORD, accept=by_form),
     ]
 
 
@@ -62,7 +62,7 @@ def regional_id() -> list[Pattern]:
     hong_kong = seq(repeat(chars("A-Z"), 1, 2), repeat(_DIGIT, 6, 6), literal("("), chars("0-9A"), literal(")"))
     taiwan = seq(chars("A-Z"), chars("1289"), repeat(_DIGIT, 8, 8))
     return [
-        Pattern("regional_id", hong_kong, r"[0-9]{6}\(", not_before=(_WORD,), accept=accept_hong_kong),
+        Pattern("regional_id", hong_kong, r"[0-9][0-9]{5}\(", not_before=(_WORD,), accept=accept_hong_kong),
         Pattern("regional_id", taiwan, "[A-Z][1289]", not_before=(_WORD,), not_after=_WORD, accept=accept_taiwan),
     ]
 

@@ -14,7 +14,7 @@ _WORD_SALT = int(whole.WORD_SALT)
 PAIR_SALT, SKIP_SALT = int(whole.PAIR_SALT), int(whole.SKIP_SALT)
 
 _FOLDED = {code: int(fold) for code, fold in enumerate(whole.FOLD)}
-_ASCII_LETTERS = frozenset(chr(code) for code in range(128) if whole.LETTER[code])
+ASCII_LETTERS = frozenset(chr(code) for code in range(128) if whole.LETTER[code])
 
 
 def folded(text: str) -> str:
@@ -25,7 +25,7 @@ def folded(text: str) -> str:
 def is_letter(char: str) -> bool:
     """Return whether the character may be part of a word."""
     if char < "\x80":
-        return char in _ASCII_LETTERS
+        return char in ASCII_LETTERS
     return "\xc0" <= char < chr(whole.IDEOGRAPHS) and not "\u2000" <= char < "\u2070"
 
 

@@ -29,7 +29,7 @@ class PrefixDetector:
         self._model, self._floor = model, floor
         self._window = window or model.window
         self.look_behind = self._window + REACH + 2 * LONGEST_WORD
-        self._place_weights = PlaceWeights(model, floor)
+        self._place_weights = PlaceWeights(model)
 
     def scan(self, text: str) -> list[Finding]:
         """Return each word with which the probability rises to the floor or further above it, once per category."""
@@ -56,9 +56,9 @@ class PrefixDetector:
             back += 1
         return len(text) if back > LONGEST_WORD else len(text) - back
 
-    def follow(self) -> PrefixFollower:
-        """Return what reads a stream."""
-        return PrefixFollower(self, self._place_weights, self._window)
+    def follow(self, least: float = 0.0) -> PrefixFollower:
+        """Return what reads a stream, for findings that have at least this score."""
+        return PrefixFollower(self, self._place_weights, self._window, max(self._floor, least))
 
     def scores(self, text: str) -> dict[str, float]:
         """Return category -> the highest probability after any word of `text`."""

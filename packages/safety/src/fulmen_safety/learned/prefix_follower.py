@@ -9,7 +9,7 @@ Sums and counts are of the features that end at or before an index, as in `Linea
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from fulmen_safety.learned.calibration import Curve
 from fulmen_safety.learned.features import CHARACTER_NGRAMS, LONGEST_WORD, WIDEST_GAP
 from fulmen_safety.learned.linear_model import LinearModel
 from fulmen_safety.learned.place_features import (
+    ASCII_LETTERS,
     PAIR_SALT,
     SKIP_SALT,
     folded,
@@ -45,15 +46,13 @@ _STEEPEST = 30.0
 class PlaceWeights:
     """How much weighs what ends at one place. Shared by the streams of a detector; nearly all has ended elsewhere
     before, and is remembered.
-
-    Args:
-        floor: probability that a finding has at least.
     """
 
-    def __init__(self, model: LinearModel, floor: float) -> None:
+    def __init__(self, model: LinearModel) -> None:
         weights = memoryview(model.weights_BH[:, 0].tobytes()).cast("b")
         self.scale, self.bias = float(model.scale_H[0]), float(model.bias_H[0])
-        self.floors = {language: _least_margin(model.curve(language), floor) for language in LANGUAGES}
+        curves = {language: model.curve(language) for language in LANGUAGES}
+        self.least_margins = lru_cache(16)(partial(_least_margins, curves))
         self.ngrams = lru_cache(_REMEMBERED)(partial(_ngrams, weights, model.shift))
         self.word = lru_cache(_REMEMBERED)(partial(_word, weights, model.shift))
         self.pair = partial(_pair, weights, model.shift)
@@ -76,10 +75,15 @@ def _pair(weights: memoryview, shift: int, first: int, second: int, salt: int) -
 
 
 class PrefixFollower:
-    """Reads one stream for one detector (`fulmen_safety.detector.Follower`)."""
+    """Reads one stream for one detector (`fulmen_safety.detector.Follower`).
 
-    def __init__(self, detector: PrefixDetector, weights: PlaceWeights, window: int) -> None:
+    Args:
+        least: probability that a finding has at least.
+    """
+
+    def __init__(self, detector: PrefixDetector, weights: PlaceWeights, window: int, least: float) -> None:
         self._detector, self._weights, self._window = detector, weights, window
+        self._least_margins = weights.least_margins(least)
         self._restart()
 
     def _restart(self) -> None:
@@ -89,7 +93,9 @@ class PrefixFollower:
         self._words: list[tuple[int, int, int]] = []  # the last two: start, end, what pairs are hashed from
         self._han = -1  # the last Han character
         self._before = (-math.inf, "")  # margin and language after the unit before
-        self._suspects: list[int] = []  # starts of units with which the probability may rise to the floor or above it
+        self._suspects: list[
+            int
+        ] = []  # starts of units with which the probability may rise to the least one or above it
 
     def read(self, text: str, dropped: int, since: int) -> tuple[Sequence[Finding], int]:
         """Return the settled findings at `since` or later, and where the word being written starts."""
@@ -126,7 +132,7 @@ class PrefixFollower:
         sums, counts, ngrams = self._sums, self._counts, self._weights.ngrams
         for place in range(done, len(text)):
             char = text[place]
-            letter = is_letter(char)
+            letter = char in ASCII_LETTERS if char < "\x80" else is_letter(char)
             if not letter:
                 if self._run < place:
                     self._end_word(place)
@@ -158,16 +164,20 @@ class PrefixFollower:
         self._judge(start, end)
 
     def _judge(self, start: int, end: int) -> None:
-        """A unit has ended, and the text with it: see whether the probability may have risen to the floor."""
+        """A unit has ended, and the text with it: see whether the probability may have risen far enough."""
         begin = max(0, end - self._window)
         language = "zh" if self._han >= begin else "en"
         total, count = self._sums[end] - self._sums[begin], self._counts[end] - self._counts[begin]
         margin = total * self._weights.scale / math.sqrt(max(count, 1)) + self._weights.bias
         before, before_language = self._before
         rises = margin > before - _ROUNDING or language != before_language
-        if rises and margin > self._weights.floors[language] - _ROUNDING:
+        if rises and margin > self._least_margins[language] - _ROUNDING:
             self._suspects.append(start)
         self._before = margin, language
+
+
+def _least_margins(curves: Mapping[str, Curve], least: float) -> dict[str, float]:
+    return {language: _least_margin(curve, least) for language, curve in curves.items()}
 
 
 def _least_margin(curve: Curve, floor: float) -> float:
