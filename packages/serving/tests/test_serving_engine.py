@@ -13,6 +13,7 @@ from fulmen_core.sampling import SamplingParams
 from fulmen_core.tokenizer import StreamDecoder
 from fulmen_serving.engine.answer_stream import AnswerStream
 from fulmen_serving.engine.answer_text import AnswerText
+from fulmen_serving.engine.core import TokenEvent
 from fulmen_serving.engine.engine import AnswerEnd, AnswerFailure, EngineStopped, TextDelta
 from fulmen_serving.engine.sequence import GenerationRequest
 from fulmen_serving.engine.stop_strings import StopStrings
@@ -139,6 +140,20 @@ def test_a_failing_step_is_told_to_those_it_hit_and_the_engine_goes_on(kit):
     assert isinstance(failed, AnswerFailure)
     assert "RuntimeError: out of memory" in failed.message
     assert isinstance(well, AnswerEnd)
+
+
+def test_what_was_said_in_a_step_that_ends_in_an_error_is_told_before_the_error(kit):
+    async def client(engine):
+        stream = AnswerStream(engine, [answer(kit, "r", [20], max_tokens=2)])
+        engine._tokens.put([TokenEvent("r", 300, None), TokenEvent("r", None, "error", "the step failed")])
+        return await read(stream)
+
+    with kit.service(kit.runner(parrot=False, seconds=0.2)) as service:
+        text, end = asyncio.run(client(service.engine))
+        kit.wait_until(lambda: service.engine.admission.live == 0, "the request ended")
+        kit.wait_until(lambda: not service.engine.core.has_work, "the model is done with it")
+    assert text == kit.tokenizer.decode([300])
+    assert isinstance(end, AnswerFailure)
 
 
 def test_a_defect_of_the_engine_fails_what_is_live_and_is_told(kit, caplog):

@@ -280,6 +280,8 @@ class Engine:
                 if job is None:
                     continue  # aborted, or ended by a stop string or the guard while this token was computed
                 if event.token is None or event.vector is not None:
+                    if (said := pieces.pop(event.request_id, None)) is not None and not said.failed:
+                        self._deliver([said])
                     self._safely(job, event.end, self._answer_untold, job, event)
                     continue
                 piece = pieces.setdefault(event.request_id, _Piece(job))
