@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import tempfile
 import weakref
-from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,53 +16,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fulmen_backend_cuda import runner as runner_module
-from fulmen_backend_cuda import step_parts
 from fulmen_backend_cuda.backend import CudaBackend
 from fulmen_backend_cuda.runner import CudaRunner
-from fulmen_backend_cuda.support import EMULATED, support_of
+from fulmen_backend_cuda.support import support_of
 from fulmen_core.backend import Dtype, Quantization
 from fulmen_core.errors import CapabilityError
 from fulmen_core.generation import generate
 from fulmen_core.model.checkpoint import load_model
-from fulmen_core.model.config import BalanceConfig, ModelConfig, RopeScaling
+from fulmen_core.model.config import ModelConfig, RopeScaling
 from fulmen_core.model.kv import CacheSpec
 from fulmen_core.runner import EngineLimits, Runner, SequenceStep
 from fulmen_core.sampling import SamplingParams
 
 from .conftest import saved
 from .random_steps import Player, assert_equal_to_the_model, reference_logits
-
-CONTEXT = 90
-VOCABULARY = 61
-BLOCK = 16
+from .small_runners import BLOCK, CONTEXT, VOCABULARY, make, small_config
 
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several blocks in a short context."""
     monkeypatch.setattr(runner_module, "_BLOCK_TOKENS", BLOCK)
-
-
-def small_config(**changes: Any) -> ModelConfig:
-    values: dict[str, Any] = {
-        "vocab_size": VOCABULARY,
-        "hidden_size": 32,
-        "num_hidden_layers": 8,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 8,
-        "max_position_embeddings": CONTEXT,
-        "layer_pattern": "SSSF",
-        "sliding_window": 20,
-        "kv_share": 2,
-        "intermediate_size": 32,
-        "num_experts": 8,
-        "num_experts_per_tok": 2,
-        "moe_intermediate_size": 16,
-        "initializer_range": 0.3,
-        "balance": BalanceConfig(expert_groups=2, partitions=2),
-    }
-    return ModelConfig.model_validate(values | changes)
 
 
 @st.composite
@@ -95,26 +69,6 @@ def configs(draw: st.DrawFn) -> ModelConfig:
     )
 
 
-def make(
-    directory: Path,
-    limits: EngineLimits,
-    dtype: Dtype = "float32",
-    quantize: Quantization | None = None,
-    padded: bool = False,
-    compiles: bool = False,
-) -> CudaRunner:
-    return CudaRunner(
-        directory,
-        limits,
-        dtype,
-        quantize=quantize,
-        device="cpu",
-        support=EMULATED,
-        padded=padded,
-        compiles=compiles,
-    )
-
-
 @settings(max_examples=40, deadline=None)
 @given(
     configs(), st.integers(0, 2**31), st.integers(1, 5), st.sampled_from([7, 40, 200]), st.integers(0, 5), st.booleans()
@@ -139,37 +93,14 @@ def test_decode_steps_run_in_a_few_fixed_sizes(tmp_path: Path) -> None:
     assert len(runner._graphs.recorded) >= 3
 
 
-def test_compiled_parts_compute_the_same_for_any_number_of_rows(tmp_path: Path) -> None:
-    # Without experts: torch compiles their grouped products in bfloat16 only.
-    config = small_config(num_hidden_layers=4, layer_pattern="SF", num_experts=0, num_experts_per_tok=0)
-    directory = saved(config, tmp_path, 8)
-    runner = make(directory, EngineLimits(5, CONTEXT, 40, cached_sequences=2), padded=True, compiles=True)
-    assert runner.choices["compile"] == "yes"
-    seen = Counter(torch._dynamo.utils.counters["stats"])
-    assert assert_equal_to_the_model(directory, Player(runner, np.random.default_rng(8)).play(40)) > 100
-    assert torch._dynamo.utils.counters["stats"] == seen, "something was compiled in the middle of serving"
-
-
-def test_a_process_that_compiled_too_many_kinds_of_layers_serves_the_next_uncompiled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = small_config(num_hidden_layers=2, layer_pattern="SF", num_experts=0, num_experts_per_tok=0)
-    directory = saved(config, tmp_path, 9)
-    monkeypatch.setattr(step_parts, "_KINDS", 1)
-    step_parts.compiled.cache_clear()
-    runner = make(directory, EngineLimits(2, CONTEXT, 40), compiles=True)
-    step_parts.compiled.cache_clear()
-    assert runner.choices["compile"] == "no: torch has compiled as many kinds of layers as it may in one process"
-    got = runner.step([SequenceStep(0, 0, [1, 2, 3], wanted=3)])
-    expected_TV = reference_logits(load_model(directory, torch.float64), [1, 2, 3])
-    np.testing.assert_allclose(got, expected_TV, atol=1e-4, rtol=0)
-
-
-def test_experts_are_compiled_in_bfloat16_only(tmp_path: Path) -> None:
-    directory = saved(small_config(num_hidden_layers=1), tmp_path, 8)
-    plain = make(directory, EngineLimits(2, CONTEXT, 40), compiles=True)
-    assert plain.choices["compile"] == "no: grouped matrix products compile in bfloat16 only"
-    assert make(directory, EngineLimits(2, CONTEXT, 40), "bfloat16", compiles=True).choices["compile"] == "yes"
+def test_compiled_steps_compute_what_plain_ones_do() -> None:
+    # In a process of its own: modules that other tests have imported may keep torch's compiler from starting.
+    script = Path(__file__).with_name("compiled_steps.py")
+    order = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", str(script)]
+    done = subprocess.run(order, capture_output=True, text=True, check=False)
+    if done.returncode == pytest.ExitCode.NO_TESTS_COLLECTED:
+        pytest.skip(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_compiling_is_the_users_choice(tmp_path: Path) -> None:
