@@ -22,12 +22,11 @@ from fulmen_core.model.transformer import Transformer
 from fulmen_core.runner import EngineLimits
 from fulmen_core.sampling import SamplingParams
 from fulmen_testing.agreement import assert_equal, in_float64, settled_logits
-from fulmen_testing.models import save_random_model
+from fulmen_testing.models import DEEP, VOCABULARY, save_random_model, with_changes
 
 from .mixed_steps import AnyRunner, Played, drive
 
 CONTEXT = 40
-VOCABULARY = 61
 ROUTING_TIE = 1e-5  # of scores
 YARN = RopeScaling(rope_type="yarn", factor=4.0, original_max_position_embeddings=16)
 
@@ -155,22 +154,5 @@ def test_closing_gives_back_the_memory_and_may_be_repeated(tmp_path: Path) -> No
 
 
 def _config(**changes: object) -> ModelConfig:
-    values: dict[str, object] = {
-        "vocab_size": VOCABULARY,
-        "hidden_size": 24,
-        "num_hidden_layers": 8,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 8,
-        "max_position_embeddings": CONTEXT,
-        "layer_pattern": "SSSF",
-        "sliding_window": 6,
-        "kv_share": 2,
-        "intermediate_size": 32,
-        "num_experts": 8,
-        "num_experts_per_tok": 2,
-        "moe_intermediate_size": 16,
-        "initializer_range": 0.3,
-        "balance": BalanceConfig(expert_groups=2, partitions=2),
-    }
-    return ModelConfig.model_validate(values | changes)
+    small = {"hidden_size": 24, "head_dim": 8, "max_position_embeddings": CONTEXT, "sliding_window": 6}
+    return with_changes(DEEP, small | changes)

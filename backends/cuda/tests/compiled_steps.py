@@ -14,8 +14,8 @@ from fulmen_backend_cuda import step_parts
 from fulmen_core.model.checkpoint import load_model
 from fulmen_core.model.compilation import why_not_compiled
 from fulmen_core.runner import EngineLimits, SequenceStep
+from fulmen_testing.models import save_random_model
 
-from .conftest import saved
 from .random_steps import Player, assert_equal_to_the_model, reference_logits
 from .small_runners import BLOCK, CONTEXT, make, small_config
 
@@ -32,7 +32,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_compiled_parts_compute_the_same_for_any_number_of_rows(tmp_path: Path) -> None:
     # Without experts: torch compiles their grouped products in bfloat16 only.
     config = small_config(num_hidden_layers=4, layer_pattern="SF", num_experts=0, num_experts_per_tok=0)
-    directory = saved(config, tmp_path, 8)
+    directory = save_random_model(config, 8, tmp_path)
     runner = make(directory, EngineLimits(5, CONTEXT, 40, cached_sequences=2), padded=True, compiles=True)
     assert runner.choices["compile"] == "yes"
     seen = Counter(torch._dynamo.utils.counters["stats"])
@@ -44,7 +44,7 @@ def test_a_process_that_compiled_too_many_kinds_of_layers_serves_the_next_uncomp
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = small_config(num_hidden_layers=2, layer_pattern="SF", num_experts=0, num_experts_per_tok=0)
-    directory = saved(config, tmp_path, 9)
+    directory = save_random_model(config, 9, tmp_path)
     monkeypatch.setattr(step_parts, "_KINDS", 1)
     step_parts.compiled.cache_clear()
     runner = make(directory, EngineLimits(2, CONTEXT, 40), compiles=True)
@@ -56,7 +56,7 @@ def test_a_process_that_compiled_too_many_kinds_of_layers_serves_the_next_uncomp
 
 
 def test_experts_are_compiled_in_bfloat16_only(tmp_path: Path) -> None:
-    directory = saved(small_config(num_hidden_layers=1), tmp_path, 8)
+    directory = save_random_model(small_config(num_hidden_layers=1), 8, tmp_path)
     plain = make(directory, EngineLimits(2, CONTEXT, 40), compiles=True)
     assert plain.choices["compile"] == "no: grouped matrix products compile in bfloat16 only"
     assert make(directory, EngineLimits(2, CONTEXT, 40), "bfloat16", compiles=True).choices["compile"] == "yes"

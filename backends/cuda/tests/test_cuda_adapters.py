@@ -22,8 +22,8 @@ from fulmen_core.model.config import ModelConfig
 from fulmen_core.model.feed_forward import DenseFeedForward
 from fulmen_core.model.transformer import Transformer
 from fulmen_core.runner import EngineLimits, SequenceStep
+from fulmen_testing.models import save_random_model
 
-from .conftest import saved
 from .random_steps import reference_logits
 
 CONFIG = ModelConfig(
@@ -78,7 +78,7 @@ def merged(directory: Path, folder: Path | None) -> Transformer:
 def test_sequences_with_and_without_adapters_share_steps(tmp_path: Path) -> None:
     random = np.random.default_rng(17)
     (tmp_path / "model").mkdir()
-    directory = saved(CONFIG, tmp_path / "model", 17)
+    directory = save_random_model(CONFIG, 17, tmp_path / "model")
     folders = [None, write_adapter(tmp_path / "a", random, 3), write_adapter(tmp_path / "b", random, 8)]
     limits = EngineLimits(3, 90, 200, adapters=2)
     runner = CudaRunner(directory, limits, "float32", quantize=None, device="cpu", support=EMULATED, padded=True)

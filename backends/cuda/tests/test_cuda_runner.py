@@ -27,10 +27,10 @@ from fulmen_core.model.config import ModelConfig, RopeScaling
 from fulmen_core.model.kv import CacheSpec
 from fulmen_core.runner import EngineLimits, Runner, SequenceStep
 from fulmen_core.sampling import SamplingParams
+from fulmen_testing.models import VOCABULARY, save_random_model
 
-from .conftest import saved
 from .random_steps import Player, assert_equal_to_the_model, reference_logits
-from .small_runners import BLOCK, CONTEXT, VOCABULARY, make, small_config
+from .small_runners import BLOCK, CONTEXT, make, small_config
 
 
 @pytest.fixture(autouse=True)
@@ -78,13 +78,13 @@ def test_random_steps_equal_the_whole_forward_pass(
 ) -> None:
     limits = EngineLimits(sequences, CONTEXT, tokens, cached_sequences=2, draft_tokens=draft)
     with tempfile.TemporaryDirectory() as folder:
-        directory = saved(config, Path(folder), seed)
+        directory = save_random_model(config, seed, Path(folder))
         runner = make(directory, limits, padded=padded)
         assert_equal_to_the_model(directory, Player(runner, np.random.default_rng(seed)).play(12))
 
 
 def test_decode_steps_run_in_a_few_fixed_sizes(tmp_path: Path) -> None:
-    directory = saved(small_config(), tmp_path, 4)
+    directory = save_random_model(small_config(), 4, tmp_path)
     runner = make(directory, EngineLimits(11, CONTEXT, 40), padded=True)
     player = Player(runner, np.random.default_rng(4))
     assert assert_equal_to_the_model(directory, player.play(60)) > 100
@@ -104,7 +104,7 @@ def test_compiled_steps_compute_what_plain_ones_do() -> None:
 
 
 def test_compiling_is_the_users_choice(tmp_path: Path) -> None:
-    directory = saved(small_config(num_hidden_layers=1), tmp_path, 8)
+    directory = save_random_model(small_config(num_hidden_layers=1), 8, tmp_path)
     backend = CudaBackend(device="cpu")
     runner = backend.load_runner(directory, EngineLimits(), compile="no")
     assert isinstance(runner, CudaRunner)
@@ -114,7 +114,7 @@ def test_compiling_is_the_users_choice(tmp_path: Path) -> None:
 
 
 def test_a_slot_without_pages_of_its_own_takes_those_of_its_number(tmp_path: Path) -> None:
-    directory = saved(small_config(), tmp_path, 6)
+    directory = save_random_model(small_config(), 6, tmp_path)
     runner = make(directory, EngineLimits(3, CONTEXT, 80))
     tokens = np.random.default_rng(6).integers(0, VOCABULARY, 70).tolist()
     got = [runner.step([SequenceStep(2, 0, tokens[:50]), SequenceStep(0, 0, tokens[:30])])]
@@ -126,7 +126,7 @@ def test_a_slot_without_pages_of_its_own_takes_those_of_its_number(tmp_path: Pat
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_16_bits_stay_as_close_to_float64_as_the_model_itself(tmp_path: Path, dtype: Dtype) -> None:
     # Without experts: a 16-bit router may rightly pick others, and then nothing can be compared.
-    directory = saved(small_config(num_experts=0, num_experts_per_tok=0), tmp_path, 3)
+    directory = save_random_model(small_config(num_experts=0, num_experts_per_tok=0), 3, tmp_path)
     runner = make(directory, EngineLimits(3, CONTEXT, 32), dtype)
     exact, own = load_model(directory, torch.float64), load_model(directory, getattr(torch, dtype))
     errors, own_errors = [], []
@@ -141,7 +141,7 @@ def test_16_bits_stay_as_close_to_float64_as_the_model_itself(tmp_path: Path, dt
 def test_experts_in_8_bits_move_logits_by_their_rounding_and_take_a_quarter_of_the_memory(tmp_path: Path) -> None:
     # All experts are chosen: the router cannot pick others, so that nothing but the rounding differs.
     config = small_config(num_experts=4, num_experts_per_tok=4)
-    directory = saved(config, tmp_path, 8)
+    directory = save_random_model(config, 8, tmp_path)
     limits = EngineLimits(2, CONTEXT, 80)
     exact, rounded = make(directory, limits), make(directory, limits, quantize="fp8")
     tokens = np.random.default_rng(8).integers(0, VOCABULARY, 60).tolist()
@@ -161,7 +161,9 @@ def test_memory_is_what_the_cache_spec_says_in_whole_blocks(
     config: ModelConfig, sequences: int, context: int, draft: int
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        runner = make(saved(config, Path(folder), 0), EngineLimits(sequences, context, 16, draft_tokens=draft))
+        runner = make(
+            save_random_model(config, 0, Path(folder)), EngineLimits(sequences, context, 16, draft_tokens=draft)
+        )
     blocks = 0
     for group in CacheSpec.of(config).groups:
         if group.window is None:
@@ -173,7 +175,7 @@ def test_memory_is_what_the_cache_spec_says_in_whole_blocks(
 
 
 def test_greedy_answers_do_not_depend_on_the_batch(tmp_path: Path) -> None:
-    directory = saved(small_config(), tmp_path, 9)
+    directory = save_random_model(small_config(), 9, tmp_path)
     random = np.random.default_rng(9)
     prompts = [random.integers(0, VOCABULARY, random.integers(1, 60)).tolist() for _ in range(9)]
     params = SamplingParams(temperature=0, max_tokens=16)
@@ -185,7 +187,7 @@ def test_greedy_answers_do_not_depend_on_the_batch(tmp_path: Path) -> None:
 
 
 def test_hidden_states_are_those_that_the_head_sees(tmp_path: Path) -> None:
-    directory = saved(small_config(), tmp_path, 1)
+    directory = save_random_model(small_config(), 1, tmp_path)
     runner = make(directory, EngineLimits(2, CONTEXT, 64))
     batch = [SequenceStep(0, 0, [1, 2, 3, 4], wanted=2), SequenceStep(1, 0, [5])]
     hidden_RD = runner.hidden(batch)
@@ -206,13 +208,13 @@ def test_hidden_states_are_those_that_the_head_sees(tmp_path: Path) -> None:
     ],
 )
 def test_a_step_that_would_leave_the_memory_is_refused(tmp_path: Path, batch: list[SequenceStep], words: str) -> None:
-    runner = make(saved(small_config(), tmp_path, 1), EngineLimits(2, CONTEXT, 64))
+    runner = make(save_random_model(small_config(), 1, tmp_path), EngineLimits(2, CONTEXT, 64))
     with pytest.raises(ValueError, match=words):
         runner.step(batch)
 
 
 def test_closing_gives_back_the_memory_and_may_be_repeated(tmp_path: Path) -> None:
-    runner = make(saved(small_config(), tmp_path, 0), EngineLimits(), padded=True)
+    runner = make(save_random_model(small_config(), 0, tmp_path), EngineLimits(), padded=True)
     runner.step([SequenceStep(0, 0, [1])])
     weights, cache = weakref.ref(runner._forward.model.embed.weight), weakref.ref(runner._kv[0].k_PKh)
     runner.close()
@@ -227,8 +229,8 @@ def test_closing_gives_back_the_memory_and_may_be_repeated(tmp_path: Path) -> No
 def test_what_cannot_be_kept_in_8_bits_is_refused_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "dense").mkdir()
     (tmp_path / "odd").mkdir()
-    dense = saved(small_config(num_experts=0, num_experts_per_tok=0), tmp_path / "dense", 0)
-    odd = saved(small_config(moe_intermediate_size=24), tmp_path / "odd", 0)
+    dense = save_random_model(small_config(num_experts=0, num_experts_per_tok=0), 0, tmp_path / "dense")
+    odd = save_random_model(small_config(moe_intermediate_size=24), 0, tmp_path / "odd")
     backend = CudaBackend(device="cpu")
     with pytest.raises(CapabilityError, match="no experts to keep in fp8: leave --quantize out"):
         backend.load_runner(dense, EngineLimits(), quantize="fp8")
@@ -254,7 +256,7 @@ def test_the_gpu_computes_what_the_model_computes(
         max_position_embeddings=700,
         sliding_window=150,
     )
-    directory = saved(config, tmp_path, 3)
+    directory = save_random_model(config, 3, tmp_path)
     support = support_of(torch.cuda.get_device_capability(gpu), 100)
     runner = CudaRunner(
         directory, EngineLimits(5, 700, 300, cached_sequences=2), dtype, quantize=None, device="cuda", support=support
@@ -281,7 +283,9 @@ def test_experts_on_the_gpu_are_as_close_to_float64_as_those_of_the_cpu(
     backend = CudaBackend()
     if quantize is not None and quantize not in backend.capabilities().quantizations:
         pytest.skip("this GPU has no grouped products of 8-bit floats")
-    directory = saved(small_config(hidden_size=64, head_dim=16, num_experts=4, num_experts_per_tok=4), tmp_path, 5)
+    directory = save_random_model(
+        small_config(hidden_size=64, head_dim=16, num_experts=4, num_experts_per_tok=4), 5, tmp_path
+    )
     limits = EngineLimits(8, CONTEXT, 128)
     tokens = np.random.default_rng(5).integers(0, VOCABULARY, 80).tolist()
     ours = backend.load_runner(directory, limits, "bfloat16", quantize=quantize)

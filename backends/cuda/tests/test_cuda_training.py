@@ -16,35 +16,16 @@ from fulmen_core.backend import TrainPlan
 from fulmen_core.errors import CapabilityError
 from fulmen_core.model.attention import attend as attend_by_torch
 from fulmen_core.model.balance import balance_losses
-from fulmen_core.model.config import BalanceConfig, ModelConfig
+from fulmen_core.model.config import ModelConfig
 from fulmen_core.model.transformer import Transformer
-
-from .conftest import randomise
+from fulmen_testing.models import DEEP, random_model, with_changes
 
 CPU = torch.device("cpu")
 
 
 def config(**changes: Any) -> ModelConfig:
-    values: dict[str, Any] = {
-        "vocab_size": 61,
-        "hidden_size": 32,
-        "num_hidden_layers": 8,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 16,
-        "max_position_embeddings": 256,
-        "layer_pattern": "SSSF",
-        "sliding_window": 9,
-        "intermediate_size": 48,
-        "num_dense_layers": 1,
-        "num_experts": 8,
-        "num_experts_per_tok": 2,
-        "moe_intermediate_size": 16,
-        "num_shared_experts": 1,
-        "initializer_range": 0.1,
-        "balance": BalanceConfig(expert_groups=2, partitions=2),
-    }
-    return ModelConfig.model_validate(values | changes)
+    longer = {"max_position_embeddings": 256, "sliding_window": 9, "intermediate_size": 48, "initializer_range": 0.1}
+    return with_changes(DEEP, longer | {"num_dense_layers": 1, "num_shared_experts": 1} | changes)
 
 
 def batch(rows: int, tokens: int, *, documents: bool) -> dict[str, Any]:
@@ -77,7 +58,7 @@ def gradients(model: Transformer, called: Any, inputs: dict[str, Any], recompute
 @pytest.mark.parametrize("experts", ["auto", "dense"])
 def test_hidden_states_and_gradients_equal_the_plain_models(experts: Any, recompute: str, documents: bool) -> None:
     torch.manual_seed(11)
-    plain = randomise(Transformer(config()), 1).double()
+    plain = random_model(config(), 1).double()
     prepared = Transformer(config()).double()
     prepared.load_state_dict(plain.state_dict())
     inputs = batch(2, 60, documents=documents)
@@ -91,7 +72,7 @@ def test_hidden_states_and_gradients_equal_the_plain_models(experts: Any, recomp
 
 def test_under_bfloat16_products_are_rounded_and_weights_and_gradients_stay_float32() -> None:
     torch.manual_seed(12)
-    model = randomise(Transformer(config(num_experts=0, num_experts_per_tok=0)), 2)
+    model = random_model(config(num_experts=0, num_experts_per_tok=0), 2)
     inputs = batch(2, 60, documents=True)
     exact = gradients(model, model, inputs, "none")
     program = CudaBackend(device="cpu").prepare_training(model, TrainPlan())
@@ -155,7 +136,7 @@ def test_masks_and_flex_attention_are_traced_as_one_graph_with_the_model(monkeyp
         lambda q, k, v, mask: (attend_by_torch if mask is None else attend_by_flex)(q, k, v, mask),
     )
     torch.manual_seed(14)
-    model = randomise(Transformer(config(num_hidden_layers=4)), 3).requires_grad_(False)
+    model = random_model(config(num_hidden_layers=4), 3).requires_grad_(False)
     inputs = batch(2, 60, documents=True)
     expected = model(**inputs).hidden_BTD
     program = CudaTrainProgram(model, TrainPlan(dtype="float32", experts="dense"), CPU, EMULATED)
@@ -171,7 +152,7 @@ def test_a_step_on_the_gpu_has_the_gradients_of_the_plain_model(
 ) -> None:
     torch.manual_seed(15)
     shape = config(hidden_size=128, head_dim=64, sliding_window=100, num_experts=0, num_experts_per_tok=0)
-    plain = randomise(Transformer(shape), 4)
+    plain = random_model(shape, 4)
     inputs = batch(2, 250, documents=True)
     prepared = Transformer(shape)
     prepared.load_state_dict(plain.state_dict())
