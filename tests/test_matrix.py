@@ -12,6 +12,7 @@ from fastapi.testclient import TestClient
 
 from fulmen_core.errors import PluginError
 from fulmen_core.registry import Registry
+from fulmen_safety.conformance import delivered
 from fulmen_serving.api.app import make_app
 from fulmen_serving.loading import ServingOptions, load_service
 
@@ -80,9 +81,8 @@ def test_the_answer_does_not_depend_on_backend_or_plugins(
 @plugin_sets
 def test_an_address_is_redacted_exactly_when_its_plugin_is_there(policy_of: PolicyOf, plugins: set[str]) -> None:
     guard = registry_with("cpu", plugins).guard(policy=policy_of(plugins))
-    stream = guard.open_output([{"role": "user", "content": "Where do I write to?"}])
-    delivered = "".join(stream.feed(letter).text for letter in f"Write to {ADDRESS}, please.") + stream.finish().text
-    assert (ADDRESS in delivered) == ("pii" not in plugins)
+    asked = [{"role": "user", "content": "Where do I write to?"}]
+    assert (ADDRESS in delivered(guard, f"Write to {ADDRESS}, please.", asked)) == ("pii" not in plugins)
 
 
 @matrix

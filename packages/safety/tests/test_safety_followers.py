@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from fulmen_core.registry import Registry
 from fulmen_safety import Finding
+from fulmen_safety.conformance import delivered
 from fulmen_safety.deadline import in_turn
 from fulmen_safety.detector import incremental
 from fulmen_safety.guard import RaiseGuard
@@ -74,17 +75,6 @@ ANSWERS = st.lists(st.sampled_from(PIECES), max_size=40).map("".join)
 @pytest.fixture(scope="module")
 def default_guard() -> RaiseGuard:
     return RaiseGuard(load_policy(), Registry.discover())
-
-
-def delivered(guard: RaiseGuard, chunks: Sequence[str]) -> str:
-    stream = guard.open_output([])
-    said = ""
-    for chunk in chunks:
-        out = stream.feed(chunk)
-        said += out.text
-        if out.stop:
-            return said
-    return said + stream.finish().text
 
 
 @settings(max_examples=150, deadline=None)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fulmen_core.registry import Registry
+from fulmen_safety.conformance import delivered
 from fulmen_safety.guard import RaiseGuard
 
 POLICY = """
@@ -55,10 +56,9 @@ def test_a_stream_delivers_what_the_whole_answer_would(guard: RaiseGuard, seed: 
     words = ["kill", "the", "bomb", "steal", "please", "杀", "你", "好", "hack.", "you\n", "thanks", "attack", "炸弹"]
     answer = " ".join(chance.choice(words) for _ in range(60))
     asked = [{"role": "user", "content": "hello"}]
-    stream, delivered, at = guard.open_output(asked), "", 0
+    pieces, at = [], 0
     while at < len(answer):
         step = chance.randint(1, 9)
-        delivered += stream.feed(answer[at : at + step]).text
+        pieces.append(answer[at : at + step])
         at += step
-    delivered += stream.finish().text
-    assert delivered == guard.judge_output(asked, answer).text
+    assert delivered(guard, pieces, asked) == guard.judge_output(asked, answer).text

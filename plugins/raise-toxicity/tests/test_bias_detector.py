@@ -9,7 +9,7 @@ import pytest
 from fulmen_core.registry import Registry
 from fulmen_raise_toxicity.bias import BiasDetector, make
 from fulmen_safety import UserError
-from fulmen_safety.conformance import faults
+from fulmen_safety.conformance import delivered, faults
 from fulmen_safety.guard import RaiseGuard
 from fulmen_safety.policy import load_policy
 
@@ -68,9 +68,8 @@ def test_a_policy_that_names_it_ends_an_answer_before_the_stereotype(tmp_path: P
     written = tmp_path / "policy.toml"
     written.write_text('extends = "default"\nname = "p"\nversion = "1"\n[[detectors]]\nname = "bias"\n', "utf-8")
     guard = RaiseGuard(load_policy(written), Registry.discover())
-    stream = guard.open_output([{"role": "user", "content": "Who should lead?"}])
-    told = "".join(stream.feed(piece).text for piece in ("Let me think. ", "Women are too ", "emotional to lead."))
-    told += stream.finish().text
+    asked = [{"role": "user", "content": "Who should lead?"}]
+    told = delivered(guard, ("Let me think. ", "Women are too ", "emotional to lead."), asked)
     assert told.startswith("Let me think. ")
     assert "Women" not in told
 

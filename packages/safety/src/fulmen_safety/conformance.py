@@ -1,11 +1,11 @@
 """Tests a detector against its contract. For authors of detectors: call `faults` on texts of every kind, best with
-hypothesis."""
+hypothesis, and compare what a guard has `delivered` of an answer in pieces with what it makes of the whole."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from fulmen_core.guard import Finding
+from fulmen_core.guard import Finding, Guard
 from fulmen_safety.detector import Detector, IncrementalDetector, StreamingDetector, incremental
 
 #: Sizes of the pieces in which a stream is read.
@@ -32,6 +32,22 @@ def faults(detector: Detector, text: str, *, categories: Collection[str]) -> lis
     if (reader := incremental(detector)) is not None:
         told += [fault for size in _PIECES for fault in _misread(reader, text, found, size)]
     return told
+
+
+def delivered(guard: Guard, pieces: Iterable[str], messages: Sequence[Mapping[str, str]] = ()) -> str:
+    """Return what a guard delivers of an answer that comes in pieces, up to where the guard stops it.
+
+    Args:
+        messages: what it answers.
+    """
+    stream = guard.open_output(messages)
+    text = ""
+    for piece in pieces:
+        chunk = stream.feed(piece)
+        text += chunk.text
+        if chunk.stop:
+            return text
+    return text + stream.finish().text
 
 
 def _unsettled(detector: StreamingDetector, text: str, found: Sequence[Finding]) -> list[str]:

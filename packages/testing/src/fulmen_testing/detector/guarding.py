@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from fulmen_core.descriptors import DetectorInfo
+from fulmen_safety.conformance import delivered
 from fulmen_safety.detector import Detector
-from fulmen_safety.guard import GuardFailure, RaiseGuard
+from fulmen_safety.guard import GuardFailure
 from fulmen_testing.detector.trial import DetectorTrial, GuardOf
 from fulmen_testing.texts import cuttings
 
@@ -30,7 +31,7 @@ class GuardClaims(DetectorTrial):
         for number, text in enumerate(seen):
             whole = guard.judge_output([], text).text
             for pieces in cuttings(number, text, CUTTINGS):
-                assert _streamed(guard, pieces) == whole, f"{text!r} cut into {pieces}"
+                assert delivered(guard, pieces) == whole, f"{text!r} cut into {pieces}"
 
     def test_what_is_found_is_not_delivered(
         self, info: DetectorInfo, detector: Detector, guard_of: GuardOf, seen: list[str]
@@ -41,9 +42,9 @@ class GuardClaims(DetectorTrial):
         guard = guard_of(output="redact")
         for text in seen:
             found = detector.scan(text)
-            delivered = guard.judge_output([], text).text
+            left = guard.judge_output([], text).text
             once = [one for one in found if text.count(text[one.start : one.end]) == 1 and one.end - one.start >= 4]
-            assert [one for one in once if text[one.start : one.end] in delivered] == [], f"{text!r}: {delivered!r}"
+            assert [one for one in once if text[one.start : one.end] in left] == [], f"{text!r}: {left!r}"
 
     def test_the_corpus_and_the_input_are_judged(
         self, info: DetectorInfo, detector: Detector, guard_of: GuardOf, seen: list[str]
@@ -76,7 +77,7 @@ class GuardClaims(DetectorTrial):
         if "input" in info.phases:
             assert guard.judge_input(message).action == ("block" if closed else "allow")
         if "output" in info.phases:
-            assert _streamed(guard, [text, text]) == ("could not be checked" if closed else text + text)
+            assert delivered(guard, [text, text]) == ("could not be checked" if closed else text + text)
 
 
 class _Raising:
@@ -87,14 +88,3 @@ class _Raising:
 
     def scan(self, text: str) -> Any:
         raise RuntimeError(f"{self.name} is out of order ({len(text)} characters)")
-
-
-def _streamed(guard: RaiseGuard, pieces: list[str]) -> str:
-    stream = guard.open_output([])
-    delivered = ""
-    for piece in pieces:
-        chunk = stream.feed(piece)
-        delivered += chunk.text
-        if chunk.stop:
-            return delivered
-    return delivered + stream.finish().text
