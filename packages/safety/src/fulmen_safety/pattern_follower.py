@@ -53,6 +53,7 @@ class PatternFollower:
 
     def _decide(self, text: str) -> None:
         detector = self._detector
+        # `detector.starting` in line: a call for each place is a fifth of what a token costs in Chinese
         starting_with, starting_in = detector.starting_with, detector.starting_in
         for place in range(self._decided, len(text)):
             patterns = starting_with(text[place])
