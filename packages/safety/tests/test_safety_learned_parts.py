@@ -74,10 +74,10 @@ def test_rows_are_read_from_plain_and_gzipped_files(tmp_path: Path) -> None:
     ("name", "data", "words"),
     [
         ("a.jsonl", b'{"text": 1}\n', "no text"),
-        ("a.jsonl", b"[1]\n", "no JSON object"),
-        ("a.jsonl", b'{"text": "\xff"}\n', "not JSON in UTF-8"),
-        ("a.jsonl.gz", gzip.compress(b'{"text": "a"}\n')[:-6], "no whole gzip"),
-        ("a.jsonl.gz", b"plain", "no whole gzip"),
+        ("a.jsonl", b"[1]\n", "a list, not an object"),
+        ("a.jsonl", b'{"text": "\xff"}\n', "invalid UTF-8 at byte 10"),
+        ("a.jsonl.gz", gzip.compress(b'{"text": "a"}\n')[:-6], "gzip data is cut short or damaged"),
+        ("a.jsonl.gz", b"plain", "no JSON"),
     ],
 )
 def test_faults_name_the_file_and_the_line(tmp_path: Path, name: str, data: bytes, words: str) -> None:

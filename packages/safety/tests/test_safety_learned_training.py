@@ -156,8 +156,8 @@ def test_the_verb_writes_a_model_and_prints_its_card(
 BAD = [
     ('{"text": "a", "label": "bad"}', "the label is 'bad' in "),
     ('{"label": "safe"}', "the row has no text in "),
-    ("[1]", "the line is no object in "),
-    ("{", "not JSON"),
+    ("[1]", "a list, not an object in "),
+    ("{", "no JSON ("),
     ('{"text": "a", "label": "unsafe", "category": "violence"}', "unknown category 'violence'"),
     ('{"text": "a", "label": "safe", "weight": -1}', "the weight is -1 in "),
     ('{"text": "a", "label": "safe"}', "too little to learn from: 0 groups of unlike unsafe texts"),

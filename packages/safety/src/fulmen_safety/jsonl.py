@@ -16,18 +16,29 @@ def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield ``(place, object)`` for each line that is not blank; `place` is for sentences about it.
 
     Raises:
+        UserError: as `numbered_rows`.
+    """
+    return ((f"{path}:{number}", row) for number, row in numbered_rows(path))
+
+
+def numbered_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield ``(line number from 1, object)`` for each line that is not blank, of a file plain or packed by gzip.
+
+    Raises:
         UserError: the file cannot be read, is not UTF-8, or a line is no JSON object.
     """
-    number = 0
     try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-            for number, line in enumerate(file, 1):
+        with path.open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+        with gzip.open(path, "rb") if packed else path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
                 if line.strip():
-                    yield f"{path}:{number}", _object(line, f"{path}:{number}")
+                    yield number, _object(line, f"{path}:{number}")
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError("the file is no whole gzip file", where=str(path), remedy=str(error)) from error
+        raise UserError("the gzip data is cut short or damaged", where=str(path), remedy="copy it again") from error
     except OSError as error:
-        raise UserError(f"{path} cannot be read", remedy=error.strerror or str(error)) from error
+        what = f"the file cannot be read ({error.strerror or error})"
+        raise UserError(what, where=str(path), remedy="give a file of JSON Lines, plain or packed by gzip") from error
 
 
 def text_of(row: dict[str, Any], place: str) -> str:
@@ -47,10 +58,13 @@ def text_of(row: dict[str, Any], place: str) -> str:
 
 
 def _object(line: bytes, place: str) -> dict[str, Any]:
+    remedy = "write one JSON object a line"
     try:
-        row = json.loads(line.decode("utf-8"))
-    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError
-        raise UserError("a line is not JSON in UTF-8", where=place, remedy=str(error)) from error
+        row = json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise UserError(f"invalid UTF-8 at byte {error.start}", where=place, remedy="convert it to UTF-8") from error
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise UserError(f"no JSON ({error})", where=place, remedy=remedy) from error
     if not isinstance(row, dict):
-        raise UserError("a line is no JSON object", where=place, remedy="write one object a line")
+        raise UserError(f"a {type(row).__name__}, not an object", where=place, remedy=remedy)
     return row

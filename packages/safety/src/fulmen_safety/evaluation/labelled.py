@@ -7,16 +7,13 @@ for the answer that is judged in the output phase; or, among texts that are safe
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import json
-import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fulmen_core.errors import UserError
+from fulmen_safety.jsonl import read_rows
 from fulmen_safety.language import language_of
 
 #: Where the judged text stands, by phase, the first that a row has.
@@ -44,47 +41,16 @@ def read_labelled(path: Path, phase: str, *, label: str | None = None) -> list[L
     Raises:
         UserError: the file is missing, empty, no JSON Lines, or a row lacks what it needs; file and line are named.
     """
-    read = [_labelled(row, f"{path}:{number}", phase, label) for number, row in read_rows(path)]
+    read = [_labelled(row, place, phase, label) for place, row in read_rows(path)]
     if not read:
         raise UserError("there are no rows", where=str(path), remedy="give a file of JSON Lines, one object a line")
     return read
-
-
-def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line number from 1, object) of each line that is not blank.
-
-    Raises:
-        UserError: the file cannot be read, or a line holds no JSON object.
-    """
-    try:
-        with path.open("rb") as file:
-            packed = file.read(2) == b"\x1f\x8b"
-        with gzip.open(path, "rb") if packed else path.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield number, _object(line, f"{path}:{number}")
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError("the gzip data is cut short or damaged", where=str(path), remedy="copy it again") from error
-    except OSError as error:
-        raise UserError(f"cannot read {path}", remedy=error.strerror or str(error)) from error
 
 
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal, to name what was measured."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _object(line: bytes, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise UserError(f"invalid UTF-8 at byte {error.start}", where=where, remedy="convert it to UTF-8") from error
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise UserError(f"no JSON ({error})", where=where, remedy="write one JSON object a line") from error
-    if not isinstance(row, dict):
-        raise UserError(f"a {type(row).__name__}, not an object", where=where, remedy="write one JSON object a line")
-    return row
 
 
 def _labelled(row: dict[str, Any], where: str, phase: str, default: str | None) -> LabelledText:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from fulmen_core.errors import UserError
+from fulmen_safety import jsonl
 from fulmen_safety.language import language_of
 from fulmen_safety.learned.encoder import WIDTH
 from fulmen_safety.taxonomy import taxonomy
@@ -57,10 +57,9 @@ def read_rows(paths: Iterable[Path], names: Mapping[str, str | Sequence[str]], *
     """
     rows: dict[str, Row] = {}
     for path in paths:
-        for number, line in enumerate(_lines(path), 1):
-            if line.strip():
-                row = _row(line, f"{path}:{number}", names, default)
-                rows.setdefault(row.text, row)
+        for place, given in jsonl.read_rows(path):
+            row = _row(given, place, names, default)
+            rows.setdefault(row.text, row)
     return list(rows.values())
 
 
@@ -81,27 +80,8 @@ def read_vectors(path: Path) -> dict[int, NDArray[np.float32]]:
     return dict(zip(hashes.tolist(), vectors.astype(np.float32), strict=True))
 
 
-def _lines(path: Path) -> list[str]:
-    try:
-        data = path.read_bytes()
-        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8").split("\n")
-    except (OSError, EOFError) as error:
-        what = f"cannot read it: {getattr(error, 'strerror', None) or error}"
-        raise UserError(what, where=str(path), remedy="give a file of JSON Lines, plain or .gz") from error
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"invalid UTF-8 at byte {error.start}", where=str(path), remedy="convert it to UTF-8"
-        ) from error
-
-
-def _row(line: str, where: str, names: Mapping[str, str | Sequence[str]], default: str) -> Row:
+def _row(given: Mapping[str, Any], where: str, names: Mapping[str, str | Sequence[str]], default: str) -> Row:
     remedy = 'a row is {"prompt" or "text": ..., "label": "safe" or "unsafe", "category": ..., "lang": ...}'
-    try:
-        given = json.loads(line)
-    except ValueError as error:
-        raise UserError(f"not JSON: {error}", where=where, remedy=remedy) from error
-    if not isinstance(given, dict):
-        raise UserError("the line is no object", where=where, remedy=remedy)
     text = given.get("text") or given.get("prompt")
     if not isinstance(text, str) or not text.strip():
         raise UserError("the row has no text", where=where, remedy=remedy)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fulmen_core.errors import UserError
-from fulmen_safety.evaluation.labelled import read_rows, sha256_of
+from fulmen_safety.evaluation.labelled import sha256_of
+from fulmen_safety.jsonl import numbered_rows
 
 #: Where a text stands in a row, the first that it has.
 TEXT_KEYS = ("prompt", "question", "text", "term")
@@ -53,7 +54,7 @@ def read_bank(name: str, path: Path) -> Bank:
     if path.suffix == ".txt":
         items = tuple(Item(name, number, line) for number, line in _lines(path) if line)
     else:
-        items = tuple(_item(name, path, number, row) for number, row in read_rows(path))
+        items = tuple(_item(name, path, number, row) for number, row in numbered_rows(path))
     if not items:
         raise UserError("there is nothing to draw from", where=str(path), remedy="give JSON Lines or a .txt file")
     return Bank(name, path, items)
