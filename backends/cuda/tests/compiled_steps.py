@@ -40,6 +40,18 @@ def test_compiled_parts_compute_the_same_for_any_number_of_rows(tmp_path: Path) 
     assert torch._dynamo.utils.counters["stats"] == seen, "something was compiled in the middle of serving"
 
 
+def test_what_was_compiled_for_one_runner_serves_the_next(tmp_path: Path) -> None:
+    # What torch has compiled it never gives back: compiled anew, each load would take seconds and megabytes.
+    config = small_config(num_hidden_layers=2, layer_pattern="SF", num_experts=0, num_experts_per_tok=0)
+    first, second = (save_random_model(config, seed, tmp_path / str(seed)) for seed in (1, 2))
+    make(first, EngineLimits(2, CONTEXT, 40), compiles=True).close()
+    seen = Counter(torch._dynamo.utils.counters["stats"])
+    runner = make(second, EngineLimits(4, CONTEXT, 60), compiles=True)
+    assert torch._dynamo.utils.counters["stats"] == seen
+    got = runner.step([SequenceStep(0, 0, [1, 2, 3], wanted=3)])
+    np.testing.assert_allclose(got, reference_logits(load_model(second, torch.float64), [1, 2, 3]), atol=1e-4, rtol=0)
+
+
 def test_a_process_that_compiled_too_many_kinds_of_layers_serves_the_next_uncompiled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
