@@ -1,14 +1,16 @@
 """RAISE's detectors beside packaged guards on the same texts in one run: hits, false alarms, errors, milliseconds.
 
-    python -m venv peers && peers/bin/pip install alt-profanity-check==1.9.1 securevector-guardian-model==1.4.0
-    python bench/raise_baselines.py --data DIR --peers peers/bin/python [--negatives FILE] [--detector NAME]
+    python -m venv peers
+    peers/bin/pip install alt-profanity-check==1.9.1 better-profanity==0.7.0 securevector-guardian-model==1.4.0
+    python bench/raise_baselines.py --data DIR --peers peers/bin/python [--negatives FILE] [--detector NAME[+NAME]]
         [--most N] [--json]
 
 DIR is a labelled file or a folder of such, as `fulmen raise eval` reads them (``*.jsonl``, ``*.jsonl.gz``); what has no
 labels is left out. ``--negatives`` are safe texts for files that have none of their own. An error is a decision that is
 wrong at the contestant's own threshold. Without ``--peers``, RAISE is measured alone. Each file's heading compares
-RAISE's best contestant with the best package: 0.80 or less is at least 20 % fewer errors. Detectors say nothing on
-texts that they were trained on; their cards name these.
+RAISE's best contestant with the best package: 0.80 or less is at least 20 % fewer errors. ``NAME+NAME`` flags what any
+of its detectors flags. Detectors say nothing on texts that they were trained on; their cards name these.
+``toxic_texts.py`` makes a file of toxic comments that none of ours was trained on.
 """
 
 from __future__ import annotations
@@ -44,12 +46,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--phase", choices=("input", "output"), default="input")
     parser.add_argument("--most", type=int, default=1000, metavar="N", help="texts of each label (%(default)s)")
     parser.add_argument(
-        "--detector", action="append", default=[], metavar="NAME", help="also one that is not in the policy"
+        "--detector", action="append", default=[], metavar="NAME[+NAME]", help="also those that are not in the policy"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(argv)
     ours = contestants(options.policy, options.phase, options.detector)
+    together = [name.split("+") for name in options.detector if "+" in name]
     ordinary = read_labelled(options.negatives, options.phase, label="safe") if options.negatives else []
     report = {}
     for path in [options.data] if options.data.is_file() else sorted(options.data.glob("*.jsonl*")):
@@ -61,9 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if all(text.unsafe for text in texts):
             texts += [text for text in ordinary if not text.unsafe]
         drawn = draw(texts, options.most, options.seed)
-        rows = {name: judged(judge, drawn) for name, judge in ours.items()}
-        rows |= packaged(options.peers, drawn)
-        report[path.name] = {"sha256": sha256_of(path), **compared(drawn, rows, ours)}
+        own = {name: judged(judge, drawn) for name, judge in ours.items()}
+        own |= {f"raise {'+'.join(names)}": any_of([own[f"raise {name}"] for name in names]) for names in together}
+        rows = own | packaged(options.peers, drawn)
+        report[path.name] = {"sha256": sha256_of(path), **compared(drawn, rows, own)}
         if not options.json:
             show(path.name, report[path.name])
     if options.json:
@@ -76,7 +80,8 @@ def contestants(policy: Path | None, phase: str, more: Sequence[str]) -> dict[st
     loaded, registry = load_policy(policy), Registry.discover()
     whole = Judge(loaded, registry, phase)
     names = [detector.name for detector in whole.guard.panel.detectors(phase)]
-    alone = {f"raise {name}": Judge(loaded, registry, phase, name) for name in dict.fromkeys((*names, *more))}
+    parts = [part for name in more for part in name.split("+")]
+    alone = {f"raise {name}": Judge(loaded, registry, phase, name) for name in dict.fromkeys((*names, *parts))}
     return {"raise": whole, **alone}
 
 
@@ -100,6 +105,15 @@ def judged(judge: Judge, texts: Sequence[LabelledText]) -> dict[str, Any]:
     }
 
 
+def any_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What several detectors make of each text together."""
+    return {
+        "scores": np.max([one["scores"] for one in rows], axis=0).tolist(),
+        "flags": np.any([one["flags"] for one in rows], axis=0).tolist(),
+        "ms": np.sum([one["ms"] for one in rows], axis=0).tolist(),
+    }
+
+
 def packaged(python: Path | None, texts: Sequence[LabelledText]) -> dict[str, dict[str, Any]]:
     """What the packages make of each text, in their own environment."""
     if python is None:
@@ -116,7 +130,7 @@ def packaged(python: Path | None, texts: Sequence[LabelledText]) -> dict[str, di
 
 
 def compared(
-    texts: Sequence[LabelledText], rows: Mapping[str, Mapping[str, Any]], ours: Mapping[str, Judge]
+    texts: Sequence[LabelledText], rows: Mapping[str, Mapping[str, Any]], ours: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The figures of each contestant, and the ratio of the fewest errors on either side."""
     unsafe = np.array([text.unsafe for text in texts])

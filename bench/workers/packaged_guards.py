@@ -28,6 +28,19 @@ def profanity_check() -> Guard:
     return judge
 
 
+def better_profanity() -> Guard:
+    """better_profanity: a list of words and their leetspeak, English."""
+    from better_profanity import profanity
+
+    profanity.load_censor_words()
+
+    def judge(text: str) -> tuple[float, bool]:
+        found = bool(profanity.contains_profanity(text))
+        return float(found), found
+
+    return judge
+
+
 def securevector() -> Guard:
     """securevector-guardian-model: prompt attacks, in pure Python."""
     from svguardian import resolve_runtime
@@ -45,11 +58,18 @@ def securevector() -> Guard:
     return judge
 
 
+GUARDS: dict[str, Callable[[], Guard]] = {
+    "alt-profanity-check": profanity_check,
+    "better_profanity": better_profanity,
+    "securevector-guardian-model": securevector,
+}
+
+
 def main() -> int:
     """Judge every text with every package."""
     texts = json.load(sys.stdin)
     report: dict[str, dict[str, Any]] = {}
-    for name, load in (("alt-profanity-check", profanity_check), ("securevector-guardian-model", securevector)):
+    for name, load in GUARDS.items():
         try:
             judge = load()
         except ImportError as error:

@@ -1,5 +1,5 @@
-"""What this plugin registers: ``toxicity``, ``toxicity-answer`` and ``bias``. Light: what they need is read when a
-policy names them.
+"""What this plugin registers: ``toxicity``, ``toxicity-answer``, ``bias`` and ``profanity``. Light: what they need is
+read when a policy names them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from fulmen_safety import DetectorInfo, hookimpl
 
 @hookimpl
 def fulmen_raise_detectors() -> list[DetectorInfo]:
-    """Hateful and offensive language, in whole texts and in what is being written; stereotypes in answers."""
+    """Hateful and offensive language, in whole texts and in what is being written; stereotypes; profane words."""
     learned = [
         DetectorInfo(
             name=name,
@@ -34,4 +34,13 @@ def fulmen_raise_detectors() -> list[DetectorInfo]:
         cost="rules",
         load="fulmen_raise_toxicity.bias:make",
     )
-    return [*learned, bias]
+    profanity = DetectorInfo(
+        name="profanity",
+        summary="profane, insulting and sexual words and slurs, by a list",
+        phases=("corpus", "input", "reward", "output"),
+        categories=("hate_discrimination",),
+        languages=("en",),
+        cost="rules",
+        load="fulmen_raise_toxicity.profanity:make",
+    )
+    return [*learned, bias, profanity]
