@@ -12,7 +12,7 @@ import pytest
 from fulmen_raise_pii.tagger.decode import LONGEST_ISLAND, decode, forbidden, islands, runs, viterbi
 from fulmen_raise_pii.tagger.emissions import Emissions
 from fulmen_raise_pii.tagger.training.perceptron import Weights, train
-from fulmen_raise_pii.tagger.training.sentences import KINDS, filled, labelled, parted, read_sentences
+from fulmen_raise_pii.tagger.training.sentences import KINDS, filled, is_bare, labelled, parted, read_sentences
 from fulmen_raise_pii.tagger.weights import Tagger, save
 from fulmen_safety import UserError
 
@@ -117,7 +117,43 @@ def test_sentences_of_one_template_are_of_one_group(tmp_path: Path) -> None:
         )
     )
     groups = [one.group for one in read_sentences(path, ["I am {{person}} from {{city}}"])]
-    assert groups == ["template 0", "template 0", "s 2"]
+    assert groups == ["template 0", "template 0", "bare 2"]
+
+
+def test_a_template_of_slots_alone_takes_no_sentence_from_those_with_words(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    texts = ("Please send it to Ada Lovelace, 12 Hill Road, London, by noon", "Ada Lovelace, 12 Hill Road, London")
+    path.write_text(
+        "\n".join(
+            f'{{"text": "{text}", "spans": [], "template_id": {n}, "source": "s"}}' for n, text in enumerate(texts)
+        )
+    )
+    templates = [
+        "{{person}}, {{address}}, {{city}}",
+        "Please send it to {{person}}, {{address}}, {{city}}, by {{date}}",
+    ]
+    groups = [one.group for one in read_sentences(path, templates)]
+    assert groups == ["template 1", "bare 1"]
+    assert [is_bare(template) for template in templates] == [True, False]
+
+
+def test_the_template_with_the_most_words_in_a_sentence_is_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_text('{"text": "Call Ada now, or write to her", "spans": [], "template_id": 7, "source": "s"}')
+    templates = ["Call {{person}}", "Call {{person}} now, or write to her", "{{person}}"]
+    assert [one.group for one in read_sentences(path, templates)] == ["template 1"]
+
+
+def test_figures_come_from_a_card_or_from_a_report_of_the_benchmark() -> None:
+    pytest.importorskip("faker")
+    from fulmen_raise_pii.tagger.training.train import _read_figures
+
+    by_kind = {kind.removesuffix("_part"): {"precision": 0.75, "recall": 0.5, "f1": 0.6} for kind in KINDS}
+    read = _read_figures({"fulmen": {"by_kind": by_kind, "strict": {"f1": 0.6}}})
+    assert set(read["precision"]) == set(KINDS)
+    assert set(read["precision"].values()) == {0.75}
+    assert read["f1"]["all"] == 0.6
+    assert _read_figures({"cross_validation": read}) == read
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:

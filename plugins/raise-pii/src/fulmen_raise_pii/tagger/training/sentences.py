@@ -69,23 +69,51 @@ def read_templates(path: Path) -> list[str]:
 def read_sentences(path: Path, templates: Sequence[str]) -> list[Sentence]:
     """Return the sentences of a file of ``{"text", "spans": [{"type", "start", "end"}], "template_id", "source"}``.
 
-    The group is the template whose fixed words the text has, else the file's own number for it.
+    The group is the template with the most fixed words whose words the text has, each piece in its place. Templates of
+    slots alone, such as that of a letter's head, fit anything; what only they fit goes by the file's own number for it.
     """
-    expressions = [_expression(template) for template in templates]
+    fixed = [_fixed_words(template) for template in templates]
+    worded = sorted(
+        (place for place, words in enumerate(fixed) if words), key=lambda place: -len("".join(fixed[place]))
+    )
     read = []
     for row in rows(path):
         text = str(row["text"])
-        matching = (f"template {place}" for place, fixed in enumerate(expressions) if fixed.match(text.strip()))
-        group = next(matching, f"{row.get('source')} {row.get('template_id')}")
+        told = _worded(text)
+        group = next((f"template {place}" for place in worded if _in_order(fixed[place], told)), "")
         spans: list[dict[str, object]] = row["spans"]  # type: ignore[assignment]
         kept = [(int(str(s["start"])), int(str(s["end"])), TYPES.get(str(s["type"]), str(s["type"]))) for s in spans]
+        group = group or f"{BARE} {row.get('template_id')}"
         read.append(Sentence(text, tuple(parted(text, sorted(kept))), group))
     return read
 
 
-def _expression(template: str) -> re.Pattern[str]:
-    fixed = [re.sub(r"(\\?\s)+", r"\\s+", re.escape(part)) for part in re.split(_SLOT.pattern, template.strip())[::2]]
-    return re.compile("".join(["^", "(.+?)".join(fixed), r"\s*$"]).replace("\ufffd", ".+"), re.DOTALL | re.IGNORECASE)
+#: How the group of a sentence is called whose template has no words of its own.
+BARE = "bare"
+
+
+def is_bare(template: str) -> bool:
+    """Return whether a template consists of slots alone."""
+    return not _fixed_words(template)
+
+
+def _worded(text: str) -> str:
+    return f" {' '.join(re.findall(r'[a-z0-9]+', text.lower()))} "
+
+
+def _fixed_words(template: str) -> list[str]:
+    parts = (_worded(part) for part in re.split(r"\{\{\s*\w+\s*\}\}", template))
+    return [part for part in parts if part.strip()]
+
+
+def _in_order(parts: Sequence[str], told: str) -> bool:
+    at = 0
+    for part in parts:
+        found = told.find(part, at)
+        if found < 0:
+            return False
+        at = found + len(part) - 1
+    return True
 
 
 def read_plain(path: Path, count: int, rng: random.Random) -> list[Sentence]:

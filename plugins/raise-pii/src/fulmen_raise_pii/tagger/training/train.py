@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from fulmen_raise_pii.tagger.decode import decode
 from fulmen_raise_pii.tagger.emissions import Emissions
@@ -22,10 +23,12 @@ from fulmen_raise_pii.tagger.tokens import blocks
 from fulmen_raise_pii.tagger.training.name_lists import Fillers, gazetteer
 from fulmen_raise_pii.tagger.training.perceptron import train
 from fulmen_raise_pii.tagger.training.sentences import (
+    BARE,
     KINDS,
     Sentence,
     filled,
     grouped_folds,
+    is_bare,
     labelled,
     read_plain,
     read_sentences,
@@ -53,7 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--plain", type=Path, nargs="*", default=[], help='JSONL of {"text"} without personal data')
     parser.add_argument("--out", type=Path, required=True, help="folder for the weights and their card")
     parser.add_argument(
-        "--measured", type=Path, metavar="CARD", help="take the figures from a card, do not cross-validate"
+        "--measured",
+        type=Path,
+        metavar="FILE",
+        help="do not cross-validate; take the figures from a card, or from a report of `bench/pii.py --by template`",
     )
     options = parser.parse_args(arguments)
     templates = read_templates(options.templates)
@@ -61,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rng = random.Random(SEED)
     plain = [one for path in options.plain for one in read_plain(path, PLAIN // len(options.plain), rng)]
     if options.measured:
-        measured = json.loads(options.measured.read_text("utf-8"))["cross_validation"]
+        measured = _read_figures(json.loads(options.measured.read_text("utf-8")))
     else:
         measured = _cross_validated(sentences, templates, plain)
     tagger = fit(sentences, templates, plain, left_out=(), precision=tuple(measured["precision"][k] for k in KINDS))
@@ -97,6 +103,8 @@ def fit(
     fillers = Fillers(SEED)
     barred = set(left_out)
     pool = [(f"template {place}", template) for place, template in enumerate(templates)]
+    if any(group.startswith(BARE) for group in barred):
+        barred |= {group for group, template in pool if is_bare(template)}
     pool = [(group, template) for group, template in pool if group not in barred]
     made = [
         filled(template, group, fillers.slots, fillers.rng)
@@ -144,6 +152,21 @@ def _cross_validated(
         "f1": {kind: _share(2 * right[kind], said[kind] + wanted[kind]) for kind in kinds}
         | {"all": _share(2 * right.total(), said.total() + wanted.total())},
     }
+
+
+def _read_figures(stored: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Return the figures of a card, or of a report of the benchmark, which does not tell parts of addresses from whole
+    ones."""
+    if "cross_validation" in stored:
+        read: dict[str, dict[str, float]] = stored["cross_validation"]
+        return read
+    by_kind = stored["fulmen"]["by_kind"]
+    figures = {
+        name: {kind: round(by_kind[kind.removesuffix("_part")][name], 3) for kind in KINDS}
+        for name in ("precision", "recall", "f1")
+    }
+    figures["f1"]["all"] = round(stored["fulmen"]["strict"]["f1"], 3)
+    return figures
 
 
 def _share(part: int, whole: int) -> float:
