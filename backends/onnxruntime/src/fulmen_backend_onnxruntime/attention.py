@@ -83,7 +83,7 @@ class Attention:
         if "gate" in parts:
             o_BTA = graph.node("Mul", o_BTA, graph.node("Sigmoid", parts["gate"]))
         weight = weights("attention.o_proj.weight")
-        return self._products.dense(o_BTA, "attention.out", weight, bits, self._products.form.output_block)
+        return self._products.dense(o_BTA, "attention.out", weight, bits)
 
     def _by_products(self, layer: LayerSpec) -> bool:
         """Whether scores are made by products and not by the operator's fused kernel: scaled queries make them faster.

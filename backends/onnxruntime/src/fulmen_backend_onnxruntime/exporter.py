@@ -22,6 +22,7 @@ from fulmen_backend_onnxruntime.genai_config import genai_config
 from fulmen_backend_onnxruntime.graph import DecoderGraph, check_expressible
 from fulmen_backend_onnxruntime.products import WeightFormat
 from fulmen_backend_onnxruntime.runner import OnnxRunner
+from fulmen_backend_onnxruntime.smoothing import Smoothing
 from fulmen_core.artefacts import check_replaceable
 from fulmen_core.backend import Quantization
 from fulmen_core.errors import CapabilityError
@@ -37,8 +38,11 @@ from fulmen_core.model.layer_plan import LayerPlan
 
 _TOOLS = ("fulmen-backend-onnxruntime", "torch", "onnx", "onnxruntime")
 
-#: Bits and the largest blocks of each quantisation: see the tables in the README.
-_QUANTIZATIONS: dict[Quantization, tuple[Bits, int, int]] = {"int8": (8, 64, 128), "int4": (4, 32, 32)}
+#: Bits, blocks, the longest blocks, and whether outliers are smoothed: see the tables in the README.
+_QUANTIZATIONS: dict[Quantization, tuple[Bits, int, int, bool]] = {
+    "int8": (8, 64, 256, True),
+    "int4": (4, 32, 32, False),
+}
 
 
 class OnnxExporter:
@@ -60,15 +64,19 @@ class OnnxExporter:
         check_expressible(config)
         weights = CheckpointWeights(model, config)
         model_hash = hash_tree(model)
+        network = load_model(model)
+        smoothing = Smoothing.of(network) if form.smooth else Smoothing.none()
+        reference = ask_checkpoint(network, model)
+        del network  # its memory is free while weights are rounded
         with atomic_directory(out) as work:
             with ExternalData(work / DATA_FILE) as data:
-                graph = DecoderGraph(config, weights, form, data).build({"fulmen.model_hash": model_hash})
+                graph = DecoderGraph(config, weights, smoothing, form, data).build({"fulmen.model_hash": model_hash})
             helper.set_model_props(
                 graph, {"fulmen.model_hash": model_hash, "fulmen.weights_hash": hash_file(work / DATA_FILE)}
             )
             onnx.save_model(graph, work / GRAPH_FILE)
             atomic_write_json(work / "genai_config.json", genai_config(config))
-            ask_checkpoint(load_model(model), model).save(work)
+            reference.save(work)
             manifest = Manifest(
                 format=FORMAT,
                 model_hash=model_hash,

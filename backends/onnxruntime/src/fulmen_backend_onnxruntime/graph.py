@@ -19,11 +19,11 @@ import torch
 
 from fulmen_backend_onnxruntime.artefact import HIDDEN, WANTED
 from fulmen_backend_onnxruntime.attention import Attention, Step, rotates_inside
-from fulmen_backend_onnxruntime.checkpoint_weights import CheckpointWeights
 from fulmen_backend_onnxruntime.experts import Mixture, dense_feed_forward
 from fulmen_backend_onnxruntime.external_data import ExternalData
 from fulmen_backend_onnxruntime.graph_builder import CONTRIB, GraphBuilder
 from fulmen_backend_onnxruntime.products import Array, Products, Vocabulary, WeightFormat
+from fulmen_backend_onnxruntime.smoothing import SmoothedWeights, Smoothing, Weights
 from fulmen_core.errors import CapabilityError
 from fulmen_core.export.manifest import cache_names
 from fulmen_core.model.config import ModelConfig
@@ -56,8 +56,11 @@ class DecoderGraph:
     ``present.N.key`` and ``.value``.
     """
 
-    def __init__(self, config: ModelConfig, weights: CheckpointWeights, form: WeightFormat, data: ExternalData) -> None:
-        self._config, self._weights, self._plan, self._form = config, weights, LayerPlan.of(config), form
+    def __init__(
+        self, config: ModelConfig, weights: Weights, smoothing: Smoothing, form: WeightFormat, data: ExternalData
+    ) -> None:
+        self._config, self._plan, self._form = config, LayerPlan.of(config), form
+        self._weights, self._smoothing = SmoothedWeights(weights, smoothing), smoothing
         self._graph = graph = GraphBuilder(data)
         self._products = Products(graph, form)
         padded = all(layer.owns_kv for layer in self._plan)
@@ -90,7 +93,10 @@ class DecoderGraph:
         x_MD, added_MD = (self._rows(value, rows_M) for value in (x_BTD, added_BTD))
         _, hidden_MD = self._sum_and_norm(x_MD, added_MD, "norm", self._weights["norm.weight"])
         batch = graph.node("Shape", ids_BT, start=0, end=1)
-        results = {"logits": (vocabulary.logits(hidden_MD), config.vocab_size), HIDDEN: (hidden_MD, config.hidden_size)}
+        results = {
+            "logits": (vocabulary.logits(hidden_MD), config.vocab_size),
+            HIDDEN: (self._unsmoothed(hidden_MD), config.hidden_size),
+        }
         for name, (value_MA, width) in results.items():
             form = graph.node("Concat", batch, wanted, graph.constant([width]), axis=0)
             graph.output(graph.node("Reshape", value_MA, form), name, "float32", ["batch", "wanted", width])
@@ -99,6 +105,13 @@ class DecoderGraph:
             for name, value in zip(names, values, strict=True):
                 graph.output(value, name, self._form.dtype, shape)
         return graph.model(metadata)
+
+    def _unsmoothed(self, hidden_MD: str) -> str:
+        """What the final norm of the model itself makes."""
+        divisors_D = self._smoothing.outputs.get("norm.weight")
+        if divisors_D is None:
+            return hidden_MD
+        return self._graph.node("Mul", hidden_MD, self._graph.weight("norm.smoothing", divisors_D))
 
     def _cache_shape(self, owner: LayerSpec) -> list[int | str]:
         capacity = "capacity" if owner.window is None else "window_capacity"

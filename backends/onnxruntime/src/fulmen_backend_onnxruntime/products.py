@@ -34,18 +34,25 @@ class WeightFormat:
         bits: of experts and of dense layers' gate and up; None: nothing is quantised. All else has 8: 4 would harm it
             most, and it is less.
         block: inputs that share a scale, or fewer where it does not divide an expert's widths.
-        output_block: the same of attention's second product, whose inputs are alike: longer blocks harm it least.
+        longest: the same of products that are no experts', where it, or a half of it, divides their inputs.
+        smooth: whether outliers of the inputs are moved into the weights first: see `smoothing`.
     """
 
     dtype: Literal["float32", "float16"] = "float32"
     bits: Bits | None = None
     block: int = 0
-    output_block: int = 0
+    longest: int = 0
+    smooth: bool = False
 
     @property
     def other_bits(self) -> Bits | None:
         """Of attention, dense layers' down, and the head."""
         return None if self.bits is None else 8
+
+
+def dense_block(inputs: int, form: WeightFormat) -> int:
+    """The block of a product of so many inputs: the form's longest, halved until it divides them, or its usual one."""
+    return max(form.block, block_size((inputs,), form.longest) or 0)
 
 
 class Products:
@@ -54,12 +61,11 @@ class Products:
     def __init__(self, graph: GraphBuilder, form: WeightFormat) -> None:
         self.graph, self.form = graph, form
 
-    def dense(self, x: str, name: str, weight_NK: Array, bits: Bits | None, block: int | None = None) -> str:
-        """``x @ weight.T``, quantised to `bits`; None: not. A `block` that divides the inputs replaces the form's."""
+    def dense(self, x: str, name: str, weight_NK: Array, bits: Bits | None) -> str:
+        """``x @ weight.T``, quantised to `bits`; None: not."""
         if bits is None:
             return self.graph.node("MatMul", x, self.computable(name, weight_NK.T))
-        if block is None or weight_NK.shape[1] % block:
-            block = self.form.block
+        block = dense_block(weight_NK.shape[1], self.form)
         data, scales = quantize(weight_NK, bits, block)
         data_name, scales_name = self.graph.weight(name, data), self.graph.weight(f"{name}.scales", scales)
         return self.quantized_product(x, data_name, scales_name, weight_NK.shape, bits, block)
