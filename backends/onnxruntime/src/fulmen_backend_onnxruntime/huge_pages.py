@@ -70,7 +70,15 @@ def _without(region: Region, others: list[Region]) -> Iterator[Region]:
 
 
 def _ask(begin: int, end: int) -> None:
+    """Ask for the pages between two addresses. What the kernel refuses stays as it is."""
+    libc = ctypes.CDLL(None)
+
+    def advise(start: int, size: int, advice: int) -> None:
+        libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), advice)
+
     if begin < end:
-        libc = ctypes.CDLL(None)
-        for advice in (_MADV_HUGEPAGE, _MADV_COLLAPSE):  # what the kernel refuses stays as it is
-            libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), advice)
+        advise(begin, end - begin, _MADV_HUGEPAGE)
+    # One by one: of a longer stretch the kernel leaves the rest when it does not find a free page at once, as where files
+    # fill the memory; asked again, it makes room.
+    for page in range(begin, end, _PAGE):
+        advise(page, _PAGE, _MADV_COLLAPSE)
