@@ -78,7 +78,7 @@ def _ask(begin: int, end: int) -> None:
 
     if begin < end:
         advise(begin, end - begin, _MADV_HUGEPAGE)
-    # One by one: of a longer stretch the kernel leaves the rest when it does not find a free page at once, as where files
-    # fill the memory; asked again, it makes room.
+    # One by one: of a longer stretch the kernel leaves the rest when it does not find a free page at once, as where
+    # files fill the memory; asked again, it makes room.
     for page in range(begin, end, _PAGE):
         advise(page, _PAGE, _MADV_COLLAPSE)
