@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from fulmen_safety.learned.artefact import read, write
+from fulmen_safety.learned.calibration import Curve
+from fulmen_safety.learned.cascade import gate_of, passing
 from fulmen_safety.learned.encoder import LONGEST, from_tensors, rows_of, tensors
 from fulmen_safety.learned.linear_model import LinearModel
 from fulmen_safety.learned.rows import Row
@@ -61,6 +67,49 @@ def test_a_long_text_has_a_margin_whatever_the_transformers_share(share: float) 
     assert np.isfinite(margins.max())
 
 
+def _blend(gate: float | None, bias: float) -> LinearModel:
+    weights = np.random.default_rng(0).integers(-9, 10, (1 << 10, 1)).astype(np.int8)
+    one = np.ones(1, np.float32)
+    encoder = replace(_trained(5)[2], bias=bias)
+    return LinearModel(weights, one, one, ("violent_crime",), {}, 60, encoder, 0.5, gate)
+
+
+def test_what_is_below_the_gate_keeps_its_linear_margin_and_what_reaches_it_is_blended() -> None:
+    """A Transformer that cries wolf is heard of what reaches the gate, and of nothing else."""
+    text = "".join(f"Some {word} stand here. " for word in ("apples", "rivers", "stones", "clouds", "lamps", "chairs"))
+    where = stretches(text, 60)
+    linear = stretch_margins(replace(_blend(None, 0.0), encoder=None), text, *where)
+    highest = linear[:, 0].max()
+    shut, opened, ungated = (
+        stretch_margins(_blend(gate, 1000.0), text, *where) for gate in (highest + 1e-6, highest, None)
+    )
+    assert np.array_equal(shut, linear)
+    assert np.isfinite(opened[:, 0]).sum() == 1
+    assert opened[:, 0].max() > 400
+    assert opened[:, 0].argmax() == linear[:, 0].argmax()
+    assert np.isfinite(ungated[:, 0]).sum() == 2
+
+
+def test_the_gate_is_stored(tmp_path: Path) -> None:
+    curve = Curve(slope=1.0, offset=0.0, slope_interval=(1.0, 1.0), offset_interval=(0.0, 0.0), examples=0)
+    for gate in (-1.3, None):
+        write(tmp_path / "model", replace(_blend(gate, 0.0), curves={"*": curve}), {})
+        assert read(tmp_path / "model").gate == gate
+
+
+def test_a_gate_stands_below_what_both_find_and_its_price_is_told() -> None:
+    chance = np.random.default_rng(0)
+    linear = chance.normal(2, 1, 2000), chance.normal(-2, 1, 2000)
+    both = linear[0] + chance.normal(1, 0.5, 2000), linear[1] - chance.normal(1, 0.5, 2000)
+    gate = gate_of(linear, both)
+    assert gate is not None
+    told = passing(linear, both, gate)
+    assert told["found"] > 1900
+    assert told["lost_of_found"] <= 0.003 * told["found"]
+    assert told["safe_that_pass"] < 0.6
+    assert gate_of((np.zeros(9), np.ones(40)), (np.zeros(9), np.ones(40))) is None
+
+
 def test_what_a_teacher_scored_moves_no_split() -> None:
     """A variant joins halves of two texts: it is like both, and must not make one group of them."""
     chance = np.random.default_rng(1)
@@ -91,6 +140,7 @@ def test_trained_with_the_linear_model_it_tells_order_from_words_alone() -> None
         rows.append(Row(text, unsafe, ("violent_crime",) if unsafe else (), "en", "s", "l", str(place), 1.0))
     trained = train(rows, Options(kind="transformer", bits=10, held_out=0.4, epochs=12))
     assert trained.card["share_of_transformer"] > 0
+    assert trained.model.gate == trained.card["gate"]["linear_margin"]
     assert trained.card["held_out"]["by_lang"]["en"]["auc"] > 0.9
     detector = WindowDetector("d", trained.model, floor=0.1)
     bites, bitten = (

@@ -37,6 +37,7 @@ class Description(Table):
     curves: dict[str, Curve]
     window: int
     share: float = 0.0
+    gate: float | None = None
 
 
 def write(folder: Path, model: LinearModel, card: Mapping[str, Any]) -> None:
@@ -54,7 +55,7 @@ def serialised(model: LinearModel) -> bytes:
     """Return the model as the bytes of a safetensors file: the same model, the same bytes."""
     description = Description(
         kind="linear", categories=model.categories, curves=dict(model.curves), window=model.window,
-        share=model.share,
+        share=model.share, gate=model.gate,
     )  # fmt: skip
     text = json.dumps(description.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
     tensors = {"weights": model.weights_BH, "scale": model.scale_H, "bias": model.bias_H}
@@ -113,5 +114,5 @@ def _checked(description: Description, tensors: Mapping[str, Any], path: Path) -
     return LinearModel(
         tensors["weights"], tensors["scale"], tensors["bias"],
         description.categories, description.curves, description.window,
-        encoder, description.share,
+        encoder, description.share, description.gate,
     )  # fmt: skip

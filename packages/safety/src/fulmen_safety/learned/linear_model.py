@@ -32,6 +32,7 @@ class LinearModel:
         window: characters of the stretches that the model was trained on.
         encoder: a Transformer that judges English stretches too, if there is one.
         share: of its margin in that of head 0; the rest is the linear model's.
+        gate: a stretch with a lower linear margin is plainly harmless and not shown to the encoder; None shows it all.
     """
 
     weights_BH: NDArray[np.int8]
@@ -42,6 +43,7 @@ class LinearModel:
     window: int
     encoder: Encoder | None = None
     share: float = 0.0
+    gate: float | None = None
 
     @property
     def shift(self) -> int:

@@ -22,6 +22,7 @@ from fulmen_safety.language import LANGUAGES, language_of
 from fulmen_safety.learned.artefact import serialised
 from fulmen_safety.learned.calibration import Curve, fitted
 from fulmen_safety.learned.card import FEWEST, category_figures, figures, sources
+from fulmen_safety.learned.cascade import gate_of, passing
 from fulmen_safety.learned.encoder import Encoder
 from fulmen_safety.learned.encoder_training import fit_encoder
 from fulmen_safety.learned.fitting import design, fit_head, quantised, rarity
@@ -144,6 +145,14 @@ class _Data:
         unsafe = np.array([row.unsafe for row in some])
         return _curves(some, margins_R[chosen_R], unsafe, self.groups_R[chosen_R], self.options.seed)
 
+    def chosen(
+        self, margins_R: NDArray[np.float64], chosen_R: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the margins of the chosen English rows: of unsafe ones, of safe ones."""
+        ours = chosen_R & np.array([language_of(row.text) == "en" for row in self.rows])
+        unsafe = ours & np.array([row.unsafe for row in self.rows])
+        return margins_R[unsafe], margins_R[ours & ~unsafe]
+
     def probability(self, model: LinearModel, margins_R: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the calibrated probability [R]; NaN stays."""
         return np.array([model.probability(row.text, one) for row, one in zip(self.rows, margins_R, strict=True)])
@@ -190,10 +199,13 @@ def _transformer(
     linear = _with_categories(data.fitted(ours), data.fitted(np.ones(len(data.rows), np.bool_)))
     margins_SR = {share: _by_share(data, linear, encoder, share) for share in (0.0, 0.25, 0.5, 0.75, 1.0)}
     share = max(margins_SR, key=lambda one: _separation(data, margins_SR[one], half_R))
-    blended = replace(linear, encoder=encoder, share=share)
-    model = replace(blended, curves=data.curves(margins_SR[share], half_R))
-    probability_R = data.probability(model, margins_SR[share])
-    told = {
+    sides = data.chosen(margins_SR[0.0], data.aside_R), data.chosen(margins_SR[share], data.aside_R)
+    gate = gate_of(*sides)
+    blended = replace(linear, encoder=encoder, share=share, gate=gate)
+    margins_R = _by_share(data, linear, encoder, share, gate)
+    model = replace(blended, curves=data.curves(margins_R, half_R))
+    probability_R = data.probability(model, margins_R)
+    told: dict[str, Any] = {
         "held_out": {
             "split": f"{data.options.held_out:.0%} of the groups of alike texts; half of them calibrated it",
             **figures(data.rows, probability_R, rest_R, data.options.seed),
@@ -201,6 +213,8 @@ def _transformer(
         "share_of_transformer": share,
         "auc_by_share": {f"{one:g}": round(_separation(data, margins_SR[one], half_R), 4) for one in margins_SR},
     }
+    if gate is not None:
+        told["gate"] = {"linear_margin": gate, **passing(*sides, gate)}
     return probability_R, model, told
 
 
@@ -214,9 +228,11 @@ def _with_categories(model: LinearModel, other: LinearModel) -> LinearModel:
     )
 
 
-def _by_share(data: _Data, linear: LinearModel, encoder: Encoder, share: float) -> NDArray[np.float64]:
+def _by_share(
+    data: _Data, linear: LinearModel, encoder: Encoder, share: float, gate: float | None = None
+) -> NDArray[np.float64]:
     """Return the margins of the rows put aside, as the finished detector gives them; NaN for the others."""
-    model = replace(linear, encoder=encoder, share=share)
+    model = replace(linear, encoder=encoder, share=share, gate=gate)
     margins_R = np.full(len(data.rows), np.nan)
     for place in np.flatnonzero(data.aside_R).tolist():
         text = data.rows[place].text
@@ -226,9 +242,7 @@ def _by_share(data: _Data, linear: LinearModel, encoder: Encoder, share: float) 
 
 def _separation(data: _Data, margins_R: NDArray[np.float64], chosen_R: NDArray[np.bool_]) -> float:
     """Return the AUC of the chosen English rows."""
-    ours = chosen_R & np.array([language_of(row.text) == "en" for row in data.rows])
-    unsafe = ours & np.array([row.unsafe for row in data.rows])
-    return metrics.auc(margins_R[unsafe], margins_R[ours & ~unsafe])
+    return metrics.auc(*data.chosen(margins_R, chosen_R))
 
 
 def _judge(

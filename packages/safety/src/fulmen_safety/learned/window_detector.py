@@ -15,7 +15,7 @@ from fulmen_safety.language import language_of
 from fulmen_safety.learned.features import features
 from fulmen_safety.learned.linear_model import LinearModel
 
-#: Stretches of a text that a Transformer hears, the worst by the linear model; the others cannot be the worst.
+#: Stretches of a text that a Transformer hears at most, the worst by the linear model.
 _HEARD = 2
 
 _BORDER = re.compile(r"[.!?。！？；…][\"'”’)）]*(?=\s)\s*|[。！？；]|\n+")
@@ -49,18 +49,26 @@ def worst_stretch(model: LinearModel, text: str) -> Judgement | None:
 def stretch_margins(
     model: LinearModel, text: str, starts: NDArray[np.intp], ends: NDArray[np.intp]
 ) -> NDArray[np.float64]:
-    """Return the margins [S, H] of ``text[starts[s]:ends[s]]``."""
+    """Return the margins [S, H] of ``text[starts[s]:ends[s]]``.
+
+    A cascade in English (arXiv 2601.04603): the Transformer hears the worst stretches of those that reach the model's
+    gate, and its margin is blended with theirs; the others cannot be the worst. Of a text without such a stretch the
+    linear margins stand, all below the gate.
+    """
     seen = features(text)
     sums, counts = model.sums(seen), seen.counts()
     margins = model.margins(sums[ends] - sums[starts], counts[ends] - counts[starts])
     if model.encoder and seen.words and language_of(text) == "en":
-        hashes = seen.words[0][0]
-        first, last = np.searchsorted(seen.starts, starts), np.searchsorted(seen.starts, ends)
         likely = np.argsort(-margins[:, 0], kind="stable")[:_HEARD]
-        heard = np.array([model.encoder.margin(hashes[first[place] : last[place]]) for place in likely.tolist()])
-        blended = (1 - model.share) * margins[likely, 0] + model.share * heard
-        margins[:, 0] = -np.inf
-        margins[likely, 0] = blended
+        if model.gate is not None:
+            likely = likely[margins[likely, 0] >= model.gate]
+        if len(likely):
+            hashes = seen.words[0][0]
+            first, last = np.searchsorted(seen.starts, starts[likely]), np.searchsorted(seen.starts, ends[likely])
+            heard = [model.encoder.margin(hashes[one:other]) for one, other in zip(first, last, strict=True)]
+            blended = (1 - model.share) * margins[likely, 0] + model.share * np.array(heard)
+            margins[:, 0] = -np.inf
+            margins[likely, 0] = blended
     return margins
 
 
