@@ -87,3 +87,14 @@ def test_faults_name_the_file_and_the_line(tmp_path: Path, name: str, data: byte
     assert name in str(told.value)
     with pytest.raises(UserError, match="cannot be read"):
         list(read_rows(tmp_path / "absent.jsonl"))
+
+
+def test_a_row_that_counts_twice_is_as_two_rows() -> None:
+    chance = np.random.default_rng(0)
+    features, positive = chance.normal(size=(60, 2)), chance.random(60) < 0.4
+    times = chance.integers(1, 4, 60)
+    weights, bias = fit_logistic(features, positive, 0.1, times.astype(np.float64))
+    twice, also = fit_logistic(np.repeat(features, times, 0), np.repeat(positive, times), 0.1)
+    # the targets are smoothed by the number of rows, of which there are more
+    assert weights == pytest.approx(twice, abs=0.05)
+    assert bias == pytest.approx(also, abs=0.05)

@@ -19,7 +19,9 @@ def sigmoid(logit: Array) -> Array:
     return np.asarray(1.0 / (1.0 + np.exp(-np.clip(logit, -40.0, 40.0))))
 
 
-def fit_logistic(features_ND: Array, positive_N: NDArray[np.bool_], penalty: float) -> tuple[Array, float]:
+def fit_logistic(
+    features_ND: Array, positive_N: NDArray[np.bool_], penalty: float, times_N: Array | None = None
+) -> tuple[Array, float]:
     """Fit weights and bias in which both classes weigh the same, whatever their share of the rows.
 
     Minimises the mean log loss of either class, averaged over the two, plus ``penalty / 2`` times the squared weights.
@@ -29,6 +31,7 @@ def fit_logistic(features_ND: Array, positive_N: NDArray[np.bool_], penalty: flo
         features_ND: finite; better scaled to about 1.
         positive_N: both values occur.
         penalty: of the weights, not of the bias; 0 or more.
+        times_N: how many times each row counts among its class, as a bootstrap draws it; once each by default.
 
     Returns:
         Weights [D] and the bias: the logit of a row x is ``x @ weights + bias``.
@@ -40,7 +43,8 @@ def fit_logistic(features_ND: Array, positive_N: NDArray[np.bool_], penalty: flo
     if not 0 < positives < rows:
         raise ValueError(f"{positives} of {rows} rows are positive: there is nothing to tell apart")
     design_NE = np.concatenate([features_ND, np.ones((rows, 1))], axis=1)
-    weight_N = np.where(positive_N, 0.5 / positives, 0.5 / (rows - positives))
+    counted_N = np.ones(rows) if times_N is None else times_N
+    weight_N = 0.5 * counted_N / np.where(positive_N, counted_N[positive_N].sum(), counted_N[~positive_N].sum())
     target_N = np.where(positive_N, 1 - 1 / (positives + 2), 1 / (rows - positives + 2))
     ridge_E = np.full(design_NE.shape[1], penalty)
     ridge_E[-1] = 0.0

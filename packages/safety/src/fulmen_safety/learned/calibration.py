@@ -7,7 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fulmen_safety.logistic import fit_logistic
 from fulmen_safety.settings import Table
+
+#: Of the slope, lest margins that do not overlap make it infinite.
+_PENALTY = 5e-5
 
 
 class Curve(Table):
@@ -76,19 +80,7 @@ def _interval(values: list[float]) -> tuple[float, float]:
 
 
 def _fit(margins: NDArray[np.float64], unsafe: NDArray[np.bool_], times: NDArray[np.float64]) -> _Fit:
-    """Newton's method on the weighted logistic loss with Platt's smoothed targets, slope kept above 0."""
-    weight = np.where(unsafe, times / times[unsafe].sum(), times / times[~unsafe].sum())
-    target = np.where(unsafe, 1 - 1 / (unsafe.sum() + 2), 1 / ((~unsafe).sum() + 2))
+    """Return the curve of margins that count so many times each, its slope kept above 0."""
     scale = float(np.std(margins)) or 1.0
-    design = np.stack([margins / scale, np.ones(len(margins))], 1)
-    solution = np.array([1.0, 0.0])
-    for _ in range(30):
-        probability = 1 / (1 + np.exp(-np.clip(design @ solution, -30, 30)))
-        gradient = design.T @ (weight * (probability - target)) + 1e-4 * solution * [1, 0]
-        curvature = weight * probability * (1 - probability)
-        hessian = design.T @ (design * curvature[:, None]) + 1e-4 * np.eye(2)
-        step = np.linalg.solve(hessian, gradient)
-        solution = solution - np.clip(step, -2.0, 2.0)
-        if np.abs(step).max() < 1e-9:
-            break
-    return _Fit(max(float(solution[0]), 1e-3) / scale, float(solution[1]))
+    weights, offset = fit_logistic(margins[:, None] / scale, unsafe, _PENALTY, times)
+    return _Fit(max(float(weights[0]), 1e-3) / scale, offset)
