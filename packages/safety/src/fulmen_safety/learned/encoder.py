@@ -84,17 +84,30 @@ def rows_of(vocabulary_V: NDArray[np.uint32], hashes_T: NDArray[np.uint32]) -> N
 
 
 def _norm(x_TD: Matrix, weight: Matrix, bias: Matrix) -> Matrix:
-    centred = x_TD - x_TD.mean(1, keepdims=True)
-    spread = np.sqrt((centred * centred).mean(1, keepdims=True) + 1e-5)
-    return np.asarray(centred / spread * weight + bias)
+    centred = x_TD - _mean(x_TD)
+    centred *= 1 / np.sqrt(_mean(centred * centred) + np.float32(1e-5))
+    centred *= weight
+    centred += bias
+    return centred
+
+
+def _mean(x_TD: Matrix) -> Matrix:
+    """Return the mean of each row, [T, 1]: as a product it takes a third of the time of `numpy.mean`."""
+    width = x_TD.shape[1]
+    return np.asarray(x_TD @ np.full((width, 1), 1 / width, np.float32))
 
 
 def _attention(x_TD: Matrix, layer: Layer) -> Matrix:
     length, width = x_TD.shape
-    heads = (x_TD @ layer.qkv + layer.qkv_bias).reshape(length, 3, HEADS, width // HEADS).transpose(1, 2, 0, 3)
-    scores_HTT = heads[0] @ heads[1].transpose(0, 2, 1) * np.float32((width // HEADS) ** -0.5)
-    scores_HTT = np.exp(scores_HTT - scores_HTT.max(2, keepdims=True))
-    mixed = scores_HTT @ heads[2] / scores_HTT.sum(2, keepdims=True)
+    size = width // HEADS
+    heads = (x_TD @ layer.qkv + layer.qkv_bias).reshape(length, 3, HEADS, size).transpose(1, 2, 0, 3)
+    heads = np.ascontiguousarray(heads)  # products of strided matrices take three times as long
+    heads[0] *= np.float32(size**-0.5)
+    scores_HTT = heads[0] @ heads[1].transpose(0, 2, 1)
+    scores_HTT -= scores_HTT.max(2, keepdims=True)
+    np.exp(scores_HTT, out=scores_HTT)
+    mixed = scores_HTT @ heads[2]
+    mixed /= scores_HTT.sum(2, keepdims=True)
     return np.asarray(mixed.transpose(1, 0, 2).reshape(length, width) @ layer.out + layer.out_bias)
 
 

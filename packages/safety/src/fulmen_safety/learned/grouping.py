@@ -38,25 +38,26 @@ def groups(texts: Sequence[str], names: Sequence[str], *, overlap: float = 0.4) 
     for place, name in enumerate(names):
         if name:
             parents[root(place)] = root(first.setdefault(name, place))
-    kept = [set() if name else _shingles(text) for text, name in zip(texts, names, strict=True)]
+    kept = [set() if name else shingles(text) for text, name in zip(texts, names, strict=True)]
     holders: dict[int, list[int]] = defaultdict(list)
-    for place, shingles in enumerate(kept):
-        for shingle in shingles:
+    for place, some in enumerate(kept):
+        for shingle in some:
             holders[shingle].append(place)
-    for place, shingles in enumerate(kept):
+    for place, some in enumerate(kept):
         shared: Counter[int] = Counter()
-        for shingle in shingles:
+        for shingle in some:
             if len(holders[shingle]) <= _COMMON:
                 shared.update(other for other in holders[shingle] if other < place)
         for other, count in shared.items():
-            if count > overlap * min(len(shingles), len(kept[other])):
+            if count > overlap * min(len(some), len(kept[other])):
                 parents[root(place)] = root(other)
     roots = [root(place) for place in range(len(texts))]
     number: dict[int, int] = {}
     return np.array([number.setdefault(one, len(number)) for one in roots], np.int64)
 
 
-def _shingles(text: str) -> set[int]:
+def shingles(text: str) -> set[int]:
+    """Return the hashes of a text's runs of five words, or of eight characters of Chinese; all of a shorter text."""
     lowered = text.lower()
     if len(_HAN.findall(lowered)) * 2 > len(lowered):
         units, size = list(_HAN.findall(lowered)), 8
