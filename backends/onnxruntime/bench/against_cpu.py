@@ -1,11 +1,13 @@
 """Decode and prefill of the onnxruntime backend beside the cpu backend and onnxruntime-genai, as ratios within one run.
 
     python backends/onnxruntime/bench/against_cpu.py [--model DIR | --preset NAME] [--quantize int8] [--threads N]
+    python backends/onnxruntime/bench/against_cpu.py --model DIR --artefact NEW --also OLD --steps 8 --rounds 10
 
 The cpu backend computes in float32, or with ``--quantize int8`` as it serves int8 itself: activations and caches in 8
-bits. onnxruntime-genai, where it is installed, runs the same folder as the onnxruntime backend, one sequence at a time.
-Rounds of the contenders alternate, ratios are taken within a round, and their median is reported, so that a busy
-machine disturbs all alike. With one thread CPU time is measured, with more the clock.
+bits. ``--also`` names artefacts of the same model that another exporter made. onnxruntime-genai, where it is
+installed, runs the same folder as the onnxruntime backend, one sequence at a time. Rounds of the contenders
+alternate, ratios are taken within a round, and their median is reported, so that a busy machine disturbs all alike.
+With one thread CPU time is measured, with more the clock.
 """
 
 from __future__ import annotations
@@ -29,7 +31,6 @@ from fulmen_core.model.transformer import Transformer
 from fulmen_core.registry import Registry
 from fulmen_core.runner import EngineLimits, Runner, SequenceStep
 
-STEPS = 40
 OURS = "onnxruntime"
 
 
@@ -84,7 +85,7 @@ class OfGenai:
 
     largest_batch = 1
 
-    def __init__(self, artefact: Path, prompt: int, threads: int) -> None:
+    def __init__(self, artefact: Path, prompt: int, room: int, threads: int) -> None:
         import onnxruntime_genai
 
         self._library: Any = onnxruntime_genai
@@ -95,7 +96,7 @@ class OfGenai:
         model = json.loads((artefact / "genai_config.json").read_text())["model"]
         self._tokens = np.random.default_rng(0).integers(0, model["vocab_size"], (1, prompt)).astype(np.int32)
         window = model["decoder"].get("sliding_window", {}).get("window_size", 0)
-        self._room = max(prompt + 2 * STEPS, window)
+        self._room = max(prompt + room, window)
         self._generator: Any = None
 
     def prefill(self) -> None:
@@ -116,7 +117,7 @@ class OfGenai:
         self._generator.generate_next_token()
 
 
-def measure(contender: Contender, batch: int, clock: Callable[[], float]) -> float:
+def measure(contender: Contender, batch: int, steps: int, clock: Callable[[], float]) -> float:
     """Median seconds of a step of `batch` sequences; of a prompt if it is 0."""
 
     def seconds(act: Callable[[], None]) -> float:
@@ -127,14 +128,18 @@ def measure(contender: Contender, batch: int, clock: Callable[[], float]) -> flo
     if not batch:
         return min(seconds(contender.prefill) for _ in range(2))
     contender.begin(batch)
-    return float(np.median([seconds(contender.advance) for _ in range(STEPS)]))
+    return float(np.median([seconds(contender.advance) for _ in range(steps)]))
 
 
-def report(contenders: Mapping[str, Contender], prompt: int, rounds: int, clock: Callable[[], float]) -> None:
+def report(
+    contenders: Mapping[str, Contender], prompt: int, steps: int, rounds: int, clock: Callable[[], float]
+) -> None:
     """Print one line for each measurement."""
     for batch in (1, 8, 16, 0):
         taking = {name: one for name, one in contenders.items() if batch <= one.largest_batch}
-        times = [{name: measure(one, batch, clock) for name, one in taking.items()} for _ in range(rounds + 1)][1:]
+        times = [{name: measure(one, batch, steps, clock) for name, one in taking.items()} for _ in range(rounds + 1)][
+            1:
+        ]
         what = f"decode, batch {batch}" if batch else f"prefill of {prompt}"
         sys.stdout.write(f"{what}: {OURS} {1e3 * np.median([one[OURS] for one in times]):.2f} ms")
         for name in taking:
@@ -151,15 +156,17 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="a model directory; default: random weights of --preset")
     parser.add_argument("--preset", default="small")
     parser.add_argument("--artefact", type=Path, help="of --model; default: exported now")
+    parser.add_argument("--also", type=Path, nargs="*", default=[], help="more artefacts of --model")
     parser.add_argument("--quantize", choices=["int8", "int4"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--prompt", type=int, default=256)
+    parser.add_argument("--steps", type=int, default=40, help="of a turn (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     quantize: Literal["int8", "int4"] | None = args.quantize
     torch.set_num_threads(args.threads)
     registry = Registry.discover()
-    limits = EngineLimits(16, args.prompt + 2 * STEPS, args.prompt, args.threads)
+    limits = EngineLimits(16, args.prompt + 2 * args.steps, args.prompt, args.threads)
     with tempfile.TemporaryDirectory() as folder:
         model, artefact = args.model, args.artefact or Path(folder, "artefact")
         if model is None:
@@ -174,15 +181,17 @@ def main() -> None:
             if quantize is None
             else cpu.load_runner(model, limits, "bfloat16", quantize="int8", kv_dtype="int8")
         )
-        contenders: dict[str, Contender] = {
-            "cpu": OfRunner(peer, args.prompt),
-            OURS: OfRunner(registry.backend(OURS).load_runner(artefact, limits), args.prompt),
+        folders = {OURS: artefact} | {str(one): one for one in args.also}
+        contenders: dict[str, Contender] = {"cpu": OfRunner(peer, args.prompt)} | {
+            name: OfRunner(registry.backend(OURS).load_runner(one, limits), args.prompt)
+            for name, one in folders.items()
         }
         try:
-            contenders["onnxruntime-genai"] = OfGenai(artefact, args.prompt, args.threads)
+            contenders["onnxruntime-genai"] = OfGenai(artefact, args.prompt, 2 * args.steps, args.threads)
         except ImportError:
             sys.stdout.write("onnxruntime-genai is not installed and is left out\n")
-        report(contenders, args.prompt, args.rounds, time.process_time if args.threads == 1 else time.perf_counter)
+        clock = time.process_time if args.threads == 1 else time.perf_counter
+        report(contenders, args.prompt, args.steps, args.rounds, clock)
 
 
 if __name__ == "__main__":
