@@ -58,7 +58,14 @@ def main() -> None:
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     sources = Sources(given.data, given.packages, given.seed)
-    makers = {"harm": harm, "attack": attack, "toxicity": toxicity, "answers": answers, "unlabelled": unlabelled}
+    makers = {
+        "harm": harm,
+        "attack": attack,
+        "toxicity": toxicity,
+        "answers": answers,
+        "unlabelled": unlabelled,
+        "prose": prose,
+    }
     for name, make in makers.items():
         kept: dict[str, Row] = {}
         for row in make(sources):
@@ -155,12 +162,27 @@ def ordinary(sources: Sources) -> Iterator[Row]:
 
 
 def unlabelled(sources: Sources) -> Iterator[Row]:
-    """English that nobody labelled, for a teacher to score: what people said last to an assistant they provoked, and
-    stretches of prose. None of it is among the rows of `harm`.
+    """English that nobody labelled, for a teacher to score: what people said to an assistant they provoked, how the
+    answers began, and stretches of prose. None of it is among the rows of `harm`.
     """
-    yield from (row(one["prompt"][-1]["content"], False, "hh_rlhf") for one in sources.read("pref/hh_harmless"))
-    prose = [one for one in _stretches(sources) if language_of(one["text"]) == "en"]
-    yield from sources.random("unlabelled").sample(prose, 12000)
+    for one in sources.read("pref/hh_harmless"):
+        said = [turn["content"] for turn in one["prompt"]]
+        said += [one["chosen"], one["rejected"]]
+        yield from (row(text[:300], False, "hh_rlhf") for text in said if len(text) > 8)
+    yield from _english_prose(sources)[:4000]
+
+
+def prose(sources: Sources) -> Iterator[Row]:
+    """More of the prose of `unlabelled`, for the linear model: what it takes for harm there the Transformer has to
+    read. As the teacher scores it, and weighing as much as a labelled row.
+    """
+    yield from _english_prose(sources)[4000:12000]
+
+
+def _english_prose(sources: Sources) -> list[Row]:
+    some = [one for one in _stretches(sources) if language_of(one["text"]) == "en"]
+    sources.random("unlabelled").shuffle(some)
+    return some
 
 
 def attack(sources: Sources) -> Iterator[Row]:

@@ -1,5 +1,6 @@
-"""Texts like the labelled ones but new: words replaced by their neighbours or at random, halves of two texts joined,
-ends cut off. What they are worth the teacher says. And vectors of words, from the encoder before it is fine-tuned.
+"""Texts like the labelled ones but new: asked in another form, words replaced by their neighbours or at random, halves
+of two texts joined, ends cut off. What they are worth the teacher says. And vectors of words, from the encoder before
+it is fine-tuned.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from forms import reformed
 from safetensors.numpy import save_file
 from transformers import AutoModel, AutoTokenizer
 
-from fulmen_safety.learned.encoder import WIDTH
-from fulmen_safety.learned.encoder_training import word_hashes
+from fulmen_safety.learned.encoder import WIDTH, word_hashes
 
 SCORED = 0.3  # what a row that a teacher scored weighs: there are many
 
@@ -80,6 +81,8 @@ def pool(rows: list[dict[str, Any]], count: int, seed: int) -> list[dict[str, An
 
 
 def _variant(text: str, other: str, random: np.random.Generator) -> str:
+    if random.random() < 0.3 and (other_form := reformed(text, random)) != text:
+        text = other_form
     chance = random.random()
     words = text.split(" ")
     if chance < 0.25 and len(words) > 3:

@@ -20,6 +20,7 @@ def run(argv: Sequence[str]) -> int:
     """
     options = _parser().parse_args(argv)
     from fulmen_safety.learned.artefact import write
+    from fulmen_safety.learned.bert_weights import read_bert
     from fulmen_safety.learned.rows import read_rows, read_vectors
     from fulmen_safety.learned.training import Options, train
 
@@ -35,10 +36,14 @@ def run(argv: Sequence[str]) -> int:
         held_out=options.held_out,
         worst_of_safe=options.worst_of_safe,
         epochs=options.epochs,
+        gate_loss=options.gate_loss,
         seed=options.seed,
     )
+    if options.encoder and options.kind == "linear":
+        raise UserError("--encoder is for --kind transformer alone", remedy="add --kind transformer")
     _refuse_what_is_in_the_way(options.out)
-    trained = train(rows, chosen, read_vectors(options.words) if options.words else None)
+    vectors = read_vectors(options.words) if options.words else None
+    trained = train(rows, chosen, vectors, read_bert(options.encoder) if options.encoder else None)
     write(options.out, trained.model, trained.card)
     if options.json:
         output.print_json(dict(trained.card))
@@ -68,6 +73,16 @@ def _parser() -> arguments.Parser:
     parser.add_argument("--held-out", type=_share, default=0.0, help="share of the groups never trained on; default: 0")
     parser.add_argument("--epochs", type=_within(1, 1000), default=12, help="of the Transformer; default: 12")
     parser.add_argument("--words", type=Path, metavar="SAFETENSORS", help="hashes and vectors its words start from")
+    parser.add_argument(
+        "--encoder",
+        type=Path,
+        metavar="SAFETENSORS",
+        help="a small BERT that was trained before, in the Transformer's place",
+    )
+    parser.add_argument(
+        "--gate-loss", type=_share, default=0.003, metavar="SHARE",
+        help="of what linear model and Transformer find, that may not reach the Transformer; default: 0.003",
+    )  # fmt: skip
     parser.add_argument("--seed", type=_within(0, 2**31 - 1), default=0, help="of folds and bootstrap; default: 0")
     return parser
 

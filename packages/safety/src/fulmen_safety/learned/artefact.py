@@ -18,9 +18,8 @@ from safetensors.numpy import load, save
 
 from fulmen_core.errors import CorruptArtefact, UserError
 from fulmen_core.files import atomic_directory
+from fulmen_safety.learned import bert, encoder
 from fulmen_safety.learned.calibration import Curve
-from fulmen_safety.learned.encoder import from_tensors
-from fulmen_safety.learned.encoder import tensors as encoder_tensors
 from fulmen_safety.learned.linear_model import LinearModel
 from fulmen_safety.settings import Table, read_settings
 from fulmen_safety.taxonomy import taxonomy
@@ -60,7 +59,8 @@ def serialised(model: LinearModel) -> bytes:
     text = json.dumps(description.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
     tensors = {"weights": model.weights_BH, "scale": model.scale_H, "bias": model.bias_H}
     if model.encoder:
-        tensors |= encoder_tensors(model.encoder)
+        kind = bert if isinstance(model.encoder, bert.Bert) else encoder
+        tensors |= kind.tensors(model.encoder)
     return save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, {_KEY: text})
 
 
@@ -101,18 +101,27 @@ def _checked(description: Description, tensors: Mapping[str, Any], path: Path) -
         taxonomy().check(category, str(path))
     heads = 1 if len(description.categories) == 1 else 1 + len(description.categories)
     shapes = {
-        name: (tensor.dtype.name, tensor.shape) for name, tensor in tensors.items() if not name.startswith("encoder.")
+        name: (tensor.dtype.name, tensor.shape)
+        for name, tensor in tensors.items()
+        if not name.startswith(("encoder.", "bert."))
     }
     buckets = shapes.get("weights", ("", (0,)))[1][0]
     due = {"weights": ("int8", (buckets, heads)), "scale": ("float32", (heads,)), "bias": ("float32", (heads,))}
     if shapes != due or buckets < 2 or buckets & (buckets - 1) or "*" not in description.curves:
         raise CorruptArtefact(f"tensors {shapes} do not fit the description", where=str(path))
     try:
-        encoder = from_tensors(tensors) if len(shapes) < len(tensors) else None
+        heard = _encoder(tensors)
     except KeyError as error:
         raise CorruptArtefact(f"the encoder has no tensor {error}", where=str(path)) from error
     return LinearModel(
         tensors["weights"], tensors["scale"], tensors["bias"],
         description.categories, description.curves, description.window,
-        encoder, description.share, description.gate,
+        heard, description.share, description.gate,
     )  # fmt: skip
+
+
+def _encoder(tensors: Mapping[str, Any]) -> encoder.Encoder | bert.Bert | None:
+    kinds = {name.split(".")[0] for name in tensors}
+    if "bert" in kinds:
+        return bert.from_tensors(tensors)
+    return encoder.from_tensors(tensors) if "encoder" in kinds else None

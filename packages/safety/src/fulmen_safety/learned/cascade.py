@@ -15,22 +15,23 @@ from fulmen_safety.evaluation import metrics
 
 Sides = tuple[NDArray[np.float64], NDArray[np.float64]]
 
-#: The false alarms at which a text counts as found, and the share of what is found that a gate may lose.
+#: The false alarms at which a text counts as found, and the share of what is found that a gate may lose unless told.
 _FALSE_ALARMS = 0.05
-_LOST = 0.003
+LOST = 0.003
 
 #: The lowest margin of some hundred texts is not the lowest of all: the gate stands this much below it.
 _CLEARANCE = 0.3
 
 
-def gate_of(linear: Sides, both: Sides) -> float | None:
-    """Return the linear margin below which a text is not shown to the Transformer: `_CLEARANCE` below that which 99.7 %
-    of the unsafe texts that both find at 5 % false alarms reach, rounded down to a tenth. None if nothing is found.
+def gate_of(linear: Sides, both: Sides, lost: float = LOST) -> float | None:
+    """Return the linear margin below which a text is not shown to the Transformer: `_CLEARANCE` below that which all
+    but `lost` of the unsafe texts reach that both find at 5 % false alarms, rounded down to a tenth. None if nothing is
+    found.
     """
     found = np.sort(_found(linear, both))
     if not len(found):
         return None
-    return float(np.floor(10 * (found[int(_LOST * len(found))] - _CLEARANCE)) / 10)
+    return float(np.floor(10 * (found[int(lost * len(found))] - _CLEARANCE)) / 10)
 
 
 def passing(linear: Sides, both: Sides, gate: float) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fulmen_safety.learned.features import features
+
 #: Words of a stretch that are looked at.
 LONGEST = 128
 WIDTH = 64
@@ -63,8 +65,12 @@ class Encoder:
     head: Matrix
     bias: float
 
-    def margin(self, hashes_T: NDArray[np.uint32]) -> float:
-        """Return the logit of a stretch of words, given by their hashes; 0 without any."""
+    def margin(self, text: str) -> float:
+        """Return the logit of a stretch of text; 0 without a word."""
+        return self.margin_of(word_hashes(text))
+
+    def margin_of(self, hashes_T: NDArray[np.uint32]) -> float:
+        """Return the logit of words, given by their hashes; 0 without any."""
         if not len(hashes_T):
             return 0.0
         rows_T = rows_of(self.vocabulary_V, hashes_T[:LONGEST])
@@ -75,6 +81,12 @@ class Encoder:
             x_TD = x_TD + inner @ layer.down + layer.down_bias
         mean_D = _norm(x_TD, self.norm, self.norm_bias).mean(0)
         return float(mean_D @ self.head) + self.bias
+
+
+def word_hashes(text: str) -> NDArray[np.uint32]:
+    """Return the hashes of the words of `text`, in order, uint32 [T]."""
+    seen = features(text)
+    return seen.words[0][0] if seen.words else np.zeros(0, np.uint32)
 
 
 def rows_of(vocabulary_V: NDArray[np.uint32], hashes_T: NDArray[np.uint32]) -> NDArray[np.intp]:

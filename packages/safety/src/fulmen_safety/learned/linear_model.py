@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fulmen_safety.language import language_of
+from fulmen_safety.learned.bert import Bert
 from fulmen_safety.learned.calibration import Curve
 from fulmen_safety.learned.encoder import Encoder
 from fulmen_safety.learned.features import CHARACTER_NGRAMS, Features
@@ -41,7 +42,7 @@ class LinearModel:
     categories: tuple[str, ...]
     curves: Mapping[str, Curve]
     window: int
-    encoder: Encoder | None = None
+    encoder: Encoder | Bert | None = None
     share: float = 0.0
     gate: float | None = None
 

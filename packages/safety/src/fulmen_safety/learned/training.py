@@ -20,9 +20,10 @@ from fulmen_core.errors import UserError
 from fulmen_safety.evaluation import metrics
 from fulmen_safety.language import LANGUAGES, language_of
 from fulmen_safety.learned.artefact import serialised
+from fulmen_safety.learned.bert import Bert
 from fulmen_safety.learned.calibration import Curve, fitted
 from fulmen_safety.learned.card import FEWEST, category_figures, figures, sources
-from fulmen_safety.learned.cascade import gate_of, passing
+from fulmen_safety.learned.cascade import LOST, gate_of, passing
 from fulmen_safety.learned.encoder import Encoder
 from fulmen_safety.learned.encoder_training import fit_encoder
 from fulmen_safety.learned.fitting import design, fit_head, quantised, rarity
@@ -51,6 +52,7 @@ class Options:
         worst_of_safe: whether the worst stretch of a safe text weighs as much as a text, not as its share of one: of
             many stretches none must be unsafe by chance.
         epochs: of the Transformer.
+        gate_loss: share of what both find that the cascade's gate may lose (`cascade.gate_of`).
         seed: of every split, of the bootstrap and of the Transformer.
     """
 
@@ -62,6 +64,7 @@ class Options:
     held_out: float = 0.0
     worst_of_safe: bool = False
     epochs: int = 12
+    gate_loss: float = LOST
     seed: int = 0
 
 
@@ -76,11 +79,17 @@ class Trained:
     probability_R: NDArray[np.float64]
 
 
-def train(rows: Sequence[Row], options: Options, vectors: Mapping[int, NDArray[np.float32]] | None = None) -> Trained:
+def train(
+    rows: Sequence[Row],
+    options: Options,
+    vectors: Mapping[int, NDArray[np.float32]] | None = None,
+    encoder: Bert | None = None,
+) -> Trained:
     """Train on `rows`.
 
     Args:
         vectors: hash of a word -> what the Transformer's row of it starts from.
+        encoder: a Transformer that was trained before, on rows none of which are held out here; it is taken as it is.
 
     Raises:
         UserError: fewer than 20 groups of safe or unsafe rows, or scikit-learn or torch is not installed.
@@ -96,7 +105,9 @@ def train(rows: Sequence[Row], options: Options, vectors: Mapping[int, NDArray[n
             )
     aside_R = labelled_R & aside(groups_R, options.held_out, options.seed)
     data = _Data(rows, _Pieces.of(rows, options), groups_R, labelled_R, aside_R, _categories(rows), options)
-    probability_R, model, told = _linear(data) if options.kind == "linear" else _transformer(data, vectors or {})
+    probability_R, model, told = (
+        _linear(data) if options.kind == "linear" else _transformer(data, vectors or {}, encoder)
+    )
     card = {
         "kind": options.kind,
         "sha256": hashlib.sha256(serialised(model)).hexdigest(),
@@ -183,7 +194,7 @@ def _linear(data: _Data) -> tuple[NDArray[np.float64], LinearModel, dict[str, An
 
 
 def _transformer(
-    data: _Data, vectors: Mapping[int, NDArray[np.float32]]
+    data: _Data, vectors: Mapping[int, NDArray[np.float32]], given: Bert | None
 ) -> tuple[NDArray[np.float64], LinearModel, dict[str, Any]]:
     ours = ~data.aside_R
     half_R = data.aside_R & aside(data.groups_R, 0.5, data.options.seed + 1)  # calibrates; the other half is reported
@@ -193,14 +204,13 @@ def _transformer(
         if min(unsafe, int(kept.sum()) - unsafe) < FEWEST:
             remedy = "give more rows or a larger --held-out"
             raise UserError("too few rows are held out to calibrate the Transformer", remedy=remedy)
-    english = [row for row, one in zip(data.rows, ours, strict=True) if one and language_of(row.text) == "en"]
-    encoder = fit_encoder(english, vectors, epochs=data.options.epochs, seed=data.options.seed)
+    encoder = given or _encoder(data, ours, vectors)
     # what is put aside measures whether a text is unsafe; of which category, all that is labelled may teach
     linear = _with_categories(data.fitted(ours), data.fitted(np.ones(len(data.rows), np.bool_)))
     margins_SR = {share: _by_share(data, linear, encoder, share) for share in (0.0, 0.25, 0.5, 0.75, 1.0)}
     share = max(margins_SR, key=lambda one: _separation(data, margins_SR[one], half_R))
     sides = data.chosen(margins_SR[0.0], data.aside_R), data.chosen(margins_SR[share], data.aside_R)
-    gate = gate_of(*sides)
+    gate = gate_of(*sides, data.options.gate_loss)
     blended = replace(linear, encoder=encoder, share=share, gate=gate)
     margins_R = _by_share(data, linear, encoder, share, gate)
     model = replace(blended, curves=data.curves(margins_R, half_R))
@@ -210,12 +220,18 @@ def _transformer(
             "split": f"{data.options.held_out:.0%} of the groups of alike texts; half of them calibrated it",
             **figures(data.rows, probability_R, rest_R, data.options.seed),
         },
+        "transformer": {"layers": len(encoder.layers), "width": len(encoder.head), "words": len(encoder.words)},
         "share_of_transformer": share,
         "auc_by_share": {f"{one:g}": round(_separation(data, margins_SR[one], half_R), 4) for one in margins_SR},
     }
     if gate is not None:
         told["gate"] = {"linear_margin": gate, **passing(*sides, gate)}
     return probability_R, model, told
+
+
+def _encoder(data: _Data, chosen_R: NDArray[np.bool_], vectors: Mapping[int, NDArray[np.float32]]) -> Encoder:
+    english = [row for row, one in zip(data.rows, chosen_R, strict=True) if one and language_of(row.text) == "en"]
+    return fit_encoder(english, vectors, epochs=data.options.epochs, seed=data.options.seed)
 
 
 def _with_categories(model: LinearModel, other: LinearModel) -> LinearModel:
@@ -229,7 +245,7 @@ def _with_categories(model: LinearModel, other: LinearModel) -> LinearModel:
 
 
 def _by_share(
-    data: _Data, linear: LinearModel, encoder: Encoder, share: float, gate: float | None = None
+    data: _Data, linear: LinearModel, encoder: Encoder | Bert, share: float, gate: float | None = None
 ) -> NDArray[np.float64]:
     """Return the margins of the rows put aside, as the finished detector gives them; NaN for the others."""
     model = replace(linear, encoder=encoder, share=share, gate=gate)

@@ -63,9 +63,7 @@ def stretch_margins(
         if model.gate is not None:
             likely = likely[margins[likely, 0] >= model.gate]
         if len(likely):
-            hashes = seen.words[0][0]
-            first, last = np.searchsorted(seen.starts, starts[likely]), np.searchsorted(seen.starts, ends[likely])
-            heard = [model.encoder.margin(hashes[one:other]) for one, other in zip(first, last, strict=True)]
+            heard = [model.encoder.margin(text[starts[one] : ends[one]]) for one in likely.tolist()]
             blended = (1 - model.share) * margins[likely, 0] + model.share * np.array(heard)
             margins[:, 0] = -np.inf
             margins[likely, 0] = blended

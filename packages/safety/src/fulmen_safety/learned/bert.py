@@ -1,0 +1,165 @@
+"""A small BERT that judges a stretch of text, run by NumPy: it learned the language before it learned of harm, and that
+is what a model of labelled rows alone lacks.
+
+Post-norm blocks (arXiv 1810.04805) with GELU by tanh, the mean of the last states over all pieces, one logit. Matrices
+are stored in 8 bits with a scale for each output, and computed with in float32.
+
+Legend: T pieces, D width, F inner width, H attention heads, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fulmen_safety.learned.wordpiece import WordPiece
+
+#: Pieces of a stretch that are looked at: some fifty words.
+LONGEST = 64
+
+_EPSILON = np.float32(1e-12)
+_MATRICES = ("qkv", "out", "up", "down")
+_VECTORS = (
+    "qkv_bias", "out_bias", "up_bias", "down_bias", "norm_1", "norm_1_bias", "norm_2", "norm_2_bias",
+)  # fmt: skip
+
+Matrix = NDArray[np.float32]
+Named = dict[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True, slots=True)
+class BertLayer:
+    """Weights of one block, as `x @ weight + bias`: qkv [D, 3 D], out [D, D], up [D, F], down [F, D]."""
+
+    qkv: Matrix
+    qkv_bias: Matrix
+    out: Matrix
+    out_bias: Matrix
+    norm_1: Matrix
+    norm_1_bias: Matrix
+    up: Matrix
+    up_bias: Matrix
+    down: Matrix
+    down_bias: Matrix
+    norm_2: Matrix
+    norm_2_bias: Matrix
+
+
+@dataclass(frozen=True, slots=True)
+class Bert:
+    """The model.
+
+    Args:
+        wordpiece: its tokenizer.
+        words: int8 [V, D].
+        word_scale: float32 [V, 1].
+        places: [LONGEST, D], the vector of the first segment among them.
+        norm, norm_bias, head: [D].
+        bias: of the logit.
+        heads: of attention.
+    """
+
+    wordpiece: WordPiece
+    words: NDArray[np.int8]
+    word_scale: Matrix
+    places: Matrix
+    norm: Matrix
+    norm_bias: Matrix
+    layers: tuple[BertLayer, ...]
+    head: Matrix
+    bias: float
+    heads: int
+
+    def margin(self, text: str) -> float:
+        """Return the logit of a stretch of text."""
+        rows_T = np.array(self.wordpiece.ids(text, LONGEST))
+        x_TD = self.words[rows_T] * self.word_scale[rows_T] + self.places[: len(rows_T)]
+        x_TD = _norm(x_TD, self.norm, self.norm_bias)
+        for layer in self.layers:
+            x_TD = _norm(x_TD + _attention(x_TD, layer, self.heads), layer.norm_1, layer.norm_1_bias)
+            inner_TF = _gelu(x_TD @ layer.up + layer.up_bias)
+            x_TD = _norm(x_TD + inner_TF @ layer.down + layer.down_bias, layer.norm_2, layer.norm_2_bias)
+        return float(x_TD.mean(0) @ self.head) + self.bias
+
+
+def _norm(x_TD: Matrix, weight: Matrix, bias: Matrix) -> Matrix:
+    centred = x_TD - x_TD.mean(1, keepdims=True)
+    spread = np.sqrt(np.einsum("td,td->t", centred, centred)[:, None] / np.float32(x_TD.shape[1]) + _EPSILON)
+    return np.asarray(centred / spread * weight + bias)
+
+
+def _gelu(x: Matrix) -> Matrix:
+    inner = x * x
+    inner *= np.float32(0.044715)
+    inner += np.float32(1)
+    inner *= x
+    inner *= np.float32(np.sqrt(2 / np.pi))
+    np.tanh(inner, out=inner)
+    inner += np.float32(1)
+    inner *= x
+    inner *= np.float32(0.5)
+    return inner
+
+
+def _attention(x_TD: Matrix, layer: BertLayer, heads: int) -> Matrix:
+    length, width = x_TD.shape
+    projected = (x_TD @ layer.qkv + layer.qkv_bias).reshape(length, 3, heads, width // heads)
+    q_HTK, k_HTK, v_HTK = np.ascontiguousarray(projected.transpose(1, 2, 0, 3))
+    scores_HTT = q_HTK @ k_HTK.transpose(0, 2, 1) * np.float32((width // heads) ** -0.5)
+    scores_HTT = np.exp(scores_HTT - scores_HTT.max(2, keepdims=True))
+    mixed = scores_HTT @ v_HTK / scores_HTT.sum(2, keepdims=True)
+    return np.asarray(mixed.transpose(1, 0, 2).reshape(length, width) @ layer.out + layer.out_bias)
+
+
+def in_eight_bits(weight: Matrix, axis: int) -> tuple[NDArray[np.int8], Matrix]:
+    """Return a matrix in 8 bits and the scales that give it back, of which `axis` has one for all its places."""
+    scale = np.maximum(np.abs(weight).max(axis, keepdims=True) / 127, 1e-8).astype(np.float32)
+    return np.rint(weight / scale).astype(np.int8), scale
+
+
+def tensors(bert: Bert) -> Named:
+    """Return the weights by name, as they are stored: matrices in 8 bits, the rest but for scales in float16."""
+    named: Named = {
+        "bert.pieces": np.frombuffer("\n".join(bert.wordpiece.pieces).encode(), np.uint8),
+        "bert.words": bert.words,
+        "bert.word_scale": bert.word_scale,
+        "bert.bias": np.array([bert.bias], np.float32),
+        "bert.heads": np.array([bert.heads], np.int32),
+    }
+    for name in ("places", "norm", "norm_bias", "head"):
+        named[f"bert.{name}"] = getattr(bert, name).astype(np.float16)
+    for place, layer in enumerate(bert.layers):
+        for name in _MATRICES:
+            key = f"bert.layers.{place}.{name}"
+            named[key], named[f"{key}_scale"] = in_eight_bits(getattr(layer, name), 0)
+        for name in _VECTORS:
+            named[f"bert.layers.{place}.{name}"] = getattr(layer, name).astype(np.float16)
+    return named
+
+
+def from_tensors(named: Mapping[str, NDArray[np.generic]]) -> Bert:
+    """Return the model of stored weights. Raises `KeyError` for one that is missing."""
+
+    def matrix(name: str) -> Matrix:
+        return named[f"bert.{name}"].astype(np.float32)
+
+    def layer(place: int) -> BertLayer:
+        at = f"layers.{place}."
+        wide = {name: matrix(at + name) * matrix(f"{at}{name}_scale") for name in _MATRICES}
+        return BertLayer(**wide, **{name: matrix(at + name) for name in _VECTORS})
+
+    return Bert(
+        wordpiece=WordPiece(named["bert.pieces"].astype(np.uint8).tobytes().decode().split("\n")),
+        words=named["bert.words"].astype(np.int8),
+        word_scale=matrix("word_scale"),
+        places=matrix("places"),
+        norm=matrix("norm"),
+        norm_bias=matrix("norm_bias"),
+        layers=tuple(layer(place) for place in range(len({n for n in named if n.endswith(".qkv_scale")}))),
+        head=matrix("head"),
+        bias=float(matrix("bias")[0]),
+        heads=int(matrix("heads")[0]),
+    )
