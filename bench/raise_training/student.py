@@ -3,14 +3,15 @@ r"""Fine-tunes the first layers of the teacher on its scores: a third of its tim
     python bench/raise_training/student.py --encoder DIR --teacher teacher.safetensors --rows harm.jsonl.gz \
         --taught harm_taught.jsonl.gz --out bert.safetensors
 
-DIR and the rows are those of `teacher.py`, which wrote the other two files; the same groups are left out. The pieces of
-words that none of the texts has are left out of the vocabulary.
+DIR and the rows are those of `teacher.py`, which wrote the other two files; the same groups are left out. Of the
+vocabulary the pieces that most texts have are kept: others are read as shorter ones.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,6 @@ from fulmen_safety.learned.bert_weights import of_transformers, write_bert
 from fulmen_safety.learned.wordpiece import SPECIAL
 
 _BATCH, _RATE = 32, 1e-4
-#: A piece that fewer texts have is read as shorter ones.
-_FEWEST = 5
 
 
 def main() -> None:
@@ -39,6 +38,7 @@ def main() -> None:
     parser.add_argument("--taught", type=Path, required=True, help="rows that the teacher scored")
     parser.add_argument("--held-out", type=float, default=0.2, help="as given to the teacher")
     parser.add_argument("--layers", type=int, default=3)
+    parser.add_argument("--pieces", type=int, default=14_000, help="of the vocabulary")
     parser.add_argument("--epochs", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0, help="as given to the teacher")
     parser.add_argument("--out", type=Path, required=True)
@@ -56,7 +56,7 @@ def main() -> None:
     for block in model.encoder.encoder.layer:
         block.intermediate.intermediate_act_fn = nn.GELU("tanh")  # as NumPy computes it
     fit(model, rows, given.epochs, given.seed)
-    write(given.out, model, [row["text"] for row in rows])
+    write(given.out, model, [row["text"] for row in rows], given.pieces)
 
 
 def fit(model: Teacher, rows: list[dict[str, Any]], epochs: float, seed: int) -> None:
@@ -90,18 +90,16 @@ def fit(model: Teacher, rows: list[dict[str, Any]], epochs: float, seed: int) ->
             told = 0.0
 
 
-def write(path: Path, model: Teacher, texts: list[str]) -> None:
-    """Write the weights, with the pieces of words that the texts have, single characters and `SPECIAL`."""
+def write(path: Path, model: Teacher, texts: list[str], pieces: int) -> None:
+    """Write the weights, with `SPECIAL`, the letters and digits, and of other pieces those that most texts have."""
     counted: Counter[int] = Counter()
     for at in range(0, len(texts), 1000):
         found = model.tokenizer(texts[at : at + 1000], truncation=True, max_length=LONGEST)["input_ids"]
         counted.update(piece for ids in found for piece in set(ids))
     own = model.tokenizer.get_vocab()
-    kept = sorted(
-        row
-        for piece, row in own.items()
-        if counted[row] >= _FEWEST or piece in SPECIAL or len(piece.removeprefix("##")) == 1
-    )
+    always = {row for piece, row in own.items() if piece in SPECIAL or re.fullmatch("(##)?[a-z0-9]", piece)}
+    others = sorted(set(own.values()) - always, key=lambda row: (-counted[row], row))
+    kept = sorted(always | set(others[: pieces - len(always)]))
     named = {row: piece for piece, row in own.items()}
     state = {name: value.detach().float().numpy() for name, value in model.encoder.state_dict().items()}
     bert = of_transformers(
