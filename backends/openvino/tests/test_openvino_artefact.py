@@ -77,6 +77,14 @@ def test_what_the_capabilities_do_not_list_is_refused(lightning: Exported, monke
         backend.load_runner(lightning.artefact, LIMITS, "bfloat16")
 
 
+def test_float16_is_refused_whatever_the_cpu_has(lightning: Exported) -> None:
+    """Where there is AVX512-FP16 OpenVINO lists it, and leaves attention with pages uncompiled in it."""
+    backend = OpenVinoBackend()
+    assert "float16" not in backend.capabilities().serve_dtypes
+    with pytest.raises(CapabilityError, match="does not compute in float16 on this CPU: use float32"):
+        backend.load_runner(lightning.artefact, LIMITS, "float16")
+
+
 def test_a_step_that_the_kernels_would_take_on_trust_is_refused(lightning: Exported) -> None:
     runner = OpenVinoBackend().load_runner(lightning.artefact, LIMITS)
     wrong = {
