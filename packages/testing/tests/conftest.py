@@ -30,9 +30,15 @@ def skeleton(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeSu
             path.write_text(source.replace(old, new), encoding="utf-8")
         monkeypatch.syspath_prepend(tmp_path / kind / "src")
         importlib.invalidate_caches()
+        _forget(plan.package)  # the example of the same name, if another test imported it
         made.append(plan.package)
         return Subject.of_module("acme", f"{plan.package}.plugin", examples=("see TICK-0042",))
 
     yield make
-    for name in [name for name in sys.modules if name.partition(".")[0] in made]:
+    for package in made:
+        _forget(package)
+
+
+def _forget(package: str) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
         del sys.modules[name]
