@@ -17,7 +17,8 @@ from forms import reformed
 from safetensors.numpy import save_file
 from transformers import AutoModel, AutoTokenizer
 
-from fulmen_safety.learned.encoder import WIDTH, word_hashes
+from fulmen_safety.learned.encoder import WIDTH
+from fulmen_safety.learned.encoder_training import word_hashes
 
 SCORED = 0.3  # what a row that a teacher scored weighs: there are many
 

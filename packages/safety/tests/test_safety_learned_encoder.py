@@ -42,18 +42,18 @@ def test_numpy_computes_what_torch_does(length: int) -> None:
         model.words.weight.copy_(torch.from_numpy(encoder.words * encoder.word_scale))
         ids = torch.from_numpy(rows_of(vocabulary, hashes))[None]
         expected = model(ids, torch.ones(1, length)).item()
-    assert encoder.margin_of(hashes) == pytest.approx(expected, abs=5e-3)
+    assert encoder.margin(hashes) == pytest.approx(expected, abs=5e-3)
 
 
 def test_it_is_stored_without_loss() -> None:
     _, vocabulary, encoder = _trained(3)
-    assert from_tensors(tensors(encoder)).margin_of(vocabulary[:9]) == encoder.margin_of(vocabulary[:9])
+    assert from_tensors(tensors(encoder)).margin(vocabulary[:9]) == encoder.margin(vocabulary[:9])
 
 
 def test_a_text_longer_than_it_can_see_is_cut() -> None:
     _, vocabulary, encoder = _trained(4)
     long = np.resize(vocabulary, 4 * LONGEST)
-    assert encoder.margin_of(long) == encoder.margin_of(long[:LONGEST])
+    assert encoder.margin(long) == encoder.margin(long[:LONGEST])
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])

@@ -15,37 +15,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fulmen_safety.learned.encoder import Layer, Matrix, attention, norm
 from fulmen_safety.learned.wordpiece import WordPiece
 
 #: Pieces of a stretch that are looked at: some fifty words.
 LONGEST = 64
 
-_EPSILON = np.float32(1e-12)
+_EPSILON = 1e-12  # of norms
 _MATRICES = ("qkv", "out", "up", "down")
 _VECTORS = (
     "qkv_bias", "out_bias", "up_bias", "down_bias", "norm_1", "norm_1_bias", "norm_2", "norm_2_bias",
 )  # fmt: skip
 
-Matrix = NDArray[np.float32]
 Named = dict[str, NDArray[np.generic]]
-
-
-@dataclass(frozen=True, slots=True)
-class BertLayer:
-    """Weights of one block, as `x @ weight + bias`: qkv [D, 3 D], out [D, D], up [D, F], down [F, D]."""
-
-    qkv: Matrix
-    qkv_bias: Matrix
-    out: Matrix
-    out_bias: Matrix
-    norm_1: Matrix
-    norm_1_bias: Matrix
-    up: Matrix
-    up_bias: Matrix
-    down: Matrix
-    down_bias: Matrix
-    norm_2: Matrix
-    norm_2_bias: Matrix
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +41,7 @@ class Bert:
         places: [LONGEST, D], the vector of the first segment among them.
         norm, norm_bias, head: [D].
         bias: of the logit.
+        layers: of `encoder.Layer`, whose norms stand behind what they follow here, not before.
         heads: of attention.
     """
 
@@ -68,7 +51,7 @@ class Bert:
     places: Matrix
     norm: Matrix
     norm_bias: Matrix
-    layers: tuple[BertLayer, ...]
+    layers: tuple[Layer, ...]
     head: Matrix
     bias: float
     heads: int
@@ -77,18 +60,12 @@ class Bert:
         """Return the logit of a stretch of text."""
         rows_T = np.array(self.wordpiece.ids(text, LONGEST))
         x_TD = self.words[rows_T] * self.word_scale[rows_T] + self.places[: len(rows_T)]
-        x_TD = _norm(x_TD, self.norm, self.norm_bias)
+        x_TD = norm(x_TD, self.norm, self.norm_bias, _EPSILON)
         for layer in self.layers:
-            x_TD = _norm(x_TD + _attention(x_TD, layer, self.heads), layer.norm_1, layer.norm_1_bias)
+            x_TD = norm(x_TD + attention(x_TD, layer, self.heads), layer.norm_1, layer.norm_1_bias, _EPSILON)
             inner_TF = _gelu(x_TD @ layer.up + layer.up_bias)
-            x_TD = _norm(x_TD + inner_TF @ layer.down + layer.down_bias, layer.norm_2, layer.norm_2_bias)
+            x_TD = norm(x_TD + inner_TF @ layer.down + layer.down_bias, layer.norm_2, layer.norm_2_bias, _EPSILON)
         return float(x_TD.mean(0) @ self.head) + self.bias
-
-
-def _norm(x_TD: Matrix, weight: Matrix, bias: Matrix) -> Matrix:
-    centred = x_TD - x_TD.mean(1, keepdims=True)
-    spread = np.sqrt(np.einsum("td,td->t", centred, centred)[:, None] / np.float32(x_TD.shape[1]) + _EPSILON)
-    return np.asarray(centred / spread * weight + bias)
 
 
 def _gelu(x: Matrix) -> Matrix:
@@ -102,16 +79,6 @@ def _gelu(x: Matrix) -> Matrix:
     inner *= x
     inner *= np.float32(0.5)
     return inner
-
-
-def _attention(x_TD: Matrix, layer: BertLayer, heads: int) -> Matrix:
-    length, width = x_TD.shape
-    projected = (x_TD @ layer.qkv + layer.qkv_bias).reshape(length, 3, heads, width // heads)
-    q_HTK, k_HTK, v_HTK = np.ascontiguousarray(projected.transpose(1, 2, 0, 3))
-    scores_HTT = q_HTK @ k_HTK.transpose(0, 2, 1) * np.float32((width // heads) ** -0.5)
-    scores_HTT = np.exp(scores_HTT - scores_HTT.max(2, keepdims=True))
-    mixed = scores_HTT @ v_HTK / scores_HTT.sum(2, keepdims=True)
-    return np.asarray(mixed.transpose(1, 0, 2).reshape(length, width) @ layer.out + layer.out_bias)
 
 
 def in_eight_bits(weight: Matrix, axis: int) -> tuple[NDArray[np.int8], Matrix]:
@@ -146,10 +113,10 @@ def from_tensors(named: Mapping[str, NDArray[np.generic]]) -> Bert:
     def matrix(name: str) -> Matrix:
         return named[f"bert.{name}"].astype(np.float32)
 
-    def layer(place: int) -> BertLayer:
+    def layer(place: int) -> Layer:
         at = f"layers.{place}."
         wide = {name: matrix(at + name) * matrix(f"{at}{name}_scale") for name in _MATRICES}
-        return BertLayer(**wide, **{name: matrix(at + name) for name in _VECTORS})
+        return Layer(**wide, **{name: matrix(at + name) for name in _VECTORS})
 
     return Bert(
         wordpiece=WordPiece(named["bert.pieces"].astype(np.uint8).tobytes().decode().split("\n")),

@@ -13,7 +13,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save_file
 
 from fulmen_core.errors import UserError
-from fulmen_safety.learned.bert import LONGEST, Bert, BertLayer, Matrix, from_tensors, in_eight_bits, tensors
+from fulmen_safety.learned.bert import LONGEST, Bert, from_tensors, in_eight_bits, tensors
+from fulmen_safety.learned.encoder import Layer, Matrix
 from fulmen_safety.learned.wordpiece import WordPiece
 
 _REMEDY = "give the file that bench/raise_training/student.py wrote"
@@ -34,10 +35,10 @@ def of_transformers(
     def half(value: Matrix) -> Matrix:
         return np.ascontiguousarray(value.astype(np.float16).astype(np.float32))
 
-    def layer(place: int) -> BertLayer:
+    def layer(place: int) -> Layer:
         at = f"encoder.layer.{place}."
         three = [f"{at}attention.self.{name}" for name in ("query", "key", "value")]
-        return BertLayer(
+        return Layer(
             qkv=np.concatenate([state[f"{name}.weight"].T for name in three], 1),
             qkv_bias=half(np.concatenate([state[f"{name}.bias"] for name in three])),
             out=state[at + "attention.output.dense.weight"].T,

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fulmen_safety.learned.features import features
-
 #: Words of a stretch that are looked at.
 LONGEST = 128
 WIDTH = 64
@@ -65,28 +63,18 @@ class Encoder:
     head: Matrix
     bias: float
 
-    def margin(self, text: str) -> float:
-        """Return the logit of a stretch of text; 0 without a word."""
-        return self.margin_of(word_hashes(text))
-
-    def margin_of(self, hashes_T: NDArray[np.uint32]) -> float:
-        """Return the logit of words, given by their hashes; 0 without any."""
+    def margin(self, hashes_T: NDArray[np.uint32]) -> float:
+        """Return the logit of a stretch of words, given by their hashes; 0 without any."""
         if not len(hashes_T):
             return 0.0
         rows_T = rows_of(self.vocabulary_V, hashes_T[:LONGEST])
         x_TD = self.words[rows_T] * self.word_scale[rows_T] + self.places[: len(rows_T)]
         for layer in self.layers:
-            x_TD = x_TD + _attention(_norm(x_TD, layer.norm_1, layer.norm_1_bias), layer)
-            inner = np.maximum(_norm(x_TD, layer.norm_2, layer.norm_2_bias) @ layer.up + layer.up_bias, 0)
+            x_TD = x_TD + attention(norm(x_TD, layer.norm_1, layer.norm_1_bias), layer, HEADS)
+            inner = np.maximum(norm(x_TD, layer.norm_2, layer.norm_2_bias) @ layer.up + layer.up_bias, 0)
             x_TD = x_TD + inner @ layer.down + layer.down_bias
-        mean_D = _norm(x_TD, self.norm, self.norm_bias).mean(0)
+        mean_D = norm(x_TD, self.norm, self.norm_bias).mean(0)
         return float(mean_D @ self.head) + self.bias
-
-
-def word_hashes(text: str) -> NDArray[np.uint32]:
-    """Return the hashes of the words of `text`, in order, uint32 [T]."""
-    seen = features(text)
-    return seen.words[0][0] if seen.words else np.zeros(0, np.uint32)
 
 
 def rows_of(vocabulary_V: NDArray[np.uint32], hashes_T: NDArray[np.uint32]) -> NDArray[np.intp]:
@@ -95,9 +83,10 @@ def rows_of(vocabulary_V: NDArray[np.uint32], hashes_T: NDArray[np.uint32]) -> N
     return np.where(vocabulary_V[place] == hashes_T, place, len(vocabulary_V))
 
 
-def _norm(x_TD: Matrix, weight: Matrix, bias: Matrix) -> Matrix:
+def norm(x_TD: Matrix, weight: Matrix, bias: Matrix, epsilon: float = 1e-5) -> Matrix:
+    """Return the rows at mean 0 and variance 1, times a weight and with a bias (arXiv 1607.06450)."""
     centred = x_TD - _mean(x_TD)
-    centred *= 1 / np.sqrt(_mean(centred * centred) + np.float32(1e-5))
+    centred *= 1 / np.sqrt(_mean(centred * centred) + np.float32(epsilon))
     centred *= weight
     centred += bias
     return centred
@@ -109,10 +98,11 @@ def _mean(x_TD: Matrix) -> Matrix:
     return np.asarray(x_TD @ np.full((width, 1), 1 / width, np.float32))
 
 
-def _attention(x_TD: Matrix, layer: Layer) -> Matrix:
+def attention(x_TD: Matrix, layer: Layer, count: int) -> Matrix:
+    """Return what each place takes from all of them, with `count` heads: [T, D]."""
     length, width = x_TD.shape
-    size = width // HEADS
-    heads = (x_TD @ layer.qkv + layer.qkv_bias).reshape(length, 3, HEADS, size).transpose(1, 2, 0, 3)
+    size = width // count
+    heads = (x_TD @ layer.qkv + layer.qkv_bias).reshape(length, 3, count, size).transpose(1, 2, 0, 3)
     heads = np.ascontiguousarray(heads)  # products of strided matrices take three times as long
     heads[0] *= np.float32(size**-0.5)
     scores_HTT = heads[0] @ heads[1].transpose(0, 2, 1)

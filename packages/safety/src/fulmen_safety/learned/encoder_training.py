@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fulmen_core.errors import UserError
-from fulmen_safety.learned.encoder import HEADS, LONGEST, WIDTH, Encoder, Layer, rows_of, word_hashes
+from fulmen_safety.learned.encoder import HEADS, LONGEST, WIDTH, Encoder, Layer, rows_of
+from fulmen_safety.learned.features import features
 from fulmen_safety.learned.rows import Row
 
 INNER, BLOCKS = 128, 2
@@ -28,6 +29,12 @@ def require_torch() -> Any:
         remedy = "pip install 'fulmen-safety[train]', or train with --kind linear"
         raise UserError("training a Transformer needs torch", where="fulmen raise train", remedy=remedy) from error
     return torch
+
+
+def word_hashes(text: str) -> NDArray[np.uint32]:
+    """Return the hashes of the words of `text`, in order, uint32 [T]."""
+    seen = features(text)
+    return seen.words[0][0] if seen.words else np.zeros(0, np.uint32)
 
 
 def fit_encoder(rows: Sequence[Row], vectors: Mapping[int, NDArray[np.float32]], *, epochs: int, seed: int) -> Encoder:

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from fulmen_core.guard import Finding
 from fulmen_safety.language import language_of
-from fulmen_safety.learned.features import features
+from fulmen_safety.learned.bert import Bert
+from fulmen_safety.learned.encoder import Encoder
+from fulmen_safety.learned.features import Features, features
 from fulmen_safety.learned.linear_model import LinearModel
 
 #: Stretches of a text that a Transformer hears at most, the worst by the linear model.
@@ -63,11 +65,19 @@ def stretch_margins(
         if model.gate is not None:
             likely = likely[margins[likely, 0] >= model.gate]
         if len(likely):
-            heard = [model.encoder.margin(text[starts[one] : ends[one]]) for one in likely.tolist()]
+            heard = [_heard(model.encoder, text, seen, starts[one], ends[one]) for one in likely.tolist()]
             blended = (1 - model.share) * margins[likely, 0] + model.share * np.array(heard)
             margins[:, 0] = -np.inf
             margins[likely, 0] = blended
     return margins
+
+
+def _heard(encoder: Encoder | Bert, text: str, seen: Features, start: int, end: int) -> float:
+    """Return a Transformer's margin of ``text[start:end]``; one over words takes those that are hashed already."""
+    if isinstance(encoder, Bert):
+        return encoder.margin(text[start:end])
+    first, last = np.searchsorted(seen.starts, (start, end))
+    return encoder.margin(seen.words[0][0][first:last])
 
 
 def stretches(text: str, window: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
