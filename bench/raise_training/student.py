@@ -1,4 +1,4 @@
-r"""Fine-tunes the first layers of the teacher on its scores: a third of its time, most of what it can tell apart.
+r"""Fine-tunes the first layers of the teacher on its scores: half of its time, most of what it can tell apart.
 
     python bench/raise_training/student.py --encoder DIR --teacher teacher.safetensors --rows harm.jsonl.gz \
         --taught harm_taught.jsonl.gz --out bert.safetensors
