@@ -14,6 +14,7 @@ from fulmen_raise_toxicity.profanity import make
 from fulmen_safety import UserError
 from fulmen_safety.conformance import delivered, faults
 from fulmen_safety.guard import RaiseGuard
+from fulmen_safety.normalise import views
 from fulmen_safety.policy import load_policy
 
 
@@ -73,3 +74,10 @@ def test_a_policy_that_names_it_ends_an_answer_before_the_word_disguised_or_not(
 def test_wrong_settings_are_told(table: dict[str, Any], told: str) -> None:
     with pytest.raises(UserError, match=told):
         make(table)
+
+
+@pytest.mark.parametrize("text", ["s h i t", "well, s h i t, then", "what a ѕhit show", "fu\u200bck"])
+def test_a_view_shows_what_is_disguised(text: str) -> None:
+    detector = make({})
+    assert not detector.scan(text)
+    assert any(detector.scan(view.text) for view in views(text, decoded=True))

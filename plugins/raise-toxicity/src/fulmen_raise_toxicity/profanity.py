@@ -2,7 +2,8 @@
 
 It knows words, not what is meant: a quotation counts like an insult, and a nurse's report may be full of findings. Off
 by default; name it in a policy beside ``toxicity``, which weighs whole texts and misses a curse in a long one.
-Disguised letters (``5h!t``, ``s h i t``) are undone by the panel's views.
+Look-alike, hidden and spelled-out letters are undone by the panel's views; digits for letters (``sh1t``) are not, as
+those views show only words that a dictionary has.
 """
 
 from __future__ import annotations
