@@ -109,12 +109,14 @@ def test_a_rows_product_does_not_depend_on_its_neighbours(library: ctypes.CDLL, 
         np.testing.assert_array_equal(product(library, fmt, x[row : row + 1], weights)[0], together[row])
 
 
-def test_more_threads_change_nothing(library: ctypes.CDLL) -> None:
+@pytest.mark.parametrize("rows", [15, 64, 70, 79, 80, 133, 300])
+@pytest.mark.parametrize("fmt", list(Format))
+def test_more_threads_change_nothing(library: ctypes.CDLL, fmt: Format, rows: int) -> None:
     random = np.random.default_rng(2)
-    x, weights = random.standard_normal((70, 96)), random.standard_normal((500, 96))
-    np.testing.assert_array_equal(
-        product(library, Format.BFLOAT16, x, weights, 1), product(library, Format.BFLOAT16, x, weights, 3)
-    )
+    x, weights = random.standard_normal((rows, 96)), random.standard_normal((500, 96))
+    alone = product(library, fmt, x, weights, 1)
+    for threads in (2, 3, 8):
+        np.testing.assert_array_equal(product(library, fmt, x, weights, threads), alone)
 
 
 @pytest.mark.slow
