@@ -1,32 +1,31 @@
-r"""Fine-tunes the first layers of the teacher on its scores: half of its time, most of what it can tell apart.
+r"""Fine-tunes the first layers of the teacher on its scores: a part of its time, most of what it can tell apart.
 
     python bench/raise_training/student.py --encoder DIR --teacher teacher.safetensors --rows harm.jsonl.gz \
         --taught harm_taught.jsonl.gz --out bert.safetensors
 
-DIR and the rows are those of `teacher.py`, which wrote the other two files; the same groups are left out. Of the
-vocabulary the pieces that most texts have are kept: others are read as shorter ones.
+DIR and the rows are those of `teacher.py`, which wrote the other two files; the same groups are left out. How it is
+made small before it learns, `shrinking.py` says.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-import re
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from teacher import LONGEST, Teacher, alike, kept_rows, read
+from shrinking import keep_layers, keep_pieces, round_for_good, round_while_learning
+from teacher import Teacher, alike, kept_rows, read
 from torch import nn
 
 from fulmen_safety.language import language_of
 from fulmen_safety.learned.bert_weights import of_transformers, write_bert
-from fulmen_safety.learned.wordpiece import SPECIAL
 
 _BATCH, _RATE = 32, 1e-4
+_LISTENED = 2000  # texts by which inner units are chosen
 
 
 def main() -> None:
@@ -37,8 +36,8 @@ def main() -> None:
     parser.add_argument("--rows", type=Path, required=True)
     parser.add_argument("--taught", type=Path, required=True, help="rows that the teacher scored")
     parser.add_argument("--held-out", type=float, default=0.2, help="as given to the teacher")
-    parser.add_argument("--layers", type=int, default=3)
-    parser.add_argument("--pieces", type=int, default=14_000, help="of the vocabulary")
+    parser.add_argument("--inner", type=int, nargs="+", default=[1152, 576, 576], help="inner units of each layer kept")
+    parser.add_argument("--pieces", type=int, default=10_000, help="of the vocabulary")
     parser.add_argument("--epochs", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0, help="as given to the teacher")
     parser.add_argument("--out", type=Path, required=True)
@@ -51,12 +50,21 @@ def main() -> None:
     for row, score in zip(rows, told, strict=True):  # half of what it is labelled, half of what the teacher thinks
         row["score"] = (float(score) + (0.98 if row["label"] == "unsafe" else 0.02)) / 2
     rows += [row for row in read(given.taught) if language_of(row["text"]) == "en"]
-    model.encoder.encoder.layer = model.encoder.encoder.layer[: given.layers]
-    model.encoder.config.num_hidden_layers = given.layers
-    for block in model.encoder.encoder.layer:
-        block.intermediate.intermediate_act_fn = nn.GELU("tanh")  # as NumPy computes it
+    texts = [row["text"] for row in rows]
+    some = np.random.default_rng(given.seed).choice(len(texts), min(_LISTENED, len(texts)), replace=False)
+    keep_layers(model, given.inner, [texts[one] for one in some])
+    pieces = keep_pieces(model, given.pieces, texts)
+    round_while_learning(model)
+    model.encoder.embeddings.requires_grad_(True)
     fit(model, rows, given.epochs, given.seed)
-    write(given.out, model, [row["text"] for row in rows], given.pieces)
+    round_for_good(model)
+    state = {name: value.detach().float().numpy() for name, value in model.encoder.state_dict().items()}
+    bert = of_transformers(
+        state, model.head.weight[0].detach().numpy(), model.head.bias.item(),
+        heads=model.encoder.config.num_attention_heads, pieces=pieces, rows_V=range(len(pieces)),
+    )  # fmt: skip
+    write_bert(given.out, bert)
+    print(len(pieces), "pieces,", given.out.stat().st_size, "bytes")
 
 
 def fit(model: Teacher, rows: list[dict[str, Any]], epochs: float, seed: int) -> None:
@@ -88,26 +96,6 @@ def fit(model: Teacher, rows: list[dict[str, Any]], epochs: float, seed: int) ->
         if step % 300 == 0:
             print(step, "of", len(batches), "loss", round(told / 300, 4), flush=True)
             told = 0.0
-
-
-def write(path: Path, model: Teacher, texts: list[str], pieces: int) -> None:
-    """Write the weights, with `SPECIAL`, the letters and digits, and of other pieces those that most texts have."""
-    counted: Counter[int] = Counter()
-    for at in range(0, len(texts), 1000):
-        found = model.tokenizer(texts[at : at + 1000], truncation=True, max_length=LONGEST)["input_ids"]
-        counted.update(piece for ids in found for piece in set(ids))
-    own = model.tokenizer.get_vocab()
-    always = {row for piece, row in own.items() if piece in SPECIAL or re.fullmatch("(##)?[a-z0-9]", piece)}
-    others = sorted(set(own.values()) - always, key=lambda row: (-counted[row], row))
-    kept = sorted(always | set(others[: pieces - len(always)]))
-    named = {row: piece for piece, row in own.items()}
-    state = {name: value.detach().float().numpy() for name, value in model.encoder.state_dict().items()}
-    bert = of_transformers(
-        state, model.head.weight[0].detach().numpy(), model.head.bias.item(),
-        heads=model.encoder.config.num_attention_heads, pieces=[named[row] for row in kept], rows_V=kept,
-    )  # fmt: skip
-    write_bert(path, bert)
-    print(len(kept), "pieces,", path.stat().st_size, "bytes")
 
 
 if __name__ == "__main__":

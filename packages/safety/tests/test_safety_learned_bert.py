@@ -12,6 +12,7 @@ import pytest
 import safetensors.numpy
 
 from fulmen_core.errors import UserError
+from fulmen_safety.learned import four_bits
 from fulmen_safety.learned.artefact import read, write
 from fulmen_safety.learned.bert import LONGEST, Bert, from_tensors, tensors
 from fulmen_safety.learned.bert_weights import of_transformers, read_bert, write_bert
@@ -54,8 +55,7 @@ def random_bert(seed: int, layers: int = 2):  # type: ignore[no-untyped-def]
         for parameter in [*model.parameters(), *head.parameters()]:
             parameter.add_(torch.randn_like(parameter) * 0.2)
             if parameter.ndim == 2 and parameter.shape[0] > 1:
-                scale = parameter.abs().amax(1, keepdim=True) / 127
-                parameter.copy_((parameter / scale).round() * scale)
+                parameter.copy_(torch.from_numpy(four_bits.widened(*four_bits.rounded(parameter.numpy()))))
             else:
                 parameter.copy_(parameter.half())
     state = {name: value.numpy() for name, value in model.state_dict().items()}

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save
 
 from fulmen_core.errors import CorruptArtefact, UserError
 from fulmen_core.files import atomic_directory
-from fulmen_safety.learned import bert, encoder
+from fulmen_safety.learned import bert, encoder, four_bits
 from fulmen_safety.learned.calibration import Curve
 from fulmen_safety.learned.linear_model import LinearModel
 from fulmen_safety.settings import Table, read_settings
@@ -57,7 +58,9 @@ def serialised(model: LinearModel) -> bytes:
         share=model.share, gate=model.gate,
     )  # fmt: skip
     text = json.dumps(description.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-    tensors = {"weights": model.weights_BH, "scale": model.scale_H, "bias": model.bias_H}
+    tensors = {"weights": model.weights_BH[:, :1], "scale": model.scale_H, "bias": model.bias_H}
+    if len(model.scale_H) > 1:
+        tensors["categories"] = four_bits.packed(model.weights_BH[:, 1:])
     if model.encoder:
         kind = bert if isinstance(model.encoder, bert.Bert) else encoder
         tensors |= kind.tensors(model.encoder)
@@ -100,24 +103,37 @@ def _checked(description: Description, tensors: Mapping[str, Any], path: Path) -
     for category in description.categories:
         taxonomy().check(category, str(path))
     heads = 1 if len(description.categories) == 1 else 1 + len(description.categories)
+    try:
+        table = {**tensors, "weights": _weights(tensors, heads)}
+        heard = _encoder(tensors)
+    except KeyError as error:
+        raise CorruptArtefact(f"there is no tensor {error}", where=str(path)) from error
+    except (ValueError, TypeError) as error:
+        raise CorruptArtefact(f"tensors do not fit together: {error}", where=str(path)) from error
     shapes = {
         name: (tensor.dtype.name, tensor.shape)
-        for name, tensor in tensors.items()
-        if not name.startswith(("encoder.", "bert."))
+        for name, tensor in table.items()
+        if not name.startswith(("encoder.", "bert.", "categories"))
     }
-    buckets = shapes.get("weights", ("", (0,)))[1][0]
+    buckets = len(table["weights"])
     due = {"weights": ("int8", (buckets, heads)), "scale": ("float32", (heads,)), "bias": ("float32", (heads,))}
     if shapes != due or buckets < 2 or buckets & (buckets - 1) or "*" not in description.curves:
         raise CorruptArtefact(f"tensors {shapes} do not fit the description", where=str(path))
-    try:
-        heard = _encoder(tensors)
-    except KeyError as error:
-        raise CorruptArtefact(f"the encoder has no tensor {error}", where=str(path)) from error
     return LinearModel(
-        tensors["weights"], tensors["scale"], tensors["bias"],
+        table["weights"], table["scale"], table["bias"],
         description.categories, description.curves, description.window,
         heard, description.share, description.gate,
     )  # fmt: skip
+
+
+def _weights(tensors: Mapping[str, Any], heads: int) -> NDArray[np.int8]:
+    """Return the weights of all heads, int8 [B, H]. Those of the categories lie apart, in 4 bits; in older
+    models all have 8.
+    """
+    weights: NDArray[np.int8] = tensors["weights"]
+    if "categories" not in tensors:
+        return weights
+    return np.concatenate([weights, four_bits.unpacked(tensors["categories"], heads - 1)], 1)
 
 
 def _encoder(tensors: Mapping[str, Any]) -> encoder.Encoder | bert.Bert | None:

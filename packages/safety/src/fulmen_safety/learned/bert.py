@@ -2,9 +2,10 @@
 is what a model of labelled rows alone lacks.
 
 Post-norm blocks (arXiv 1810.04805) with GELU by tanh, the mean of the last states over all pieces, one logit. Matrices
-are stored in 8 bits with a scale for each output, and computed with in float32.
+are stored in 4 bits with a scale for each 32 inputs of an output (`four_bits`), and computed with in float32. A student
+whose weights were rounded so while it learned loses little by it: `bench/raise_training/student.py`.
 
-Legend: T pieces, D width, F inner width, H attention heads, V vocabulary.
+Legend: T pieces, D width, F inner width of a layer, H attention heads, V vocabulary, G groups of inputs.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fulmen_safety.learned import four_bits
 from fulmen_safety.learned.encoder import Layer, Matrix, attention, norm
 from fulmen_safety.learned.wordpiece import WordPiece
 
@@ -36,8 +38,8 @@ class Bert:
 
     Args:
         wordpiece: its tokenizer.
-        words: int8 [V, D].
-        word_scale: float32 [V, 1].
+        words: int8 [V, D], of -7 to 7.
+        word_scale: float32 [V, G].
         places: [LONGEST, D], the vector of the first segment among them.
         norm, norm_bias, head: [D].
         bias: of the logit.
@@ -59,7 +61,7 @@ class Bert:
     def margin(self, text: str) -> float:
         """Return the logit of a stretch of text."""
         rows_T = np.array(self.wordpiece.ids(text, LONGEST))
-        x_TD = self.words[rows_T] * self.word_scale[rows_T] + self.places[: len(rows_T)]
+        x_TD = four_bits.widened(self.words[rows_T], self.word_scale[rows_T]) + self.places[: len(rows_T)]
         x_TD = norm(x_TD, self.norm, self.norm_bias, _EPSILON)
         for layer in self.layers:
             x_TD = norm(x_TD + attention(x_TD, layer, self.heads), layer.norm_1, layer.norm_1_bias, _EPSILON)
@@ -81,18 +83,12 @@ def _gelu(x: Matrix) -> Matrix:
     return inner
 
 
-def in_eight_bits(weight: Matrix, axis: int) -> tuple[NDArray[np.int8], Matrix]:
-    """Return a matrix in 8 bits and the scales that give it back, of which `axis` has one for all its places."""
-    scale = np.maximum(np.abs(weight).max(axis, keepdims=True) / 127, 1e-8).astype(np.float32)
-    return np.rint(weight / scale).astype(np.int8), scale
-
-
 def tensors(bert: Bert) -> Named:
-    """Return the weights by name, as they are stored: matrices in 8 bits, the rest but for scales in float16."""
+    """Return the weights by name, as they are stored: matrices in 4 bits, [outputs, inputs], the rest in float16."""
     named: Named = {
         "bert.pieces": np.frombuffer("\n".join(bert.wordpiece.pieces).encode(), np.uint8),
-        "bert.words": bert.words,
-        "bert.word_scale": bert.word_scale,
+        "bert.words": four_bits.packed(bert.words),
+        "bert.word_scale": bert.word_scale.astype(np.float16),
         "bert.bias": np.array([bert.bias], np.float32),
         "bert.heads": np.array([bert.heads], np.int32),
     }
@@ -101,7 +97,8 @@ def tensors(bert: Bert) -> Named:
     for place, layer in enumerate(bert.layers):
         for name in _MATRICES:
             key = f"bert.layers.{place}.{name}"
-            named[key], named[f"{key}_scale"] = in_eight_bits(getattr(layer, name), 0)
+            numbers, scale_NG = four_bits.rounded(np.ascontiguousarray(getattr(layer, name).T))
+            named[key], named[f"{key}_scale"] = four_bits.packed(numbers), scale_NG.astype(np.float16)
         for name in _VECTORS:
             named[f"bert.layers.{place}.{name}"] = getattr(layer, name).astype(np.float16)
     return named
@@ -113,15 +110,24 @@ def from_tensors(named: Mapping[str, NDArray[np.generic]]) -> Bert:
     def matrix(name: str) -> Matrix:
         return named[f"bert.{name}"].astype(np.float32)
 
+    def numbers(name: str, scale_NG: Matrix) -> NDArray[np.int8]:
+        pairs = named[f"bert.{name}"].astype(np.uint8)
+        return four_bits.unpacked(pairs, four_bits.GROUP * scale_NG.shape[1])
+
+    def wide(name: str) -> Matrix:
+        scale_NG = matrix(f"{name}_scale")
+        return np.ascontiguousarray(four_bits.widened(numbers(name, scale_NG), scale_NG).T)
+
     def layer(place: int) -> Layer:
         at = f"layers.{place}."
-        wide = {name: matrix(at + name) * matrix(f"{at}{name}_scale") for name in _MATRICES}
-        return Layer(**wide, **{name: matrix(at + name) for name in _VECTORS})
+        matrices = {name: wide(at + name) for name in _MATRICES}
+        return Layer(**matrices, **{name: matrix(at + name) for name in _VECTORS})
 
+    word_scale = matrix("word_scale")
     return Bert(
         wordpiece=WordPiece(named["bert.pieces"].astype(np.uint8).tobytes().decode().split("\n")),
-        words=named["bert.words"].astype(np.int8),
-        word_scale=matrix("word_scale"),
+        words=numbers("words", word_scale),
+        word_scale=word_scale,
         places=matrix("places"),
         norm=matrix("norm"),
         norm_bias=matrix("norm_bias"),

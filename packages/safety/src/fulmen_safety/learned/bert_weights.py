@@ -13,7 +13,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save_file
 
 from fulmen_core.errors import UserError
-from fulmen_safety.learned.bert import LONGEST, Bert, from_tensors, in_eight_bits, tensors
+from fulmen_safety.learned import four_bits
+from fulmen_safety.learned.bert import LONGEST, Bert, from_tensors, tensors
 from fulmen_safety.learned.encoder import Layer, Matrix
 from fulmen_safety.learned.wordpiece import WordPiece
 
@@ -53,7 +54,7 @@ def of_transformers(
             norm_2_bias=half(state[at + "output.LayerNorm.bias"]),
         )
 
-    words, scale = in_eight_bits(state["embeddings.word_embeddings.weight"][np.array(rows_V)], 1)
+    words, scale = four_bits.rounded(state["embeddings.word_embeddings.weight"][np.array(rows_V)])
     count = len({name for name in state if name.endswith("intermediate.dense.weight")})
     places = (
         state["embeddings.position_embeddings.weight"][:LONGEST] + state["embeddings.token_type_embeddings.weight"][0]
