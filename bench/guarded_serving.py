@@ -46,22 +46,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     shape = SHAPES[args.shape]
     served = served_folder(model_folder(shape, args.work, Path(sys.executable)), args.work / shape.name / "served")
     model = fulmen_folder(worded_folder(served, served.with_name("worded")), served.with_name("worded-fulmen"))
+    cells = _cells(args, model)
+    print(json.dumps(cells, indent=2) if args.json else "\n".join(map(str, cells)))
+    return 0
+
+
+def _cells(args: argparse.Namespace, model: Path) -> list[dict[str, Any]]:
     policy = _policy(args.work / "guarded-serving.toml")
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
     room = Room(max(args.streams), args.prompt_tokens + args.output_tokens + 128, prefixes=False)
     with contextlib.ExitStack() as servers:
         urls = {}
         for kind, options in _KINDS.items():
-            port, log = free_port(), args.work / shape.name / f"{kind.replace(' ', '-')}.log"
+            port, log = free_port(), args.work / args.shape / f"{kind.replace(' ', '-')}.log"
             extra = [*options, *([] if kind == "unguarded" else ["--policy", str(policy)])]
             fulmen = Contender("fulmen", args.weights)
             command, environment = start_command(fulmen, Path(sys.executable), model, port, room, cores, extra)
             server = servers.enter_context(ServerProcess(command, port, cores, log, environment))
             server.wait_ready(_PATIENCE)
             urls[kind] = server.url
-        cells = [_cell(args, urls, streams, len(cores)) for streams in args.streams]
-    print(json.dumps(cells, indent=2) if args.json else "\n".join(map(str, cells)))
-    return 0
+        return [_cell(args, urls, streams, len(cores)) for streams in args.streams]
 
 
 def _cell(args: argparse.Namespace, urls: dict[str, str], streams: int, cores: int) -> dict[str, Any]:

@@ -44,12 +44,18 @@ _PROSE = (
     ("text/zh_pydocs", "python_docs", 1), ("bench/text_classification_en", "text_classification", 5),
 )  # fmt: skip
 
+_PASSAGES = (
+    ("text/en_books_0", "books"), ("text/en_books_1", "books"), ("text/en_children_books", "books"),
+    ("text/en_pydocs", "python_docs"), ("text/en_tech_docs", "tech_docs"),
+)  # fmt: skip
+_PASSAGE = 1000  # characters
+
 #: What is in every conversation, and has few templates.
 _EVERYDAY = ("system_prompts", "tool_prompts", "format_orders", "follow_ups")
 
 
 def main() -> None:
-    """Write harm, attack, toxicity, answers, and English texts without a label for the teacher."""
+    """Write harm, attack, toxicity, answers, English texts without a label for the teacher, and passages."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--packages", type=Path)
@@ -65,6 +71,7 @@ def main() -> None:
         "answers": answers,
         "unlabelled": unlabelled,
         "prose": prose,
+        "passages": passages,
     }
     for name, make in makers.items():
         kept: dict[str, Row] = {}
@@ -177,6 +184,17 @@ def prose(sources: Sources) -> Iterator[Row]:
     read. As the teacher scores it, and weighing as much as a labelled row.
     """
     yield from _english_prose(sources)[4000:12000]
+
+
+def passages(sources: Sources) -> Iterator[Row]:
+    """Passages of books and documentation, as long as an answer, for the linear model: of a dozen of its stretches
+    none must look like a request for harm by chance. Nothing is asked in them, so no teacher scores them.
+    """
+    random_ = sources.random("passages")
+    long = [(one["text"], source) for name, source in _PASSAGES for one in sources.read(name)]
+    for text, source in random_.sample([one for one in long if len(one[0]) >= _PASSAGE], 6000):
+        begin = random_.randrange(len(text) - _PASSAGE + 1)
+        yield row(text[begin : begin + _PASSAGE], False, source) | {"score": 0.02}
 
 
 def _english_prose(sources: Sources) -> list[Row]:
