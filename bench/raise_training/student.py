@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from guessing import with_guess
 from safetensors.torch import load_file
 from shrinking import keep_layers, keep_pieces, round_for_good, round_while_learning
 from teacher import Teacher, alike, kept_rows, read
@@ -25,7 +26,7 @@ from fulmen_safety.language import language_of
 from fulmen_safety.learned.bert_weights import of_transformers, write_bert
 
 _BATCH, _RATE = 32, 1e-4
-_LISTENED = 2000  # texts by which inner units are chosen
+_LISTENED = 4000  # texts by which inner units and the guess are chosen
 
 
 def main() -> None:
@@ -63,7 +64,7 @@ def main() -> None:
         state, model.head.weight[0].detach().numpy(), model.head.bias.item(),
         heads=model.encoder.config.num_attention_heads, pieces=pieces, rows_V=range(len(pieces)),
     )  # fmt: skip
-    write_bert(given.out, bert)
+    write_bert(given.out, with_guess(bert, [texts[one] for one in some]))
     print(len(pieces), "pieces,", given.out.stat().st_size, "bytes")
 
 

@@ -5,6 +5,7 @@ stored as it is computed with.
 from __future__ import annotations
 
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import safetensors.numpy
 from fulmen_core.errors import UserError
 from fulmen_safety.learned import four_bits
 from fulmen_safety.learned.artefact import read, write
-from fulmen_safety.learned.bert import LONGEST, Bert, from_tensors, tensors
+from fulmen_safety.learned.bert import LONGEST, Bert, Guess, from_tensors, tensors
 from fulmen_safety.learned.bert_weights import of_transformers, read_bert, write_bert
 from fulmen_safety.learned.calibration import Curve
 from fulmen_safety.learned.linear_model import LinearModel
@@ -81,6 +82,16 @@ def test_it_is_stored_without_loss() -> None:
     stored = from_tensors(tensors(bert))
     assert stored.margin("the bomb is theirs!") == pytest.approx(bert.margin("the bomb is theirs!"), abs=1e-5)
     assert from_tensors(tensors(stored)).margin("other words") == stored.margin("other words")
+
+
+def test_a_guess_stands_if_it_is_low_and_else_changes_nothing() -> None:
+    _, _, bert = random_bert(8)
+    weight_D = np.random.default_rng(8).standard_normal(32).astype(np.float16).astype(np.float32)
+    first_TD = next(bert.states("the bomb"))
+    guessed = float(first_TD.mean(0) @ weight_D) + 0.5
+    for below, expected in ((guessed + 0.1, guessed), (guessed - 0.1, bert.margin("the bomb"))):
+        hasty = from_tensors(tensors(replace(bert, guess=Guess(weight_D, 0.5, below))))
+        assert hasty.margin("the bomb") == pytest.approx(expected, abs=1e-4)
 
 
 def test_an_artefact_holds_it(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ Legend: T pieces, D width, F inner width of a layer, H attention heads, V vocabu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +33,21 @@ Named = dict[str, NDArray[np.generic]]
 
 
 @dataclass(frozen=True, slots=True)
+class Guess:
+    """The margin as the first layer's states tell it: what is plainly harmless need not be read further (arXiv
+    2004.12993). It stands if it is below `stands_below`.
+    """
+
+    weight: Matrix  # [D]
+    bias: float
+    stands_below: float
+
+    def of(self, x_TD: Matrix) -> float:
+        """Return the margin that the states of the first layer tell."""
+        return float(x_TD.mean(0) @ self.weight) + self.bias
+
+
+@dataclass(frozen=True, slots=True)
 class Bert:
     """The model.
 
@@ -45,6 +60,7 @@ class Bert:
         bias: of the logit.
         layers: of `encoder.Layer`, whose norms stand behind what they follow here, not before.
         heads: of attention.
+        guess: whether the first layer's states suffice; None reads every text to the end.
     """
 
     wordpiece: WordPiece
@@ -57,9 +73,19 @@ class Bert:
     head: Matrix
     bias: float
     heads: int
+    guess: Guess | None = None
 
     def margin(self, text: str) -> float:
-        """Return the logit of a stretch of text."""
+        """Return the logit of a stretch of text, or a guess at it that is low enough to stand."""
+        states = self.states(text)
+        first_TD = next(states)
+        if self.guess and (guessed := self.guess.of(first_TD)) < self.guess.stands_below:
+            return guessed
+        last_TD = (first_TD, *states)[-1]
+        return float(last_TD.mean(0) @ self.head) + self.bias
+
+    def states(self, text: str) -> Iterator[Matrix]:
+        """Yield the states [T, D] of a stretch of text after each layer."""
         rows_T = np.array(self.wordpiece.ids(text, LONGEST))
         x_TD = four_bits.widened(self.words[rows_T], self.word_scale[rows_T]) + self.places[: len(rows_T)]
         x_TD = norm(x_TD, self.norm, self.norm_bias, _EPSILON)
@@ -67,7 +93,7 @@ class Bert:
             x_TD = norm(x_TD + attention(x_TD, layer, self.heads), layer.norm_1, layer.norm_1_bias, _EPSILON)
             inner_TF = _gelu(x_TD @ layer.up + layer.up_bias)
             x_TD = norm(x_TD + inner_TF @ layer.down + layer.down_bias, layer.norm_2, layer.norm_2_bias, _EPSILON)
-        return float(x_TD.mean(0) @ self.head) + self.bias
+            yield x_TD
 
 
 def _gelu(x: Matrix) -> Matrix:
@@ -101,6 +127,9 @@ def tensors(bert: Bert) -> Named:
             named[key], named[f"{key}_scale"] = four_bits.packed(numbers), scale_NG.astype(np.float16)
         for name in _VECTORS:
             named[f"bert.layers.{place}.{name}"] = getattr(layer, name).astype(np.float16)
+    if bert.guess:
+        named["bert.guess"] = bert.guess.weight.astype(np.float16)
+        named["bert.guess_bias"] = np.array([bert.guess.bias, bert.guess.stands_below], np.float32)
     return named
 
 
@@ -135,4 +164,5 @@ def from_tensors(named: Mapping[str, NDArray[np.generic]]) -> Bert:
         head=matrix("head"),
         bias=float(matrix("bias")[0]),
         heads=int(matrix("heads")[0]),
+        guess=Guess(matrix("guess"), *matrix("guess_bias").tolist()) if "bert.guess" in named else None,
     )
