@@ -187,13 +187,17 @@ def prose(sources: Sources) -> Iterator[Row]:
 
 
 def passages(sources: Sources) -> Iterator[Row]:
-    """Passages of books and documentation, as long as an answer, for the linear model: of a dozen of its stretches
-    none must look like a request for harm by chance. Nothing is asked in them, so no teacher scores them.
+    """Passages of books, documentation and answers, for the linear model: of a dozen stretches none must look like a
+    request for harm by chance. Nothing is asked in them, so no teacher scores them.
     """
     random_ = sources.random("passages")
     long = [(one["text"], source) for name, source in _PASSAGES for one in sources.read(name)]
-    for text, source in random_.sample([one for one in long if len(one[0]) >= _PASSAGE], 6000):
-        begin = random_.randrange(len(text) - _PASSAGE + 1)
+    long = random_.sample([one for one in long if len(one[0]) >= _PASSAGE], 6000)
+    answers_ = [one[key] for one in sources.read("pref/dpo_en") for key in ("chosen", "rejected")]
+    answers_ += [one["response"] for one in sources.read("pref/kto_en")]
+    long += [(text, "llamafactory") for text in answers_ if len(text) >= _PASSAGE // 4]
+    for text, source in long:
+        begin = random_.randrange(max(1, len(text) - _PASSAGE + 1))
         yield row(text[begin : begin + _PASSAGE], False, source) | {"score": 0.02}
 
 
