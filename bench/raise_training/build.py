@@ -198,7 +198,8 @@ def passages(sources: Sources) -> Iterator[Row]:
     long += [(text, "llamafactory") for text in answers_ if len(text) >= _PASSAGE // 4]
     for text, source in long:
         begin = random_.randrange(max(1, len(text) - _PASSAGE + 1))
-        yield row(text[begin : begin + _PASSAGE], False, source) | {"score": 0.02}
+        weight = 0.25 if source == "llamafactory" else 1.0
+        yield row(text[begin : begin + _PASSAGE], False, source, weight=weight) | {"score": 0.02}
 
 
 def _english_prose(sources: Sources) -> list[Row]:
