@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--taught", type=Path, required=True, help="rows that the teacher scored")
     parser.add_argument("--held-out", type=float, default=0.2, help="as given to the teacher")
     parser.add_argument("--inner", type=int, nargs="+", default=[1152, 640, 640], help="inner units of each layer kept")
-    parser.add_argument("--pieces", type=int, default=18_000, help="of the vocabulary")
+    parser.add_argument("--pieces", type=int, default=10_000, help="of the vocabulary")
     parser.add_argument("--epochs", type=float, default=2.0)
     parser.add_argument("--seed", type=int, default=0, help="as given to the teacher")
     parser.add_argument("--out", type=Path, required=True)
