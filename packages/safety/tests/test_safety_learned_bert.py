@@ -116,6 +116,10 @@ def test_weights_in_a_file_are_read_and_others_refused(tmp_path: Path) -> None:
     safetensors.numpy.save_file({"other": np.ones(3)}, str(tmp_path / "other.safetensors"))
     with pytest.raises(UserError, match="no weights of an encoder"):
         read_bert(tmp_path / "other.safetensors")
+    wide = tensors(bert) | {"bert.words": bert.words}  # not two in a byte
+    safetensors.numpy.save_file(wide, str(tmp_path / "wide.safetensors"))
+    with pytest.raises(UserError, match="no weights of an encoder"):
+        read_bert(tmp_path / "wide.safetensors")
 
 
 def test_words_are_cut_as_the_published_tokenizer_does() -> None:

@@ -25,3 +25,5 @@ def test_two_in_a_byte_are_what_they_were(columns: int) -> None:
     pairs = packed(numbers_NK)
     assert pairs.nbytes == 9 * ((columns + 1) // 2)
     np.testing.assert_array_equal(unpacked(pairs, columns), numbers_NK)
+    with pytest.raises(ValueError, match="do not hold"):
+        unpacked(pairs, columns + 2)

@@ -90,6 +90,17 @@ def test_what_is_written_is_what_was_trained(rows: list[Row], tmp_path: Path) ->
         read(tmp_path / "elsewhere")
 
 
+def test_weights_of_categories_lie_in_four_bits_and_those_of_older_models_stay(rows: list[Row], tmp_path: Path) -> None:
+    model = train(rows, SMALL).model
+    assert np.abs(model.weights_BH[:, 1:]).max() == 7
+    older = replace(model, weights_BH=np.clip(model.weights_BH * np.int16(18), -127, 127).astype(np.int8))
+    for place, one in enumerate((model, older)):
+        write(tmp_path / str(place), one, {})
+        np.testing.assert_array_equal(read(tmp_path / str(place)).weights_BH, one.weights_BH)
+    sizes = [(tmp_path / str(place) / WEIGHTS).stat().st_size for place in range(2)]
+    assert sizes[1] - sizes[0] > len(model.weights_BH) * (len(model.categories) // 2 - 1)
+
+
 def test_figures_are_of_texts_not_trained_on(rows: list[Row]) -> None:
     """With labels drawn by lot there is nothing to learn, so no better than chance can come out."""
     chance = random.Random(1)

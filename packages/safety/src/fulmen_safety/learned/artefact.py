@@ -58,9 +58,10 @@ def serialised(model: LinearModel) -> bytes:
         share=model.share, gate=model.gate,
     )  # fmt: skip
     text = json.dumps(description.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-    tensors = {"weights": model.weights_BH[:, :1], "scale": model.scale_H, "bias": model.bias_H}
-    if len(model.scale_H) > 1:
-        tensors["categories"] = four_bits.packed(model.weights_BH[:, 1:])
+    tensors = {"weights": model.weights_BH, "scale": model.scale_H, "bias": model.bias_H}
+    of_categories = model.weights_BH[:, 1:]
+    if of_categories.size and np.abs(of_categories).max() <= four_bits.MOST:
+        tensors |= {"weights": model.weights_BH[:, :1], "categories": four_bits.packed(of_categories)}
     if model.encoder:
         kind = bert if isinstance(model.encoder, bert.Bert) else encoder
         tensors |= kind.tensors(model.encoder)

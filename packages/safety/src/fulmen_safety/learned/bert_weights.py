@@ -89,5 +89,5 @@ def read_bert(path: Path) -> Bert:
         return from_tensors(named)
     except OSError as error:
         raise UserError(f"cannot read it: {error.strerror or error}", where=str(path), remedy=_REMEDY) from error
-    except (SafetensorError, KeyError) as error:
+    except (SafetensorError, KeyError, ValueError) as error:
         raise UserError(f"no weights of an encoder: {error}", where=str(path), remedy=_REMEDY) from error

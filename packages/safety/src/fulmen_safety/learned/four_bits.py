@@ -41,7 +41,13 @@ def packed(numbers_NK: NDArray[np.int8]) -> NDArray[np.uint8]:
 
 
 def unpacked(pairs: NDArray[np.uint8], columns: int) -> NDArray[np.int8]:
-    """Return the numbers, [N, columns], that `packed` put into bytes."""
+    """Return the numbers, [N, columns], that `packed` put into bytes.
+
+    Raises:
+        ValueError: the bytes are of another number of columns.
+    """
+    if pairs.shape[1] != (columns + 1) // 2:
+        raise ValueError(f"{pairs.shape[1]} bytes a row do not hold {columns} numbers of 4 bits")
     both = np.empty((len(pairs), 2 * pairs.shape[1]), np.int8)
     both[:, ::2], both[:, 1::2] = pairs & 15, pairs >> 4
     both -= 8
