@@ -16,6 +16,7 @@ from fulmen_safety.learned.bert import Bert
 from fulmen_safety.learned.encoder import Encoder
 from fulmen_safety.learned.features import Features, features
 from fulmen_safety.learned.linear_model import LinearModel
+from fulmen_safety.learned.one_thread import one_thread
 
 #: Stretches of a text that a Transformer hears at most, the worst by the linear model.
 _HEARD = 2
@@ -65,7 +66,8 @@ def stretch_margins(
         if model.gate is not None:
             likely = likely[margins[likely, 0] >= model.gate]
         if len(likely):
-            heard = [_heard(model.encoder, text, seen, starts[one], ends[one]) for one in likely.tolist()]
+            with one_thread():
+                heard = [_heard(model.encoder, text, seen, starts[one], ends[one]) for one in likely.tolist()]
             blended = (1 - model.share) * margins[likely, 0] + model.share * np.array(heard)
             margins[:, 0] = -np.inf
             margins[likely, 0] = blended
