@@ -86,8 +86,9 @@ def quantised(
     more than half the largest are cut: the others round better, and the likeliest category stays the same one.
     """
     weights_BH = np.stack([weights for weights, _ in heads], 1)
-    most_H = np.array([127, *[MOST] * (len(heads) - 1)], np.float32)
-    reach_H = np.abs(weights_BH).max(0) * np.where(most_H == MOST, 0.5, 1.0)
+    reach_H, most_H = np.abs(weights_BH).max(0), np.full(len(heads), MOST, np.float32)
+    reach_H[1:] /= 2
+    most_H[0] = 127
     scale_H = np.maximum(reach_H / most_H, 1e-12).astype(np.float32)
     rounded = np.rint(weights_BH / scale_H).clip(-most_H, most_H).astype(np.int8)
     return LinearModel(rounded, scale_H, np.array([bias for _, bias in heads], np.float32), categories, {}, window)
