@@ -6,7 +6,8 @@
 
 A text has 200 tokens, counted as 900 characters of English or 300 of Chinese (4.5 and 1.5 a token, as a bilingual
 tokenizer of 100,000 entries has). FILE is JSON Lines (gzip or not) with ``"text"`` or ``"prompt"``, or plain text; its
-texts are joined and cut to that length. Figures are medians over the texts of the least of `--rounds` runs.
+texts are joined and cut to that length. Figures are medians over the texts of the least of `--rounds` runs; only
+``whole_mean_ms`` is a mean over them, as few texts may take much longer than most.
 
 * ``views``: the views that a text is shown in; each detector: its time over all of them; ``whole``: all of it with the
   panel's own work, as `judge_input` does it.
@@ -127,6 +128,7 @@ def measure(
         "whole": [_least(partial(guard.judge_input, _asked(text)), rounds) for text in texts],
     }
     figures = {f"{name}_ms": statistics.median(taken) * 1000 for name, taken in seconds.items()}
+    figures["whole_mean_ms"] = statistics.mean(seconds["whole"]) * 1000
     readings = [[guard.panel.read(text, "input") for _ in range(rounds)] for text in texts]
     for name in readings[0][0].milliseconds:
         figures[f"{name}_ms"] = statistics.median(
