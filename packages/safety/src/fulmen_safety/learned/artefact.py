@@ -27,6 +27,8 @@ from fulmen_safety.taxonomy import taxonomy
 
 WEIGHTS, CARD = "model.safetensors", "card.json"
 _KEY = "fulmen_raise"
+_TRAINED = "give the folder that `fulmen raise train --out` wrote"
+_AGAIN = "train it again, or install the detector that it came with again"
 
 
 class Description(Table):
@@ -85,17 +87,15 @@ def _read(path: Path) -> LinearModel:
             said = (header.metadata() or {}).get(_KEY)
         tensors = load(path.read_bytes())
     except OSError as error:
-        remedy = "give the folder that `fulmen raise train --out` wrote"
-        raise UserError(f"no {WEIGHTS} to read: {error.strerror or error}", where=str(path), remedy=remedy) from error
+        raise UserError(f"no {WEIGHTS} to read: {error.strerror or error}", where=str(path), remedy=_TRAINED) from error
     except SafetensorError as error:
-        raise CorruptArtefact(f"damaged weights: {error}", where=str(path)) from error
+        raise CorruptArtefact(f"damaged weights: {error}", where=str(path), remedy=_AGAIN) from error
     if said is None:
-        remedy = "give the folder that `fulmen raise train --out` wrote"
-        raise UserError("these weights are no model of `fulmen raise train`", where=str(path), remedy=remedy)
+        raise UserError("these weights are no model of `fulmen raise train`", where=str(path), remedy=_TRAINED)
     try:
         table = json.loads(said)
     except ValueError as error:
-        raise CorruptArtefact(f"damaged description: {error}", where=str(path)) from error
+        raise CorruptArtefact(f"damaged description: {error}", where=str(path), remedy=_AGAIN) from error
     description = read_settings(Description, table, f"the header of {path}")
     return _checked(description, tensors, path)
 
@@ -108,9 +108,9 @@ def _checked(description: Description, tensors: Mapping[str, Any], path: Path) -
         table = {**tensors, "weights": _weights(tensors, heads)}
         heard = _encoder(tensors)
     except KeyError as error:
-        raise CorruptArtefact(f"there is no tensor {error}", where=str(path)) from error
+        raise CorruptArtefact(f"there is no tensor {error}", where=str(path), remedy=_AGAIN) from error
     except (ValueError, TypeError) as error:
-        raise CorruptArtefact(f"tensors do not fit together: {error}", where=str(path)) from error
+        raise CorruptArtefact(f"tensors do not fit together: {error}", where=str(path), remedy=_AGAIN) from error
     shapes = {
         name: (tensor.dtype.name, tensor.shape)
         for name, tensor in table.items()
@@ -119,7 +119,7 @@ def _checked(description: Description, tensors: Mapping[str, Any], path: Path) -
     buckets = len(table["weights"])
     due = {"weights": ("int8", (buckets, heads)), "scale": ("float32", (heads,)), "bias": ("float32", (heads,))}
     if shapes != due or buckets < 2 or buckets & (buckets - 1) or "*" not in description.curves:
-        raise CorruptArtefact(f"tensors {shapes} do not fit the description", where=str(path))
+        raise CorruptArtefact(f"tensors {shapes} do not fit the description", where=str(path), remedy=_AGAIN)
     return LinearModel(
         table["weights"], table["scale"], table["bias"],
         description.categories, description.curves, description.window,
