@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -76,5 +77,6 @@ def test_an_artefact_that_computes_something_else_is_found_without_its_model(
     (out / "fulmen_artefact.json").write_text(json.dumps(manifest))
     assert main(["export", "check", str(out)]) == 1
     captured = capsys.readouterr()
-    assert "logits differ by at most 1.0e-03" in captured.out
+    (reported,) = re.findall(r"logits differ by at most (\S+);", captured.out)
+    assert 0.9e-3 <= float(reported) <= 1.1e-3  # fresh prompts each time, and the artefact itself is right to 1e-4
     assert f"do not use {out}" in captured.err
