@@ -57,18 +57,22 @@ def from_pinyin(base: View) -> View | None:
 
 
 def _may_be_spelled_out(text: str) -> bool:
-    """Whether words that are syllables and no English words stand in a row."""
+    """Whether words that are syllables and no English words stand in a row, but for English ones that are syllables."""
     unknown = {word for word in words_of(text) - _SHORT_WORDS if _length(word)}
     if sum(map(_length, unknown)) < _SYLLABLES_IN_A_ROW - 1:
         return False
-    in_a_row = most = 0
-    for word in text.lower().split():
-        stripped = word.strip(_SIGNS)
-        in_a_row += _length(stripped) if stripped in unknown else 0
-        if stripped not in unknown and not _length(stripped):
+    if not any(len(word) >= _LETTERS_A_SYLLABLE * _length(word) for word in unknown):
+        return False  # what no word reaches, no row reaches on average
+    words = [word.strip(_SIGNS) for word in text.lower().split()]
+    in_a_row = after = 0
+    for place in [place for place, word in enumerate(words) if word in unknown]:
+        if not all(map(_length, words[after:place])):
             in_a_row = 0
-        most = max(most, in_a_row)
-    return most >= _SYLLABLES_IN_A_ROW - 1
+        in_a_row += _length(words[place])
+        if in_a_row >= _SYLLABLES_IN_A_ROW - 1:
+            return True
+        after = place + 1
+    return False
 
 
 @lru_cache(4096)
