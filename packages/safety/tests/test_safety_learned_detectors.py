@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fulmen_safety.conformance import faults
+from fulmen_safety.detector import PlainReader, Scorer
 from fulmen_safety.learned.calibration import Curve
 from fulmen_safety.learned.features import features
 from fulmen_safety.learned.linear_model import LinearModel
@@ -110,6 +111,7 @@ def test_a_bad_sentence_counts_as_much_in_a_long_text_as_alone() -> None:
 def test_the_likeliest_category_has_the_probability_of_being_unsafe_at_all() -> None:
     model = random_model(3, categories=TWO)
     detector = WindowDetector("d", model, floor=0.01)
+    assert isinstance(detector, Scorer) and isinstance(detector, PlainReader)
     worst = worst_stretch(model, "kill them all")
     assert worst is not None
     scores = detector.scores("kill them all")

@@ -96,6 +96,16 @@ def incremental(detector: Detector) -> IncrementalDetector | None:
 
 
 @runtime_checkable
+class PlainReader(Protocol):
+    """A detector of whole texts to which a plain character says what the one that was written says: an apostrophe for a
+    typographic one, a letter for one with an accent. Where the folded view has one character for each of the text, it
+    is shown that view and not the raw one, which takes half the time. Means nothing for a `StreamingDetector`.
+    """
+
+    reads_plain: bool
+
+
+@runtime_checkable
 class Scorer(Protocol):
     """A detector that has an opinion of every text, not only of those in which it finds something. Needed to rank
     texts: without it all below a detector's floor are alike.

@@ -10,7 +10,15 @@ from fulmen_core.descriptors import DetectorInfo
 from fulmen_core.errors import PluginError, UserError
 from fulmen_core.guard import Finding
 from fulmen_safety.deadline import Call, Deadline, Late, Outcome, in_turn
-from fulmen_safety.detector import Detector, InContext, IncrementalDetector, Scorer, StreamingDetector, incremental
+from fulmen_safety.detector import (
+    Detector,
+    InContext,
+    IncrementalDetector,
+    PlainReader,
+    Scorer,
+    StreamingDetector,
+    incremental,
+)
 from fulmen_safety.following import Followed, Following
 from fulmen_safety.normalise import View
 from fulmen_safety.policy_file import DetectorEntry
@@ -115,6 +123,7 @@ class Seat:
         self.entry, self.info, self.detector, self.phases = entry, info, detector, phases
         self.streaming = detector if isinstance(detector, StreamingDetector) else None
         self.incremental = incremental(detector)
+        self._reads_plain = self.streaming is None and isinstance(detector, PlainReader) and detector.reads_plain
         self._limited: Deadline[Any] = limited or Deadline(_call)
         self.fault: Exception | None = None  # for which it cannot be asked
         self._categories = frozenset(info.categories)
@@ -173,6 +182,12 @@ class Seat:
             raise judgement.failed
         return judgement.seen
 
+    def looks_at(self, shown: Sequence[View]) -> Sequence[View]:
+        """Return the views of a text that the detector is asked about, which are all but for a `PlainReader`."""
+        if self._reads_plain and len(shown) > 1 and shown[1].spells(shown[0]):
+            return shown[1:]
+        return shown
+
     def scores(self, text: str) -> Mapping[str, float] | None:
         """Return what the detector thinks of the whole text, category by category; None if it has no opinion of every
         text. Raises as `judge` does.
@@ -201,7 +216,7 @@ class Seat:
         if self.incremental is not None and text.following is not None and not text.final:
             arguments: tuple[Any, ...] = (_follow, text.following.of(self.entry.name), self.incremental, text)
         else:
-            arguments = (_judge, self.detector, self.streaming, text)
+            arguments = (_judge, self.detector, self.streaming, text, self.looks_at(text.shown))
         return Call(self._limited, self._seconds(length), arguments)
 
     def judged(self, outcome: Outcome, length: int) -> Judgement:
@@ -230,13 +245,15 @@ def _call(function: Callable[..., Any], *arguments: Any) -> Any:
     return function(*arguments)
 
 
-def _judge(detector: Detector, streaming: StreamingDetector | None, text: Text) -> tuple[list[Seen], int]:
-    """Scan each view and bring what is found back to the raw text. Runs under the deadline.
+def _judge(
+    detector: Detector, streaming: StreamingDetector | None, text: Text, shown: Sequence[View]
+) -> tuple[list[Seen], int]:
+    """Scan each view in `shown` and bring what is found back to the raw text. Runs under the deadline.
 
     By the law *local*, what starts at `since` or later can be seen without what lies further back than the detector
     looks; and nothing need be seen while all of that may still change.
     """
-    shown, since = text.shown, text.since
+    since = text.since
     if not text.final:
         if streaming is None:
             return [], 0  # it judges whole answers only: all is held until the end

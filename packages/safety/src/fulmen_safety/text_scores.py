@@ -43,7 +43,7 @@ def category_scores(panel: Panel, text: str, phase: str) -> dict[str, float]:
 
 def _opinion(seat: Seat, text: str, shown: Sequence[View]) -> dict[str, float]:
     if isinstance(seat.detector, Scorer):
-        opinions = [seat.scores(view.text) or {} for view in shown]
+        opinions = [seat.scores(view.text) or {} for view in seat.looks_at(shown)]
         said = [(category, float(score)) for opinion in opinions for category, score in opinion.items()]
     else:
         said = [(one.finding.category, one.finding.score) for one in seat.judge(text, shown)]

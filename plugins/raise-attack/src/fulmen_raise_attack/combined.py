@@ -41,9 +41,10 @@ def make(settings: Mapping[str, object]) -> AttackDetector | CombinedDetector:
 
 
 class CombinedDetector:
-    """Scores prompt attacks by both. Judges whole texts, and is a `fulmen_safety.detector.Scorer`."""
+    """Scores prompt attacks by both. Judges whole texts; a `Scorer` and `PlainReader` of `fulmen_safety.detector`."""
 
     name = "attack"
+    reads_plain = True
 
     def __init__(self, lexicon: AttackDetector, model: WindowDetector, learned: float, floor: float) -> None:
         self._lexicon, self._model, self._learned, self._floor = lexicon, model, learned, floor

@@ -36,6 +36,7 @@ class AttackDetector:
     """Scores prompt attacks. Judges whole texts: what comes later may add to what came before."""
 
     name = "attack"
+    reads_plain = True
 
     def __init__(self, settings: AttackSettings) -> None:
         self._settings = settings

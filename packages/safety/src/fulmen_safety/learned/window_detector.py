@@ -105,11 +105,13 @@ def _stretches(text: str, window: int) -> tuple[NDArray[np.intp], NDArray[np.int
 
 
 class WindowDetector:
-    """A detector of whole texts (`fulmen_safety.detector`), and a `Scorer`.
+    """A detector of whole texts (`fulmen_safety.detector`), a `Scorer` and a `PlainReader`.
 
     Args:
         floor: findings below this probability are not reported.
     """
+
+    reads_plain = True
 
     def __init__(self, name: str, model: LinearModel, floor: float) -> None:
         self.name = name

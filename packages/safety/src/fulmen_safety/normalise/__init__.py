@@ -20,7 +20,8 @@ input, in the corpus and for the reward:
 * **leet**, **rot13**, **reversed**: where known words come out;
 * **assembled**: Chinese characters that were split into their parts; **pinyin**: what is spelled in Latin letters.
 
-A view is made only of a text with signs of its disguise. A detector judges every view that there is.
+A view is made only of a text with signs of its disguise. A detector judges every view that there is,
+unless it is a `fulmen_safety.detector.PlainReader`.
 """
 
 from __future__ import annotations

@@ -26,6 +26,10 @@ class View:
     end: Callable[[int], int]
     decided: int
 
+    def spells(self, raw: View) -> bool:
+        """Return whether it is the folded view of `raw`, and has one character for each of it."""
+        return self.name == "folded" and len(self.text) == len(raw.text)
+
     def raw_index(self, index: int) -> int:
         """Return where the view's character `index` starts in the raw text; at the view's end, what it speaks for."""
         return self.origin(index) if index < len(self.text) else self.decided
