@@ -1,4 +1,4 @@
-r"""Fine-tunes the first layers of the teacher on its scores: a part of its time, most of what it can tell apart.
+r"""Fine-tunes the first layers of one teacher on the scores of all: a part of their time, most of what they tell apart.
 
     python bench/raise_training/student.py --encoder DIR --teacher teacher.safetensors --rows harm.jsonl.gz \
         --taught harm_taught.jsonl.gz --out bert.safetensors
@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 from guessing import with_guess
-from safetensors.torch import load_file
 from shrinking import keep_layers, keep_pieces, round_for_good, round_while_learning
-from teacher import Teacher, alike, kept_rows, read
+from teacher import Teacher, Teachers, alike, kept_rows, read
 from torch import nn
 
 from fulmen_safety.language import language_of
@@ -33,9 +32,9 @@ def main() -> None:
     """Train and write."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--encoder", type=Path, required=True)
-    parser.add_argument("--teacher", type=Path, required=True, help="its weights")
+    parser.add_argument("--teacher", type=Path, required=True, help="weights of all")
     parser.add_argument("--rows", type=Path, required=True)
-    parser.add_argument("--taught", type=Path, required=True, help="rows that the teacher scored")
+    parser.add_argument("--taught", type=Path, required=True, help="rows that the teachers scored")
     parser.add_argument("--held-out", type=float, default=0.2, help="as given to the teacher")
     parser.add_argument("--inner", type=int, nargs="+", default=[1152, 640, 640], help="inner units of each layer kept")
     parser.add_argument("--pieces", type=int, default=10_000, help="of the vocabulary")
@@ -44,11 +43,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     torch.manual_seed(given.seed)
-    model = Teacher(given.encoder)
-    model.load_state_dict(load_file(given.teacher))
+    teachers = Teachers.load(given.encoder, given.teacher)
+    model = teachers[0]
     rows = kept_rows(read(given.rows), given.held_out, given.seed)
-    told = model.scores([row["text"] for row in rows])
-    for row, score in zip(rows, told, strict=True):  # half of what it is labelled, half of what the teacher thinks
+    told = teachers.scores([row["text"] for row in rows])
+    for row, score in zip(rows, told, strict=True):  # half of what it is labelled, half of what the teachers think
         row["score"] = (float(score) + (0.98 if row["label"] == "unsafe" else 0.02)) / 2
     rows += [row for row in read(given.taught) if language_of(row["text"]) == "en"]
     texts = [row["text"] for row in rows]

@@ -111,7 +111,8 @@ def test_a_bad_sentence_counts_as_much_in_a_long_text_as_alone() -> None:
 def test_the_likeliest_category_has_the_probability_of_being_unsafe_at_all() -> None:
     model = random_model(3, categories=TWO)
     detector = WindowDetector("d", model, floor=0.01)
-    assert isinstance(detector, Scorer) and isinstance(detector, PlainReader)
+    assert isinstance(detector, Scorer)
+    assert isinstance(detector, PlainReader)
     worst = worst_stretch(model, "kill them all")
     assert worst is not None
     scores = detector.scores("kill them all")
