@@ -202,7 +202,7 @@ def compatibility(session: nox.Session) -> None:
 
 @nox.session
 def wheels(session: nox.Session) -> None:
-    """Build every wheel, then install three subsets from the wheelhouse and run them."""
+    """Build every wheel, then install four subsets from the wheelhouse and run them."""
     build_wheels(session)
     session.run("python", "tests/wheels/subsets.py", str(WHEELHOUSE), "constraints.txt")
 

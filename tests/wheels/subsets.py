@@ -1,4 +1,4 @@
-"""Install three subsets of the built wheels into fresh environments and run each: what a user does who wants a part."""
+"""Install four subsets of the built wheels into fresh environments and run each: what a user does who wants a part."""
 
 from __future__ import annotations
 
@@ -9,16 +9,25 @@ import tempfile
 import venv
 from pathlib import Path
 
+#: RAISE without its learned detectors.
+LEXICAL = """
+extends = "default"
+[[detectors]]
+name = "harm"
+enabled = false
+[[detectors]]
+name = "toxicity"
+enabled = false
+[[detectors]]
+name = "toxicity-answer"
+enabled = false
+"""
+_CHECK = ("raise", "check", "--text", "13812345678", "--phase", "output", "--json")
+_LEXICAL = ("fulmen-raise-pii", "fulmen-raise-secrets", "fulmen-raise-attack")
+
 SUBSETS = {
-    ("fulmen-raise-pii", "fulmen-raise-secrets", "fulmen-raise-attack"): (
-        "raise",
-        "check",
-        "--text",
-        "13812345678",
-        "--phase",
-        "output",
-        "--json",
-    ),
+    _LEXICAL: (*_CHECK, "--policy", "lexical.toml"),
+    ("fulmen[raise]",): _CHECK,
     ("fulmen-backend-onnxruntime[cpu]",): ("backends", "--json"),
     ("fulmen-core[model]",): ("model", "show", "--preset", "lightning", "--context", "65536", "--json"),
 }
@@ -33,7 +42,9 @@ def main(wheelhouse: Path, constraints: Path) -> None:
                 [binaries / "pip", "install", "-q", "--find-links", wheelhouse, "-c", constraints, *requirements],
                 check=True,
             )
-            result = subprocess.run([binaries / "fulmen", *command], check=True, text=True, stdout=subprocess.PIPE)
+            (Path(folder) / "lexical.toml").write_text(LEXICAL, "utf-8")
+            fulmen = [binaries / "fulmen", *command]
+            result = subprocess.run(fulmen, cwd=folder, check=True, text=True, stdout=subprocess.PIPE)
             json.loads(result.stdout)
             print(f"{', '.join(requirements)}: fulmen {' '.join(command)} -> exit 0, valid JSON")
 

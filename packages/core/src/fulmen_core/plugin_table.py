@@ -37,7 +37,7 @@ FIRST_OF_ITS_KIND = {
     "fulmen_exporters": "pip install 'fulmen-backend-onnxruntime[cpu]'",
     "fulmen_checkpoint_formats": "pip install --force-reinstall --no-deps fulmen-core",
     "fulmen_guards": "pip install fulmen-safety",
-    "fulmen_raise_detectors": "pip install fulmen-raise-pii fulmen-raise-secrets fulmen-raise-attack",
+    "fulmen_raise_detectors": "pip install 'fulmen[raise]'",
     "fulmen_data_sources": "pip install fulmen-trainer",
     "fulmen_verifiers": "pip install fulmen-trainer",
     "fulmen_tools": "pip install fulmen-tool-retrieval",

@@ -139,7 +139,11 @@ class Seat:
         try:
             info = source.detector_info(entry.name)
         except PluginError as error:
-            raise PluginError(error.what, where=error.where or where, remedy=error.remedy) from error
+            remedy = (
+                f"{error.remedy}; install the plugin that has it (those of the default policy: pip install "
+                "'fulmen[raise]'), or leave it out: enabled = false for it in a policy that extends this one"
+            )
+            raise PluginError(error.what, where=error.where or where, remedy=remedy) from error
         phases: tuple[str, ...] = entry.phases if entry.phases is not None else info.phases
         for phase in phases:
             if phase not in info.phases:
