@@ -192,7 +192,7 @@ def passages(sources: Sources) -> Iterator[Row]:
     """
     random_ = sources.random("passages")
     long = [(one["text"], source) for name, source in _PASSAGES for one in sources.read(name)]
-    long = random_.sample([one for one in long if len(one[0]) >= _PASSAGE], 6000)
+    long = random_.sample([one for one in long if len(one[0]) >= _PASSAGE], 12_000)
     answers_ = [one[key] for one in sources.read("pref/dpo_en") for key in ("chosen", "rejected")]
     answers_ += [one["response"] for one in sources.read("pref/kto_en")]
     long += [(text, "llamafactory") for text in answers_ if len(text) >= _PASSAGE // 4]

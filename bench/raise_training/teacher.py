@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--variants", type=int, default=3)
     parser.add_argument("--vectors", type=Path, required=True, help="safetensors of words to start from")
     parser.add_argument("--weights", type=Path, required=True, help="safetensors of the teachers themselves")
-    parser.add_argument("--teachers", type=int, default=3)
+    parser.add_argument("--teachers", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
