@@ -6,13 +6,15 @@ Legend: B batch, T time, V vocabulary.
 from __future__ import annotations
 
 import copy
+import math
+from contextlib import AbstractContextManager, nullcontext
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fulmen_core.backend import Dtype, TrainPlan, TrainProgram
+from fulmen_core.backend import Dtype, TrainPlan
 from fulmen_core.model.config import ModelConfig
 from fulmen_core.model.transformer import Transformer
 from fulmen_testing.backend.bench import DTYPES, Bench
@@ -24,6 +26,8 @@ from fulmen_testing.reference import Reference
 TOLERANCE: dict[str, float] = {"float32": 1e-4, "float16": 0.03, "bfloat16": 0.1}
 #: So many times that, where in fewer bits than 32 some tokens go to other experts.
 FLIPS = 3
+#: So many times the error of PyTorch itself, in the same dtype, where that is more: a few models are so sensitive.
+AS_PYTORCH = 1.5
 
 
 class TrainingClaims(BackendTrial):
@@ -38,24 +42,19 @@ class TrainingClaims(BackendTrial):
         config = (LIGHTNING if dtype == "float32" else EXPERTS_LAST) if experts else DENSE
         exact = _prepared(random_model(config, bench.seed).double())
         exact.set_experts_implementation("dense")
-        model = _prepared(random_model(config, bench.seed))
+        model, plain = (_prepared(random_model(config, bench.seed)) for _ in range(2))
         program = bench.backend.prepare_training(model, TrainPlan(dtype=dtype))
         tolerance = TOLERANCE[dtype] * (FLIPS if experts and dtype != "float32" else 1)
         for step in range(2):
             tokens_BT = _settled_tokens(exact, bench.seed + step)
-            expected = _loss(exact, exact, None, tokens_BT)
-            got = _loss(program.model, model, program, tokens_BT)
+            expected = _loss(exact, exact, nullcontext(), tokens_BT)
+            got = _loss(program.model, model, program.autocast(), tokens_BT)
+            _loss(plain, plain, _autocast(dtype), tokens_BT)
             assert abs(got - expected) < tolerance * max(1.0, abs(expected)), f"seed {bench.seed}"
-            difference, size = 0.0, 0.0
-            for (name, parameter), other in zip(model.named_parameters(), exact.parameters(), strict=True):
-                assert (parameter.grad is None) == (other.grad is None), f"{name} has a gradient in one of them alone"
-                if parameter.grad is not None and other.grad is not None:
-                    assert torch.isfinite(parameter.grad).all(), f"the gradient of {name} is not finite"
-                    difference += float((parameter.grad.cpu().double() - other.grad).square().sum())
-                    size += float(other.grad.square().sum())
-            assert (difference / size) ** 0.5 < tolerance, f"step {step}, seed {bench.seed}, {config!r}"
-            _descend(model)
-            _descend(exact)
+            bound = max(tolerance, AS_PYTORCH * _error(plain, exact))
+            assert _error(model, exact) < bound, f"step {step}, seed {bench.seed}, {config!r}"
+            for one in (model, plain, exact):
+                _descend(one)
 
     def test_documents_do_not_see_one_another(self, bench: Bench) -> None:
         """In a row of several documents, none attends to another"""
@@ -105,14 +104,30 @@ def _tokens(config: ModelConfig, seed: int) -> Tensor:
     return torch.randint(config.vocab_size, (2, 48), generator=torch.Generator().manual_seed(seed))
 
 
-def _loss(forward: torch.nn.Module, model: Transformer, program: TrainProgram | None, tokens_BT: Tensor) -> float:
+def _autocast(dtype: Dtype) -> AbstractContextManager[object]:
+    """Return what lets PyTorch itself compute in `dtype`."""
+    return nullcontext() if dtype == "float32" else torch.autocast("cpu", getattr(torch, dtype))
+
+
+def _error(model: Transformer, exact: Transformer) -> float:
+    """Return how far the gradients lie from those of `exact`, over the norm of all."""
+    difference, size = 0.0, 0.0
+    for (name, parameter), other in zip(model.named_parameters(), exact.parameters(), strict=True):
+        assert (parameter.grad is None) == (other.grad is None), f"{name} has a gradient in one of them alone"
+        if parameter.grad is not None and other.grad is not None:
+            assert torch.isfinite(parameter.grad).all(), f"the gradient of {name} is not finite"
+            difference += float((parameter.grad.cpu().double() - other.grad).square().sum())
+            size += float(other.grad.square().sum())
+    return math.sqrt(difference / size)
+
+
+def _loss(
+    forward: torch.nn.Module, model: Transformer, precision: AbstractContextManager[object], tokens_BT: Tensor
+) -> float:
     """Run one row of tokens and leave the gradients in the parameters."""
     tokens_BT = tokens_BT.to(next(model.parameters()).device)
-    if program is None:
+    with precision:
         logits_BTV = model.logits(forward(tokens_BT[:, :-1]).hidden_BTD)
-    else:
-        with program.autocast():
-            logits_BTV = model.logits(forward(tokens_BT[:, :-1]).hidden_BTD)
     loss = F.cross_entropy(logits_BTV.flatten(0, 1), tokens_BT[:, 1:].flatten())
     model.zero_grad(set_to_none=True)
     torch.autograd.backward(loss)
