@@ -41,7 +41,7 @@ _EVERYDAY = ("system_prompts", "tool_prompts", "format_orders", "follow_ups")
 
 
 def main() -> None:
-    """Write harm, attack, toxicity, answers, English texts without a label for the teacher, and passages."""
+    """Write harm, attack, toxicity, answers, English texts without a label for the teacher, passages, more Chinese."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--packages", type=Path)
@@ -58,6 +58,7 @@ def main() -> None:
         "unlabelled": unlabelled,
         "prose": prose,
         "passages": passages,
+        "chinese": chinese,
     }
     for name, make in makers.items():
         kept: dict[str, Row] = {}
@@ -149,6 +150,13 @@ def passages(sources: Sources) -> Iterator[Row]:
         begin = random_.randrange(max(1, len(text) - _PASSAGE + 1))
         weight = 0.25 if source == "llamafactory" else 1.0
         yield row(text[begin : begin + _PASSAGE], False, source, weight=weight) | {"score": 0.02}
+
+
+def chinese(_: Sources) -> Iterator[Row]:
+    """More Chinese requests, for the linear model, which alone judges Chinese. Given after `harm`, they do not change
+    what of that is put aside, on which teachers, student and linear model must agree.
+    """
+    yield from written.single("requests/chinese")
 
 
 def _english_prose(sources: Sources) -> list[Row]:

@@ -38,14 +38,14 @@ def drawn(name: str, kind: str, count: int, random_: random.Random) -> list[str]
     return [_filled(order, data["slots"], random_) for order in random_.sample(data[kind]["orders"], count)]
 
 
-def single() -> Iterator[dict[str, Any]]:
-    r"""Yield a row for each line of the files in `requests/`.
+def single(folder: str = "requests") -> Iterator[dict[str, Any]]:
+    r"""Yield a row for each line of the files in a folder beside this file.
 
     A file has tables `[name]` with a weight, the category of its requests if they are harmful, and the texts, one a
     line. ``+ `` begins a line that is like the one above, e.g. its harmful counterpart: they form a group. ``code| ``
     says the category of a harmful line among others, ``\n`` in a line is a line break.
     """
-    for path in sorted((Path(__file__).parent / "requests").glob("*.toml")):
+    for path in sorted((Path(__file__).parent / folder).glob("*.toml")):
         for name, table in tomllib.loads(path.read_text("utf-8")).items():
             first, rows = 0, list[dict[str, Any]]()
             for place, line in enumerate(table["texts"].strip().split("\n")):
