@@ -26,6 +26,8 @@ _ORDINARY_SIGNS = "，。、；：！？（）《》〈〉「」『』【】〔�
 _IN_NUMBER = re.compile("（(?=[0-9A-Za-z+])|(?<=[0-9A-Za-z])）|(?<=[0-9A-Za-z：])：")
 _NARROW = {"（": "(", "）": ")", "：": ":"}
 
+#: Kinds of characters that are replaced one after another; with more each place is looked up.
+_FEW = 12
 
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
@@ -50,10 +52,11 @@ def fold(raw: str, *, final: bool = True) -> View | None:
     unusual = _CONTROL if raw.isascii() else _unusual()
     if not unusual.search(raw) and (final or not raw.endswith("（")):
         return None
-    text, stop = raw.translate(_FOLDS), len(raw)
+    text, stop = folded_characters(raw), len(raw)
     if not final and text.endswith("（"):
         text, stop = text[:-1], raw.rindex("（")
-    text = _IN_NUMBER.sub(lambda match: _NARROW[match[0]], text)
+    if any(sign in text for sign in _NARROW):
+        text = _IN_NUMBER.sub(lambda match: _NARROW[match[0]], text)
     if text == raw:
         return None
     shown = raw[:stop]
@@ -68,7 +71,12 @@ def fold(raw: str, *, final: bool = True) -> View | None:
 
 def folded_characters(text: str) -> str:
     """Return each character of `text` in its plain form, whatever stands beside it."""
-    return text.translate(_FOLDS)
+    plain = {char: folded for char in set(text) if (folded := _FOLDS[ord(char)]) != char}
+    if len(plain) > _FEW or any(char in plain for folded in plain.values() for char in folded):
+        return text.translate(_FOLDS)
+    for char, folded in plain.items():  # a few kinds, as apostrophes and accents: faster than looking each place up
+        text = text.replace(char, folded)
+    return text
 
 
 def folds(raw: str, since: int) -> bool:
