@@ -25,6 +25,9 @@ WIDEST_GAP = 4
 #: Characters before a feature's end that may decide it: two words, the one skipped, the gaps, the border before.
 REACH = 3 * LONGEST_WORD + 2 * WIDEST_GAP + 1
 
+#: What is known of a text is kept for the next detector if it has no more characters than this.
+KEPT = 4096
+
 IDEOGRAPHS = 0x2E80  # from here on, each character is a word of its own
 PRIME = np.uint64(0x9E3779B97F4A7C15)
 _INVERSE = np.uint64(pow(0x9E3779B97F4A7C15, -1, 1 << 64))
@@ -86,7 +89,7 @@ class Features:
 
 def features(text: str) -> Features:
     """Return the features of `text`; the last few texts' are kept, since several detectors ask for the same ones."""
-    return _kept(text) if len(text) <= 4096 else _features(text)
+    return _kept(text) if len(text) <= KEPT else _features(text)
 
 
 def _features(text: str) -> Features:

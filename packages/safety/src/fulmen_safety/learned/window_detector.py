@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from fulmen_core.guard import Finding
 from fulmen_safety.language import language_of
 from fulmen_safety.learned.bert import Bert
 from fulmen_safety.learned.encoder import Encoder
-from fulmen_safety.learned.features import Features, features
+from fulmen_safety.learned.features import KEPT, Features, features
 from fulmen_safety.learned.linear_model import LinearModel
 from fulmen_safety.learned.one_thread import one_thread
 
@@ -95,13 +96,25 @@ def stretches(text: str, window: int) -> tuple[NDArray[np.intp], NDArray[np.intp
 
 def _stretches(text: str, window: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     borders = [0]
-    for end in [*(match.end() for match in _BORDER.finditer(text)), len(text)]:
+    for end in _sentence_ends(text):
         while end - borders[-1] > window:
             borders.append(borders[-1] + window // 2)
         if end > borders[-1]:
             borders.append(end)
     ends = np.array(borders[1:])
     return np.array(borders)[np.searchsorted(borders, ends - window)], ends
+
+
+def _sentence_ends(text: str) -> tuple[int, ...]:
+    """Return where the sentences end; of the last few texts they are kept, as several detectors ask for the same."""
+    return _kept_ends(text) if len(text) <= KEPT else _ends(text)
+
+
+def _ends(text: str) -> tuple[int, ...]:
+    return (*(match.end() for match in _BORDER.finditer(text)), len(text))
+
+
+_kept_ends = lru_cache(maxsize=4)(_ends)
 
 
 class WindowDetector:
