@@ -58,10 +58,13 @@ class LinearModel:
     def sums(self, seen: Features) -> NDArray[np.int32]:
         """Return the sums of the rows of all features that end at or before each index, int32 [N + 1, H]."""
         ended = np.zeros((seen.length + 1, self.weights_BH.shape[1]), np.int32)
+        rows, last = self._rows(seen.hashes()), 0
         for size, hashes in zip(CHARACTER_NGRAMS, seen.ngrams, strict=True):
-            ended[size:] += self._rows(hashes)
+            first, last = last, last + len(hashes)
+            ended[size:] += rows[first:last]
         for hashes, ends in seen.words:
-            ended[ends] += self._rows(hashes)
+            first, last = last, last + len(hashes)
+            ended[ends] += rows[first:last]
         return np.cumsum(ended, axis=0, dtype=np.int32)
 
     def margins(self, sums: NDArray[np.int32], counts: NDArray[np.int32]) -> NDArray[np.float64]:
@@ -84,4 +87,4 @@ class LinearModel:
         return float(self.curve(language_of(text)).probability(margin))
 
     def _rows(self, hashes: NDArray[np.uint32]) -> NDArray[np.int8]:
-        return np.take(self.weights_BH, hashes >> np.uint32(self.shift), axis=0)
+        return self.weights_BH.take(hashes >> np.uint32(self.shift), axis=0)
