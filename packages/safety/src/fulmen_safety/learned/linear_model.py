@@ -9,7 +9,7 @@ Legend: N characters, H heads. Head 0 tells unsafe from safe; the others, catego
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,15 @@ class LinearModel:
     share: float = 0.0
     gate: float | None = None
 
+    def unsafe_alone(self) -> LinearModel:
+        """Return the model without the heads that tell the categories."""
+        if len(self.categories) == 1:
+            return self
+        return replace(
+            self, weights_BH=np.ascontiguousarray(self.weights_BH[:, :1]), scale_H=self.scale_H[:1],
+            bias_H=self.bias_H[:1], categories=self.categories[:1],
+        )  # fmt: skip
+
     @property
     def shift(self) -> int:
         """How far a hash of 32 bits is moved right to give a bucket."""
@@ -66,6 +75,15 @@ class LinearModel:
             first, last = last, last + len(hashes)
             ended[ends] += rows[first:last]
         return np.cumsum(ended, axis=0, dtype=np.int32)
+
+    def sum(self, seen: Features, start: int, end: int) -> NDArray[np.int32]:
+        """Return the sum [H] of the rows of the features that end after `start` and not after `end`."""
+        found = [
+            hashes[max(0, start - size + 1) : max(0, end - size + 1)]
+            for size, hashes in zip(CHARACTER_NGRAMS, seen.ngrams, strict=True)
+        ]
+        found += [hashes[(ends > start) & (ends <= end)] for hashes, ends in seen.words]
+        return np.asarray(self._rows(np.concatenate(found)).sum(axis=0, dtype=np.int32))
 
     def margins(self, sums: NDArray[np.int32], counts: NDArray[np.int32]) -> NDArray[np.float64]:
         """Return the margins [S, H] of S stretches with these sums of rows [S, H] and numbers of features [S]."""

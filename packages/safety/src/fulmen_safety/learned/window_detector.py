@@ -31,13 +31,11 @@ class Judgement:
 
     Args:
         margin: of head 0.
-        shares: category -> its share of the probability.
     """
 
     start: int
     end: int
     margin: float
-    shares: dict[str, float]
 
 
 def worst_stretch(model: LinearModel, text: str) -> Judgement | None:
@@ -47,7 +45,7 @@ def worst_stretch(model: LinearModel, text: str) -> Judgement | None:
     starts, ends = stretches(text, model.window)
     margins = stretch_margins(model, text, starts, ends)
     worst = int(np.argmax(margins[:, 0]))
-    return Judgement(int(starts[worst]), int(ends[worst]), float(margins[worst, 0]), model.shares(margins[worst]))
+    return Judgement(int(starts[worst]), int(ends[worst]), float(margins[worst, 0]))
 
 
 def stretch_margins(
@@ -129,23 +127,34 @@ class WindowDetector:
     def __init__(self, name: str, model: LinearModel, floor: float) -> None:
         self.name = name
         self._model, self._floor = model, floor
+        self._unsafe = model.unsafe_alone()  # of most texts the categories need not be known
 
     def scan(self, text: str) -> list[Finding]:
         """Return the worst stretch of sentences, once for each category that it may be of."""
-        worst = worst_stretch(self._model, text)
+        worst = worst_stretch(self._unsafe, text)
         if worst is None:
             return []
         unsafe = self._model.probability(text, worst.margin)
+        if unsafe < self._floor:
+            return []
         return [
             Finding(self.name, category, unsafe * share, worst.start, worst.end, self.name)
-            for category, share in worst.shares.items()
+            for category, share in self._shares(text, worst).items()
             if unsafe * share >= self._floor
         ]
 
     def scores(self, text: str) -> dict[str, float]:
         """Return category -> probability that `text` is of it; the highest is that of being unsafe at all."""
-        worst = worst_stretch(self._model, text)
+        worst = worst_stretch(self._unsafe, text)
         if worst is None:
             return dict.fromkeys(self._model.categories, 0.0)
         unsafe = self._model.probability(text, worst.margin)
-        return {category: unsafe * share for category, share in worst.shares.items()}
+        return {category: unsafe * share for category, share in self._shares(text, worst).items()}
+
+    def _shares(self, text: str, worst: Judgement) -> dict[str, float]:
+        """Return category -> its share of the probability of the worst stretch."""
+        seen = features(text)
+        counts = seen.counts()
+        sums_1H = self._model.sum(seen, worst.start, worst.end)[None]
+        [margins_H] = self._model.margins(sums_1H, counts[[worst.end]] - counts[[worst.start]])
+        return self._model.shares(margins_H)
