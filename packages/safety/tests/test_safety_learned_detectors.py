@@ -120,6 +120,17 @@ def test_the_likeliest_category_has_the_probability_of_being_unsafe_at_all() -> 
     assert {one.category: one.score for one in detector.scan("kill them all")} == pytest.approx(scores)
 
 
+@settings(max_examples=60, deadline=None)
+@given(TEXTS.filter(bool), st.integers(0, 5), st.data())
+def test_the_sum_of_a_stretch_is_the_difference_of_sums(text: str, seed: int, data: st.DataObject) -> None:
+    model = random_model(seed, categories=TWO)
+    start = data.draw(st.integers(0, len(text)))
+    end = data.draw(st.integers(start, len(text)))
+    sums = model.sums(features(text))
+    assert model.sum(features(text), start, end).tolist() == (sums[end] - sums[start]).tolist()
+    assert (model.unsafe_alone().sums(features(text)) == sums[:, :1]).all()
+
+
 def test_an_empty_text_is_nothing() -> None:
     detector = WindowDetector("d", random_model(0), floor=0.01)
     assert (list(detector.scan("")), detector.scores("")) == ([], {"violent_crime": 0.0})
