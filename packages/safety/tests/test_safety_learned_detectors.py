@@ -113,6 +113,7 @@ def test_the_likeliest_category_has_the_probability_of_being_unsafe_at_all() -> 
     detector = WindowDetector("d", model, floor=0.01)
     assert isinstance(detector, Scorer)
     assert isinstance(detector, PlainReader)
+    assert not detector.reads_plain
     worst = worst_stretch(model, "kill them all")
     assert worst is not None
     scores = detector.scores("kill them all")

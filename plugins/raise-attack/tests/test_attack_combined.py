@@ -60,3 +60,9 @@ def test_the_card_is_of_these_weights_and_names_a_licence_for_every_source() -> 
     card = json.loads((folder / CARD).read_text("utf-8"))
     assert card["sha256"] == hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
     assert all(one["licence"] != "not stated" and "NC" not in one["licence"] for one in card["sources"])
+
+
+def test_the_shipped_model_reads_plain_characters_and_another_is_shown_accents_too() -> None:
+    another = Path(str(resources.files("fulmen_raise_attack") / "data/attack"))
+    assert combined.make({}).reads_plain
+    assert not combined.make({"model": str(another)}).reads_plain

@@ -112,3 +112,9 @@ def test_a_setting_that_it_does_not_know_is_refused() -> None:
         make({"flor": 0.3})
     with pytest.raises(UserError, match=r"no model\.safetensors"):
         make_answer({"model": "nowhere"})
+
+
+def test_the_shipped_model_reads_plain_characters_and_another_is_shown_accents_too() -> None:
+    another = Path(str(resources.files("fulmen_raise_harm") / "data/harm"))
+    assert make({}).reads_plain
+    assert not make({"model": str(another)}).reads_plain

@@ -37,16 +37,17 @@ def make(settings: Mapping[str, object]) -> AttackDetector | CombinedDetector:
     if given.learned == 0:
         return lexicon
     model = read(given.model) if given.model else shipped("fulmen_raise_attack", "attack")
-    return CombinedDetector(lexicon, WindowDetector("attack", model, floor=1e-9), given.learned, given.floor)
+    window = WindowDetector("attack", model, floor=1e-9, reads_plain=given.model is None)
+    return CombinedDetector(lexicon, window, given.learned, given.floor)
 
 
 class CombinedDetector:
     """Scores prompt attacks by both. Judges whole texts; a `Scorer` and `PlainReader` of `fulmen_safety.detector`."""
 
     name = "attack"
-    reads_plain = True
 
     def __init__(self, lexicon: AttackDetector, model: WindowDetector, learned: float, floor: float) -> None:
+        self.reads_plain = model.reads_plain
         self._lexicon, self._model, self._learned, self._floor = lexicon, model, learned, floor
 
     def scan(self, text: str) -> list[Finding]:

@@ -40,7 +40,9 @@ def window_detector(name: str, package: str, model: str, settings: Mapping[str, 
         UserError: a setting that it does not know, a folder without a model.
     """
     given = read_settings(LearnedSettings, settings, f"the settings of the detector {name!r}")
-    return WindowDetector(name, read(given.model) if given.model else shipped(package, model), given.floor)
+    if given.model:
+        return WindowDetector(name, read(given.model), given.floor)
+    return WindowDetector(name, shipped(package, model), given.floor, reads_plain=True)
 
 
 def prefix_detector(name: str, package: str, model: str, settings: Mapping[str, object]) -> PrefixDetector:

@@ -120,12 +120,12 @@ class WindowDetector:
 
     Args:
         floor: findings below this probability are not reported.
+        reads_plain: see `PlainReader`. For a model of English and Chinese; one that learned French from texts with
+            accents must see them.
     """
 
-    reads_plain = True
-
-    def __init__(self, name: str, model: LinearModel, floor: float) -> None:
-        self.name = name
+    def __init__(self, name: str, model: LinearModel, floor: float, *, reads_plain: bool = False) -> None:
+        self.name, self.reads_plain = name, reads_plain
         self._model, self._floor = model, floor
         self._unsafe = model.unsafe_alone()  # of most texts the categories need not be known
 
