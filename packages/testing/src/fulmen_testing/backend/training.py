@@ -26,8 +26,9 @@ from fulmen_testing.reference import Reference
 TOLERANCE: dict[str, float] = {"float32": 1e-4, "float16": 0.03, "bfloat16": 0.1}
 #: So many times that, where in fewer bits than 32 some tokens go to other experts.
 FLIPS = 3
-#: So many times the error of PyTorch itself, in the same dtype, where that is more: a few models are so sensitive.
-AS_PYTORCH = 1.5
+#: PyTorch itself errs by less than this part of the tolerance where anything can be told: a few models are so sensitive
+#: that its own rounding is more.
+TELLING = 0.75
 
 
 class TrainingClaims(BackendTrial):
@@ -46,13 +47,10 @@ class TrainingClaims(BackendTrial):
         program = bench.backend.prepare_training(model, TrainPlan(dtype=dtype))
         tolerance = TOLERANCE[dtype] * (FLIPS if experts and dtype != "float32" else 1)
         for step in range(2):
-            tokens_BT = _settled_tokens(exact, bench.seed + step)
-            expected = _loss(exact, exact, nullcontext(), tokens_BT)
+            tokens_BT, expected = _telling_tokens(exact, plain, dtype, tolerance, bench.seed + step)
             got = _loss(program.model, model, program.autocast(), tokens_BT)
-            _loss(plain, plain, _autocast(dtype), tokens_BT)
             assert abs(got - expected) < tolerance * max(1.0, abs(expected)), f"seed {bench.seed}"
-            bound = max(tolerance, AS_PYTORCH * _error(plain, exact))
-            assert _error(model, exact) < bound, f"step {step}, seed {bench.seed}, {config!r}"
+            assert _error(model, exact) < tolerance, f"step {step}, seed {bench.seed}, {config!r}"
             for one in (model, plain, exact):
                 _descend(one)
 
@@ -88,6 +86,19 @@ class TrainingClaims(BackendTrial):
 
 def _prepared(model: Transformer) -> Transformer:
     return copy.deepcopy(model).requires_grad_(True).train()
+
+
+def _telling_tokens(
+    exact: Transformer, plain: Transformer, dtype: Dtype, tolerance: float, seed: int
+) -> tuple[Tensor, float]:
+    """Draw tokens whose gradients PyTorch itself finds in `dtype`, and run both models on them; also the exact loss."""
+    for attempt in range(20):
+        tokens_BT = _settled_tokens(exact, seed + 1_000_000 * attempt)
+        expected = _loss(exact, exact, nullcontext(), tokens_BT)
+        _loss(plain, plain, _autocast(dtype), tokens_BT)
+        if _error(plain, exact) < TELLING * tolerance:
+            break
+    return tokens_BT, expected
 
 
 def _settled_tokens(exact: Transformer, seed: int) -> Tensor:
