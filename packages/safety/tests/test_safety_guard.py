@@ -173,8 +173,10 @@ def test_thresholds_may_differ_by_language(guard_with: Callable[..., RaiseGuard]
 
 def test_the_registry_makes_the_guard_and_names_a_detector_that_is_not_there(tmp_path: Path) -> None:
     registry = Registry.of("fulmen_safety.plugin")
-    with pytest.raises(UserError, match="pii"):
+    with pytest.raises(UserError, match="unknown detector 'pii'") as missing:
         registry.guard("raise")
+    assert "pip install 'fulmen[raise]'" in str(missing.value)
+    assert "enabled = false leaves one out" in str(missing.value)
     policy = tmp_path / "policy.toml"
     policy.write_text(
         """

@@ -27,6 +27,12 @@ from fulmen_safety.taxonomy import taxonomy
 #: A detector's deadline is for this many characters, and grows in proportion above.
 DEADLINE_CHARACTERS = 20_000
 
+#: Whatever keeps a detector from being had.
+_OR_ELSE = (
+    "pip install 'fulmen[raise]' brings the detectors of the default policy; enabled = false leaves one out, in a policy "
+    "that extends this one"
+)
+
 
 class DetectorSource(Protocol):
     """Where detectors come from: `fulmen_core.registry.Registry`."""
@@ -139,10 +145,7 @@ class Seat:
         try:
             info = source.detector_info(entry.name)
         except PluginError as error:
-            remedy = (
-                f"{error.remedy}; install the plugin that has it (those of the default policy: pip install "
-                "'fulmen[raise]'), or leave it out: enabled = false for it in a policy that extends this one"
-            )
+            remedy = "; ".join(part for part in (error.remedy, _OR_ELSE) if part)
             raise PluginError(error.what, where=error.where or where, remedy=remedy) from error
         phases: tuple[str, ...] = entry.phases if entry.phases is not None else info.phases
         for phase in phases:
