@@ -29,8 +29,8 @@ DEADLINE_CHARACTERS = 20_000
 
 #: Whatever keeps a detector from being had.
 _OR_ELSE = (
-    "pip install 'fulmen[raise]' brings the detectors of the default policy; enabled = false leaves one out, in a policy "
-    "that extends this one"
+    "pip install 'fulmen[raise]' brings the detectors of the default policy; enabled = false leaves one out, in a "
+    "policy that extends this one"
 )
 
 
