@@ -77,6 +77,10 @@ def test_it_is_shown_the_plain_text_alone_where_each_character_has_a_plain_one(
     reader.read.clear()
     text_scores(panel, text, "input")
     assert reader.read[: len(read)] == read
+    reader.read.clear()
+    panel.examine(text)
+    assert set(read) <= set(reader.read)
+    assert (text in reader.read) == (text in read)
 
 
 def test_what_it_finds_is_where_it_was_written(guard_with: Callable[..., RaiseGuard]) -> None:

@@ -214,7 +214,7 @@ def _examined(seat: Seat, text: str, shown: Sequence[View]) -> Examination:
     try:
         seen = seat.judge(text, shown)
         judged = time.perf_counter()
-        scores = seat.scores(text)
+        scores = seat.scores(seat.looks_at(shown)[0].text)
     except Exception as error:
         judged = time.perf_counter()
         failure = seat.failure(error)
