@@ -97,17 +97,57 @@ def test_random_texts_give_that_evidence_too(text: str) -> None:
 @pytest.mark.parametrize("expression", [one.expression.pattern for rule in rules() for one in rule.ascii + rule.other])
 def test_what_a_pattern_matches_has_a_literal_of_each_of_its_clauses(expression: str) -> None:
     needs = clauses(expression)
-    gate = Gate([needs])
+    gate = Gate([needs, clauses(expression, bordered=True)])
     matched = [match[0] for text in (*ATTACKS, " ".join(PIECES)) for match in re.finditer(expression, text.lower())]
     for one in matched:
         assert all(any(literal in one for literal in clause) for clause in needs)
-        assert gate.possible(one) == [0]
+        assert gate.possible(one) == [0, 1]
+
+
+BORDERED = st.sampled_from(
+    [
+        "(?<![a-z])",
+        "(?![a-z])",
+        r"[\W_]{1,4}",
+        r"[\W_]{1,2}?",
+        "ab",
+        "ba?",
+        "[é5]",
+        "(?:a|b5|-)",
+        "[a-z]*",
+        "(?:é|ab){0,2}",
+        "\\[",
+        "b b",
+    ]
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(BORDERED, min_size=1, max_size=7), st.text(alphabet="aabb -é5[\n", max_size=40))
+def test_a_text_that_an_expression_matches_passes_its_gate(parts: list[str], text: str) -> None:
+    expression = "".join(parts)
+    gate = Gate([clauses(expression, bordered=True), clauses("never")])
+    assert gate.possible(text) == [0] or not re.search(expression, text)
 
 
 def test_only_what_may_match_is_searched_for() -> None:
     gate = Gate([clauses("(?:ignore|forget) [a-z]* rules?"), clauses("[a-z]+")])
     assert gate.possible("ignore my rule") == [0, 1]
     assert gate.possible("ignore my hat") == gate.possible("") == [1]
+
+
+def test_words_must_stand_whole_and_one_after_another() -> None:
+    between = r"[\W_]{1,4}"
+    gate = Gate([clauses(f"(?<![a-z])act{between}as(?![a-z])", bordered=True)])
+    assert gate.possible("then ACT as if".lower()) == gate.possible("act - as") == gate.possible("5act\nas5") == [0]
+    for text in ("in fact as", "act assume", "actas", "as act", "react as it did"):
+        assert gate.possible(text) == []
+
+
+def test_a_rare_sign_is_a_literal() -> None:
+    gate = Gate([clauses("🔓", bordered=True), clauses(r"\[dan", bordered=True), clauses("a", bordered=True)])
+    assert gate.possible("an open lock") == [2]
+    assert gate.possible("🔓 [dan]") == [0, 1, 2]
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def _rule(rule: Mapping[str, Any], words: Mapping[str, Sequence[str]]) -> Rule:
 
 def _pattern(expression: str) -> Pattern:
     bordered = f"(?<![a-z])(?:{expression})"
-    return Pattern(re.compile(bordered), clauses(bordered))
+    return Pattern(re.compile(bordered), clauses(bordered, bordered=True))
 
 
 def evidence(text: str) -> Iterator[Evidence]:
