@@ -71,7 +71,7 @@ def test_what_the_capabilities_do_not_list_is_refused(lightning: Exported, monke
     assert "float32" in capabilities.serve_dtypes
     with pytest.raises(CapabilityError, match="export the model with --quantize int8"):
         backend.load_runner(lightning.artefact, LIMITS, quantize="int8")
-    monkeypatch.setattr("fulmen_backend_openvino.compiling.computes_in", lambda core, dtype: dtype == "float32")
+    monkeypatch.setattr("fulmen_backend_openvino.compiling.computes_in", lambda dtype: dtype == "float32")
     assert backend.capabilities().serve_dtypes == ("float32",)
     with pytest.raises(CapabilityError, match="does not compute in bfloat16 on this CPU: use float32"):
         backend.load_runner(lightning.artefact, LIMITS, "bfloat16")

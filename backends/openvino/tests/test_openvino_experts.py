@@ -11,6 +11,7 @@ import torch
 from openvino import opset15
 from openvino.properties import hint
 
+from fulmen_backend_openvino.compiling import core
 from fulmen_backend_openvino.experts import mix, route
 from fulmen_backend_openvino.weights import Weights
 from fulmen_core.model.feed_forward import MixtureFeedForward
@@ -32,7 +33,7 @@ def compiled(network: MixtureFeedForward, quantize: str | None = None) -> Any:
     x_ND = opset15.parameter([-1, CONFIG.hidden_size], np.float32)
     y_ND = mix(x_ND, route(x_ND, network.router), network.experts, Weights("float32", quantize))
     graph = openvino.Model([opset15.result(y_ND)], [x_ND])
-    return openvino.Core().compile_model(graph, "CPU", {hint.inference_precision: openvino.Type.f32})
+    return core().compile_model(graph, "CPU", {hint.inference_precision: openvino.Type.f32})
 
 
 def expected(network: MixtureFeedForward, x_ND: torch.Tensor) -> np.ndarray:

@@ -13,6 +13,7 @@ from openvino import opset15
 from openvino.properties import hint
 
 from fulmen_backend_openvino.backend import OpenVinoBackend
+from fulmen_backend_openvino.compiling import core
 from fulmen_backend_openvino.exporter import OpenVinoExporter
 from fulmen_backend_openvino.runner import OpenVinoRunner
 from fulmen_backend_openvino.weights import Weights, bfloat16_bits
@@ -47,7 +48,7 @@ def tame(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 def constant_of(value: Any) -> np.ndarray:
     graph = openvino.Model([opset15.result(value)], [])
     config = {hint.inference_precision: openvino.Type.f32}
-    computed: np.ndarray = openvino.Core().compile_model(graph, "CPU", config)([])[0]
+    computed: np.ndarray = core().compile_model(graph, "CPU", config)([])[0]
     return computed
 
 

@@ -13,6 +13,7 @@ from openvino import opset15
 from openvino._offline_transformations import paged_attention_transformation
 from openvino.properties import hint
 
+from fulmen_backend_openvino.compiling import core
 from fulmen_core.model.kv import CacheSpec
 from fulmen_core.model.layer_plan import LayerPlan
 from fulmen_testing.exporter.exported import Exported
@@ -24,7 +25,7 @@ from .driving import expected_logits
 @pytest.fixture(scope="module")
 def request_of(exported: Exported) -> Any:
     config = {hint.inference_precision: openvino.Type.f32, hint.kv_cache_precision: openvino.Type.f32}
-    compiled = openvino.Core().compile_model(exported.artefact / "openvino_model.xml", "CPU", config)
+    compiled = core().compile_model(exported.artefact / "openvino_model.xml", "CPU", config)
     return compiled.create_infer_request()
 
 
@@ -109,9 +110,9 @@ def test_states_are_the_caches_of_the_plan_and_windows_stay_bounded(exported: Ex
 
 def test_openvinos_own_paging_finds_each_window(exported: Exported) -> None:
     # GenAI's pipelines page like this; a window that it does not recognise is left out without a word
-    graph = openvino.Core().read_model(exported.artefact / "openvino_model.xml")
+    graph = core().read_model(exported.artefact / "openvino_model.xml")
     paged_attention_transformation(graph)
     operands = [node.input_value(10) for node in graph.get_ops() if node.get_type_name() == "PagedAttentionExtension"]
     constants = openvino.Model([opset15.result(operand) for operand in operands], [])
-    found = [int(value) for value in openvino.Core().compile_model(constants, "CPU")([]).values()]
+    found = [int(value) for value in core().compile_model(constants, "CPU")([]).values()]
     assert sorted(found) == sorted(layer.window or 0 for layer in LayerPlan.of(exported.config)), exported.label

@@ -5,6 +5,7 @@ Left to itself OpenVINO computes in bfloat16 where the CPU can, and keeps caches
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import openvino
@@ -33,24 +34,33 @@ _CACHES: dict[Dtype, tuple[KVDtype, ...]] = {
 DEVICE = "CPU"
 
 
-def computes_in(core: openvino.Core, dtype: Dtype) -> bool:
+@cache
+def core() -> openvino.Core:
+    """Return the one that this process has, which stays.
+
+    The CPU plugin of each core gives its thread a stack for signals, and when it goes puts back the one before. Of two
+    that go in the order in which they came, the second puts back what the first has unmapped, and the next signal, a
+    Ctrl-C, is a segmentation fault.
+    """
+    return openvino.Core()
+
+
+def computes_in(dtype: Dtype) -> bool:
     """Whether OpenVINO computes in `dtype` on this CPU."""
-    return _CAPABILITY.get(dtype) in core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
+    return _CAPABILITY.get(dtype) in core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
 
 
 def dtypes_here() -> tuple[Dtype, ...]:
     """The dtypes that OpenVINO computes in on this CPU."""
-    core = openvino.Core()
-    return tuple(dtype for dtype in _CAPABILITY if computes_in(core, dtype))
+    return tuple(dtype for dtype in _CAPABILITY if computes_in(dtype))
 
 
 def compile_for_cpu(
-    core: openvino.Core, graph: openvino.Model, dtype: Dtype, kv_dtype: KVDtype, threads: int, *, quantized: bool
+    graph: openvino.Model, dtype: Dtype, kv_dtype: KVDtype, threads: int, *, quantized: bool
 ) -> openvino.CompiledModel:
     """Compile for one stream of requests.
 
     Args:
-        core: where it is compiled.
         graph: what is compiled.
         dtype: of arithmetic.
         kv_dtype: of keys and values.
@@ -60,7 +70,7 @@ def compile_for_cpu(
     Raises:
         CapabilityError: this CPU has no arithmetic in `dtype`, or the kernels no such cache beside it.
     """
-    if not computes_in(core, dtype):
+    if not computes_in(dtype):
         raise CapabilityError(f"OpenVINO does not compute in {dtype} on this CPU", remedy="use float32")
     if kv_dtype not in _CACHES[dtype]:
         raise CapabilityError(
@@ -77,4 +87,4 @@ def compile_for_cpu(
     }
     if threads:
         config[properties.inference_num_threads] = threads
-    return core.compile_model(graph, DEVICE, config)
+    return core().compile_model(graph, DEVICE, config)

@@ -78,7 +78,7 @@ class OpenVinoExporter:
         Where the CPU does not compute in the artefact's dtype, arithmetic is float32, and ``executed`` says so.
         """
         manifest = read_manifest(out, FORMAT, Manifest, (GRAPH_FILE, WEIGHTS_FILE))
-        dtype: Dtype = manifest.dtype if computes_in(openvino.Core(), manifest.dtype) else "float32"
+        dtype: Dtype = manifest.dtype if computes_in(manifest.dtype) else "float32"
         reference = Reference.load(out) if model is None else ask_checkpoint(load_model(model), model)
         runner = OpenVinoRunner(out, limits_for(reference), dtype)
         try:

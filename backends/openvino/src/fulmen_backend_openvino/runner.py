@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fulmen_backend_openvino import names
 from fulmen_backend_openvino.artefact import FORMAT, GRAPH_FILE, WEIGHTS_FILE
-from fulmen_backend_openvino.compiling import ACTIVATION_GROUP, DEVICE, compile_for_cpu
+from fulmen_backend_openvino.compiling import ACTIVATION_GROUP, DEVICE, compile_for_cpu, core
 from fulmen_backend_openvino.kv_blocks import KVBlocks, Span
 from fulmen_backend_openvino.paging import BEGINS, ROWS, paged_graph
 from fulmen_core.backend import Dtype, KVDtype
@@ -57,10 +57,9 @@ class OpenVinoRunner(WithoutAdapters):
         self.limits = replace(limits, max_context=min(limits.max_context, config.max_position_embeddings))
         self.vocab_size = config.vocab_size
         self._width = config.hidden_size
-        core = openvino.Core()
-        graph = _open_graph(core, artefact / GRAPH_FILE, config)
+        graph = _open_graph(artefact / GRAPH_FILE, config)
         compiled = compile_for_cpu(
-            core, graph, dtype, kv_dtype or dtype, limits.threads, quantized=manifest.quantize is not None
+            graph, dtype, kv_dtype or dtype, limits.threads, quantized=manifest.quantize is not None
         )
         shapes = {
             value.get_any_name(): (value.get_element_type(), list(value.get_partial_shape())[1:])
@@ -81,7 +80,7 @@ class OpenVinoRunner(WithoutAdapters):
             self._request.set_tensor(name, tensor)
         self.choices = {
             "runner": "openvino",
-            "device": f"{DEVICE}: {core.get_property(DEVICE, 'FULL_DEVICE_NAME')}",
+            "device": f"{DEVICE}: {core().get_property(DEVICE, 'FULL_DEVICE_NAME')}",
             "weights": manifest.quantize or manifest.dtype,
             "arithmetic": dtype,
             "activations": f"8 bits in groups of {ACTIVATION_GROUP}" if manifest.quantize else dtype,
@@ -207,9 +206,9 @@ class OpenVinoRunner(WithoutAdapters):
             raise ValueError("the runner is closed")
 
 
-def _open_graph(core: openvino.Core, path: Path, config: ModelConfig) -> openvino.Model:
+def _open_graph(path: Path, config: ModelConfig) -> openvino.Model:
     try:
-        return paged_graph(core.read_model(path), config)
+        return paged_graph(core().read_model(path), config)
     except (RuntimeError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise CorruptArtefact("OpenVINO cannot load the graph", where=str(path), remedy=reason) from error
