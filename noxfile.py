@@ -42,6 +42,8 @@ TORCH_FREE_TESTS = (
     *(f"plugins/raise-{name}/tests" for name in ("pii", "secrets", "attack", "harm", "toxicity")),
 )
 COMBO_RECORDS = WHEELHOUSE / "combo-records"
+#: Processes that share the default tests; each may take 4 GB.
+TEST_WORKERS = min(4, os.cpu_count() or 1)
 
 
 def prepare(session: nox.Session) -> None:
@@ -77,6 +79,15 @@ def install_from_wheelhouse(session: nox.Session, *requirements: str) -> None:
     session.install(*(part for place in places for part in ("--find-links", place)), *requirements)
 
 
+def run_default_tests(session: nox.Session) -> None:
+    """Run the default tests, file by file on all cores. `-- -n 0` runs them in one process, as a debugger wants it."""
+    threads = max(1, (os.cpu_count() or 1) // TEST_WORKERS)
+    session.run(
+        "pytest", "-m", "not slow and not browser and not gpu", "-n", str(TEST_WORKERS), "--dist", "loadfile",
+        *session.posargs, env={"OMP_NUM_THREADS": str(threads)},
+    )  # fmt: skip
+
+
 @nox.session
 def demo(session: nox.Session) -> None:
     """The main job: raw text in, a guarded endpoint and an ONNX artefact out. `-- key=value` changes the recipe."""
@@ -88,7 +99,7 @@ def demo(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The default tests, with the backend x plugin-set matrix inside, in one environment."""
     install_workspace(session, "test.txt")
-    session.run("pytest", "-m", "not slow and not browser and not gpu", *session.posargs)
+    run_default_tests(session)
 
 
 @nox.session
@@ -191,7 +202,7 @@ def minimums(session: nox.Session) -> None:
     session.install(*oldest, *editable)
     serve_combination(session, "onnxruntime", "all", "lowest")
     session.install(*oldest, "-r", "requirements/members.txt", "-r", "requirements/test.txt")
-    session.run("pytest", "-m", "not slow and not browser and not gpu", *session.posargs)
+    run_default_tests(session)
 
 
 @nox.session(venv_backend="none")
