@@ -18,7 +18,7 @@ from fulmen_safety.learned.artefact import read, write
 from fulmen_safety.learned.bert import LONGEST, Bert, Guess, from_tensors, tensors
 from fulmen_safety.learned.bert_weights import of_transformers, read_bert, write_bert
 from fulmen_safety.learned.calibration import Curve
-from fulmen_safety.learned.linear_model import LinearModel
+from fulmen_safety.learned.linear_model import NO_CATEGORIES, LinearModel
 from fulmen_safety.learned.window_detector import WindowDetector
 from fulmen_safety.learned.wordpiece import SPECIAL, WordPiece
 
@@ -95,9 +95,9 @@ def test_a_guess_stands_if_it_is_low_and_else_changes_nothing() -> None:
 
 
 def test_an_artefact_holds_it(tmp_path: Path) -> None:
-    weights, one = np.zeros((1 << 10, 1), np.int8), np.ones(1, np.float32)
+    weights, one = np.zeros(1 << 10, np.int8), np.ones(1, np.float32)
     _, _, bert = random_bert(6)
-    model = LinearModel(weights, one, one, ("violent_crime",), {"*": CURVE}, 60, bert, 1.0)
+    model = LinearModel(weights, NO_CATEGORIES, one, one, ("violent_crime",), {"*": CURVE}, 60, bert, 1.0)
     write(tmp_path / "model", model, {})
     stored = read(tmp_path / "model")
     assert isinstance(stored.encoder, Bert)
@@ -117,9 +117,19 @@ def test_weights_in_a_file_are_read_and_others_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no weights of an encoder"):
         read_bert(tmp_path / "other.safetensors")
     wide = tensors(bert) | {"bert.words": bert.words}  # not two in a byte
-    safetensors.numpy.save_file(wide, str(tmp_path / "wide.safetensors"))
-    with pytest.raises(UserError, match="no weights of an encoder"):
-        read_bert(tmp_path / "wide.safetensors")
+    damaged = tensors(bert) | {"bert.vocabulary": np.zeros(9, np.uint8)}
+    for named in (wide, damaged):
+        safetensors.numpy.save_file(named, str(tmp_path / "wrong.safetensors"))
+        with pytest.raises(UserError, match="no weights of an encoder"):
+            read_bert(tmp_path / "wrong.safetensors")
+
+
+def test_a_vocabulary_that_is_not_compressed_is_read_too() -> None:
+    _, _, bert = random_bert(8)
+    older = tensors(bert)
+    del older["bert.vocabulary"]
+    older["bert.pieces"] = np.frombuffer("\n".join(bert.wordpiece.pieces).encode(), np.uint8)
+    assert from_tensors(older).wordpiece.pieces == from_tensors(tensors(bert)).wordpiece.pieces == bert.wordpiece.pieces
 
 
 def test_words_are_cut_as_the_published_tokenizer_does() -> None:

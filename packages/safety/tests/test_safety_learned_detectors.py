@@ -13,7 +13,7 @@ from fulmen_safety.conformance import faults
 from fulmen_safety.detector import PlainReader, Scorer
 from fulmen_safety.learned.calibration import Curve
 from fulmen_safety.learned.features import features
-from fulmen_safety.learned.linear_model import LinearModel
+from fulmen_safety.learned.linear_model import NO_CATEGORIES, LinearModel
 from fulmen_safety.learned.prefix_detector import PrefixDetector
 from fulmen_safety.learned.window_detector import WindowDetector, stretches, worst_stretch
 
@@ -25,18 +25,19 @@ def random_model(seed: int, *, window: int = 30, categories: tuple[str, ...] = (
     """Return a model of random weights, spiteful to any text."""
     random = np.random.default_rng(seed)
     heads = 1 if len(categories) == 1 else 1 + len(categories)
-    weights = random.integers(-127, 128, (1 << 12, heads)).astype(np.int8)
+    weights = random.integers(-127, 128, 1 << 12).astype(np.int8)
+    of_categories = random.integers(-127, 128, (1 << 9, heads - 1)).astype(np.int8)
     scale, bias = np.full(heads, 0.01, np.float32), np.full(heads, 0.3, np.float32)
-    return LinearModel(weights, scale, bias, categories, {"*": CURVE, "zh": CURVE}, window)
+    return LinearModel(weights, of_categories, scale, bias, categories, {"*": CURVE, "zh": CURVE}, window)
 
 
 def word_model(weights: dict[str, int], *, window: int = 40) -> LinearModel:
     """Return a model in which these words alone count: 127 says unsafe, -127 safe."""
-    table = np.zeros((1 << 18, 1), np.int8)
+    table = np.zeros(1 << 18, np.int8)
     for word, weight in weights.items():
-        table[features(word).words[0][0] >> np.uint32(14), 0] = weight
+        table[features(word).words[0][0] >> np.uint32(14)] = weight
     ones = np.ones(1, np.float32)
-    return LinearModel(table, ones, -ones, ("violent_crime",), {"*": CURVE}, window)
+    return LinearModel(table, NO_CATEGORIES, ones, -ones, ("violent_crime",), {"*": CURVE}, window)
 
 
 TWO = ("hate_discrimination", "violent_crime")
@@ -84,8 +85,9 @@ def test_only_the_word_being_written_is_held() -> None:
 def test_sums_are_those_of_the_features_one_by_one() -> None:
     model, text = random_model(1, categories=TWO), "How do I kill 3 processes? 怎么办。"
     seen = features(text)
-    expected = model.weights_BH[seen.hashes() >> np.uint32(model.shift)].sum(0, dtype=np.int64)
-    assert model.sums(seen)[-1].tolist() == expected.tolist()
+    unsafe = model.weights_B[seen.hashes() >> np.uint32(20)].sum(dtype=np.int64)
+    of_categories = model.weights_AC[seen.hashes() >> np.uint32(23)].sum(0, dtype=np.int64)
+    assert model.sums(seen)[-1].tolist() == [unsafe, *of_categories.tolist()]
 
 
 @given(st.text(alphabet="ab .!?\n。你", max_size=300))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from fulmen_safety.learned.artefact import read, write
 from fulmen_safety.learned.calibration import Curve
 from fulmen_safety.learned.cascade import gate_of, passing
 from fulmen_safety.learned.encoder import LONGEST, from_tensors, rows_of, tensors
-from fulmen_safety.learned.linear_model import LinearModel
+from fulmen_safety.learned.linear_model import NO_CATEGORIES, SHORT, LinearModel
 from fulmen_safety.learned.rows import Row
 from fulmen_safety.learned.training import Options, train
 from fulmen_safety.learned.window_detector import WindowDetector, stretch_margins, stretches
@@ -58,9 +59,9 @@ def test_a_text_longer_than_it_can_see_is_cut() -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_a_long_text_has_a_margin_whatever_the_transformers_share(share: float) -> None:
-    weights = np.random.default_rng(0).integers(-9, 10, (1 << 10, 1)).astype(np.int8)
+    weights = np.random.default_rng(0).integers(-9, 10, 1 << 10).astype(np.int8)
     one = np.ones(1, np.float32)
-    model = LinearModel(weights, one, one, ("violent_crime",), {}, 60, _trained(5)[2], share)
+    model = LinearModel(weights, NO_CATEGORIES, one, one, ("violent_crime",), {}, 60, _trained(5)[2], share)
     text = "Some words here. And some more there, too. " * 9
     margins = stretch_margins(model, text, *stretches(text, 60))[:, 0]
     assert not np.isnan(margins).any()
@@ -68,10 +69,10 @@ def test_a_long_text_has_a_margin_whatever_the_transformers_share(share: float) 
 
 
 def _blend(gate: float | None, bias: float) -> LinearModel:
-    weights = np.random.default_rng(0).integers(-9, 10, (1 << 10, 1)).astype(np.int8)
+    weights = np.random.default_rng(0).integers(-9, 10, 1 << 10).astype(np.int8)
     one = np.ones(1, np.float32)
     encoder = replace(_trained(5)[2], bias=bias)
-    return LinearModel(weights, one, one, ("violent_crime",), {}, 60, encoder, 0.5, gate)
+    return LinearModel(weights, NO_CATEGORIES, one, one, ("violent_crime",), {}, 60, encoder, 0.5, gate)
 
 
 def test_what_is_below_the_gate_keeps_its_linear_margin_and_what_reaches_it_is_blended() -> None:
@@ -90,11 +91,23 @@ def test_what_is_below_the_gate_keeps_its_linear_margin_and_what_reaches_it_is_b
     assert np.isfinite(ungated[:, 0]).sum() == 2
 
 
-def test_the_gate_is_stored(tmp_path: Path) -> None:
+def test_a_short_text_has_a_gate_of_its_own() -> None:
+    """What a Transformer reads fast may be shown to it although a page as harmless would not be."""
+    short = "Some apples stand here. "
+    long = short * (SHORT // len(short) + 1)
+    for short_gate, heard in ((None, False), (-math.inf, True)):
+        model = replace(_blend(math.inf, 1000.0), short_gate=short_gate)
+        margins = [stretch_margins(model, text, *stretches(text, 60))[:, 0].max() for text in (short, long)]
+        assert margins[1] < 400
+        assert (margins[0] > 400) == heard
+
+
+def test_the_gates_are_stored(tmp_path: Path) -> None:
     curve = Curve(slope=1.0, offset=0.0, slope_interval=(1.0, 1.0), offset_interval=(0.0, 0.0), examples=0)
-    for gate in (-1.3, None):
-        write(tmp_path / "model", replace(_blend(gate, 0.0), curves={"*": curve}), {})
-        assert read(tmp_path / "model").gate == gate
+    for gate, short_gate in ((-1.3, -2.1), (None, None)):
+        write(tmp_path / "model", replace(_blend(gate, 0.0), curves={"*": curve}, short_gate=short_gate), {})
+        stored = read(tmp_path / "model")
+        assert (stored.gate, stored.short_gate) == (gate, short_gate)
 
 
 def test_a_gate_stands_below_what_both_find_and_its_price_is_told() -> None:

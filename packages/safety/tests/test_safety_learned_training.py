@@ -16,6 +16,7 @@ from fulmen_core.errors import CorruptArtefact
 from fulmen_safety import UserError
 from fulmen_safety.learned.artefact import CARD, WEIGHTS, read, serialised, write
 from fulmen_safety.learned.calibration import fitted
+from fulmen_safety.learned.fitting import CATEGORY_BITS
 from fulmen_safety.learned.grouping import groups
 from fulmen_safety.learned.rows import Row, read_rows
 from fulmen_safety.learned.splits import aside, folds
@@ -73,6 +74,13 @@ def test_what_it_learned_it_tells_of_new_sentences_and_of_which_category(rows: l
     assert max(detector.scores("tell me how to thank a baker").values()) < 0.4
 
 
+def test_categories_are_told_apart_by_fewer_weights(rows: list[Row]) -> None:
+    model = train(rows, replace(SMALL, bits=18)).model
+    assert (len(model.weights_B), len(model.weights_AC)) == (1 << 18, 1 << CATEGORY_BITS)
+    scores = WindowDetector("d", model, floor=0.3).scores("tell me how to blackmail a baker")
+    assert scores["nonviolent_crime"] > 0.6 > scores["violent_crime"]
+
+
 def test_the_same_rows_and_seed_give_the_same_bytes(rows: list[Row]) -> None:
     first, again = train(rows, SMALL), train(rows, SMALL)
     assert serialised(first.model) == serialised(again.model)
@@ -92,13 +100,13 @@ def test_what_is_written_is_what_was_trained(rows: list[Row], tmp_path: Path) ->
 
 def test_weights_of_categories_lie_in_four_bits_and_those_of_older_models_stay(rows: list[Row], tmp_path: Path) -> None:
     model = train(rows, SMALL).model
-    assert np.abs(model.weights_BH[:, 1:]).max() == 7
-    older = replace(model, weights_BH=np.clip(model.weights_BH * np.int16(18), -127, 127).astype(np.int8))
+    assert np.abs(model.weights_AC).max() == 7
+    older = replace(model, weights_AC=np.clip(model.weights_AC * np.int16(18), -127, 127).astype(np.int8))
     for place, one in enumerate((model, older)):
         write(tmp_path / str(place), one, {})
-        np.testing.assert_array_equal(read(tmp_path / str(place)).weights_BH, one.weights_BH)
+        np.testing.assert_array_equal(read(tmp_path / str(place)).weights_AC, one.weights_AC)
     sizes = [(tmp_path / str(place) / WEIGHTS).stat().st_size for place in range(2)]
-    assert sizes[1] - sizes[0] > len(model.weights_BH) * (len(model.categories) // 2 - 1)
+    assert sizes[1] - sizes[0] > len(model.weights_AC) * (len(model.categories) // 2 - 1)
 
 
 def test_figures_are_of_texts_not_trained_on(rows: list[Row]) -> None:

@@ -11,7 +11,7 @@ from fulmen_safety import Finding
 from fulmen_safety.guard import RaiseGuard
 from fulmen_safety.learned.calibration import Curve
 from fulmen_safety.learned.features import features
-from fulmen_safety.learned.linear_model import LinearModel
+from fulmen_safety.learned.linear_model import NO_CATEGORIES, LinearModel
 from fulmen_safety.learned.window_detector import WindowDetector
 from fulmen_safety.text_scores import text_scores
 
@@ -98,11 +98,11 @@ def test_others_and_streams_are_shown_both(guard_with: Callable[..., RaiseGuard]
 
 
 def test_a_model_of_ones_own_hears_the_accents_that_it_learned(guard_with: Callable[..., RaiseGuard]) -> None:
-    weights = np.zeros((1 << 12, 1), np.int8)
-    weights[features("tué").words[0][0] >> np.uint32(20), 0] = 127
+    weights = np.zeros(1 << 12, np.int8)
+    weights[features("tué").words[0][0] >> np.uint32(20)] = 127
     ones = np.ones(1, np.float32)
     curve = Curve(slope=1.0, offset=0.0, slope_interval=(1.0, 1.0), offset_interval=(0.0, 0.0), examples=0)
-    model = LinearModel(weights, ones, -ones, ("privacy_pii",), {"*": curve}, 40)
+    model = LinearModel(weights, NO_CATEGORIES, ones, -ones, ("privacy_pii",), {"*": curve}, 40)
     for reads_plain, found in ((False, 1), (True, 0)):
         learned = WindowDetector("probe", model, 0.5, reads_plain=reads_plain)
         assert len(guard_with(learned, alone=True).panel.read("tué", "input").findings) == found

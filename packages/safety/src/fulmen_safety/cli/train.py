@@ -37,6 +37,7 @@ def run(argv: Sequence[str]) -> int:
         worst_of_safe=options.worst_of_safe,
         epochs=options.epochs,
         gate_loss=options.gate_loss,
+        short_gate_loss=options.short_gate_loss,
         seed=options.seed,
     )
     if options.encoder and options.kind == "linear":
@@ -82,6 +83,10 @@ def _parser() -> arguments.Parser:
     parser.add_argument(
         "--gate-loss", type=_share, default=0.003, metavar="SHARE",
         help="of what linear model and Transformer find, that may not reach the Transformer; default: 0.003",
+    )  # fmt: skip
+    parser.add_argument(
+        "--short-gate-loss", type=_share, default=0.003, metavar="SHARE",
+        help="the same of texts of at most 200 characters, which it reads fast; default: 0.003",
     )  # fmt: skip
     parser.add_argument("--seed", type=_within(0, 2**31 - 1), default=0, help="of folds and bootstrap; default: 0")
     return parser

@@ -40,6 +40,7 @@ class Description(Table):
     window: int
     share: float = 0.0
     gate: float | None = None
+    short_gate: float | None = None
 
 
 def write(folder: Path, model: LinearModel, card: Mapping[str, Any]) -> None:
@@ -57,13 +58,13 @@ def serialised(model: LinearModel) -> bytes:
     """Return the model as the bytes of a safetensors file: the same model, the same bytes."""
     description = Description(
         kind="linear", categories=model.categories, curves=dict(model.curves), window=model.window,
-        share=model.share, gate=model.gate,
+        share=model.share, gate=model.gate, short_gate=model.short_gate,
     )  # fmt: skip
     text = json.dumps(description.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-    tensors = {"weights": model.weights_BH, "scale": model.scale_H, "bias": model.bias_H}
-    of_categories = model.weights_BH[:, 1:]
-    if of_categories.size and np.abs(of_categories).max() <= four_bits.MOST:
-        tensors |= {"weights": model.weights_BH[:, :1], "categories": four_bits.packed(of_categories)}
+    tensors = {"weights": model.weights_B[:, None], "scale": model.scale_H, "bias": model.bias_H}
+    if model.weights_AC.size:
+        small = np.abs(model.weights_AC).max() <= four_bits.MOST
+        tensors["categories"] = four_bits.packed(model.weights_AC) if small else model.weights_AC
     if model.encoder:
         kind = bert if isinstance(model.encoder, bert.Bert) else encoder
         tensors |= kind.tensors(model.encoder)
@@ -105,36 +106,35 @@ def _checked(description: Description, tensors: Mapping[str, Any], path: Path) -
         taxonomy().check(category, str(path))
     heads = 1 if len(description.categories) == 1 else 1 + len(description.categories)
     try:
-        table = {**tensors, "weights": _weights(tensors, heads)}
+        weights_B1, weights_AC = _tables(tensors, heads)
+        shapes = {name: (tensors[name].dtype.name, tensors[name].shape) for name in ("scale", "bias")}
         heard = _encoder(tensors)
     except KeyError as error:
         raise CorruptArtefact(f"there is no tensor {error}", where=str(path), remedy=_AGAIN) from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, IndexError) as error:
         raise CorruptArtefact(f"tensors do not fit together: {error}", where=str(path), remedy=_AGAIN) from error
-    shapes = {
-        name: (tensor.dtype.name, tensor.shape)
-        for name, tensor in table.items()
-        if not name.startswith(("encoder.", "bert.", "categories"))
-    }
-    buckets = len(table["weights"])
-    due = {"weights": ("int8", (buckets, heads)), "scale": ("float32", (heads,)), "bias": ("float32", (heads,))}
-    if shapes != due or buckets < 2 or buckets & (buckets - 1) or "*" not in description.curves:
+    due: dict[str, tuple[str, tuple[int, ...]]] = {"scale": ("float32", (heads,)), "bias": ("float32", (heads,))}
+    for name, table, columns in (("weights", weights_B1, 1), ("categories", weights_AC, heads - 1)):
+        shapes[name] = (table.dtype.name, table.shape)
+        due[name] = ("int8", (1 << max(1, len(table).bit_length() - 1), columns))
+    if shapes != due or "*" not in description.curves:
         raise CorruptArtefact(f"tensors {shapes} do not fit the description", where=str(path), remedy=_AGAIN)
     return LinearModel(
-        table["weights"], table["scale"], table["bias"],
+        np.ascontiguousarray(weights_B1[:, 0]), np.ascontiguousarray(weights_AC), tensors["scale"], tensors["bias"],
         description.categories, description.curves, description.window,
-        heard, description.share, description.gate,
+        heard, description.share, description.gate, description.short_gate,
     )  # fmt: skip
 
 
-def _weights(tensors: Mapping[str, Any], heads: int) -> NDArray[np.int8]:
-    """Return the weights of all heads, int8 [B, H]. Those of the categories lie apart, in 4 bits; in older
-    models all have 8.
+def _tables(tensors: Mapping[str, Any], heads: int) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
+    """Return the weights of head 0, int8 [B, 1], and of the categories, [A, C]. These lie apart, in 4 bits; in older
+    models they are further columns of the first, in 8.
     """
     weights: NDArray[np.int8] = tensors["weights"]
     if "categories" not in tensors:
-        return weights
-    return np.concatenate([weights, four_bits.unpacked(tensors["categories"], heads - 1)], 1)
+        return weights[:, :1], weights[:, 1:]
+    categories: NDArray[Any] = tensors["categories"]
+    return weights, four_bits.unpacked(categories, heads - 1) if categories.dtype == np.uint8 else categories
 
 
 def _encoder(tensors: Mapping[str, Any]) -> encoder.Encoder | bert.Bert | None:

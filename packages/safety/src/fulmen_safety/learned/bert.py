@@ -10,6 +10,7 @@ Legend: T pieces, D width, F inner width of a layer, H attention heads, V vocabu
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -112,7 +113,7 @@ def _gelu(x: Matrix) -> Matrix:
 def tensors(bert: Bert) -> Named:
     """Return the weights by name, as they are stored: matrices in 4 bits, [outputs, inputs], the rest in float16."""
     named: Named = {
-        "bert.pieces": np.frombuffer("\n".join(bert.wordpiece.pieces).encode(), np.uint8),
+        "bert.vocabulary": np.frombuffer(zlib.compress("\n".join(bert.wordpiece.pieces).encode(), 9), np.uint8),
         "bert.words": four_bits.packed(bert.words),
         "bert.word_scale": bert.word_scale.astype(np.float16),
         "bert.bias": np.array([bert.bias], np.float32),
@@ -134,7 +135,7 @@ def tensors(bert: Bert) -> Named:
 
 
 def from_tensors(named: Mapping[str, NDArray[np.generic]]) -> Bert:
-    """Return the model of stored weights. Raises `KeyError` for one that is missing."""
+    """Return the model of stored weights. Raises `KeyError` for one that is missing, `ValueError` for a damaged one."""
 
     def matrix(name: str) -> Matrix:
         return named[f"bert.{name}"].astype(np.float32)
@@ -154,7 +155,7 @@ def from_tensors(named: Mapping[str, NDArray[np.generic]]) -> Bert:
 
     word_scale = matrix("word_scale")
     return Bert(
-        wordpiece=WordPiece(named["bert.pieces"].astype(np.uint8).tobytes().decode().split("\n")),
+        wordpiece=WordPiece(_pieces(named)),
         words=numbers("words", word_scale),
         word_scale=word_scale,
         places=matrix("places"),
@@ -166,3 +167,13 @@ def from_tensors(named: Mapping[str, NDArray[np.generic]]) -> Bert:
         heads=int(matrix("heads")[0]),
         guess=Guess(matrix("guess"), *matrix("guess_bias").tolist()) if "bert.guess" in named else None,
     )
+
+
+def _pieces(named: Mapping[str, NDArray[np.generic]]) -> list[str]:
+    """Return the tokenizer's pieces; in older models they are not compressed."""
+    if "bert.pieces" in named:
+        return named["bert.pieces"].astype(np.uint8).tobytes().decode().split("\n")
+    try:
+        return zlib.decompress(named["bert.vocabulary"].astype(np.uint8).tobytes()).decode().split("\n")
+    except zlib.error as error:
+        raise ValueError(f"the vocabulary is damaged: {error}") from error

@@ -3,7 +3,7 @@
 Features that many texts have count less (inverse document frequency). That is multiplied into the weights afterwards,
 so the model itself knows nothing of it.
 
-Legend: T texts, B buckets, H heads.
+Legend: T texts, B buckets, A buckets of the categories, H heads.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ from numpy.typing import NDArray
 from fulmen_core.errors import UserError
 from fulmen_safety.learned.features import features
 from fulmen_safety.learned.four_bits import MOST
-from fulmen_safety.learned.linear_model import LinearModel
+from fulmen_safety.learned.linear_model import NO_CATEGORIES, LinearModel
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
+
+#: 2**this many rows of weights tell the categories apart: fewer than tell unsafe from safe.
+CATEGORY_BITS = 16
 
 
 def require_scikit_learn() -> Any:
@@ -49,6 +52,17 @@ def design(texts: Sequence[str], bits: int) -> csr_matrix:
     )
     matrix.sum_duplicates()
     return matrix
+
+
+def folded(counts_TB: csr_matrix, bits: int) -> csr_matrix:
+    """Return the features by bucket as if there were no more than 2**bits buckets."""
+    from scipy.sparse import csr_matrix
+
+    shift = max(0, counts_TB.shape[1].bit_length() - 1 - bits)
+    shape = (counts_TB.shape[0], counts_TB.shape[1] >> shift)
+    fewer = csr_matrix((counts_TB.data.copy(), counts_TB.indices >> shift, counts_TB.indptr.copy()), shape=shape)
+    fewer.sum_duplicates()
+    return fewer
 
 
 def rarity(counts_TB: csr_matrix) -> NDArray[np.float32]:
@@ -85,10 +99,15 @@ def quantised(
     """Return the heads as a model, not yet calibrated: head 0 in 8 bits, the categories' in 4. A category's weights of
     more than half the largest are cut: the others round better, and the likeliest category stays the same one.
     """
-    weights_BH = np.stack([weights for weights, _ in heads], 1)
-    reach_H, most_H = np.abs(weights_BH).max(0), np.full(len(heads), MOST, np.float32)
-    reach_H[1:] /= 2
-    most_H[0] = 127
-    scale_H = np.maximum(reach_H / most_H, 1e-12).astype(np.float32)
-    rounded = np.rint(weights_BH / scale_H).clip(-most_H, most_H).astype(np.int8)
-    return LinearModel(rounded, scale_H, np.array([bias for _, bias in heads], np.float32), categories, {}, window)
+    weights_B1, scale_1 = _rounded(heads[0][0][:, None], 127, 1.0)
+    others_AC = np.stack([weights for weights, _ in heads[1:]], 1) if heads[1:] else NO_CATEGORIES.astype(np.float32)
+    weights_AC, scale_C = _rounded(others_AC, MOST, 0.5)
+    scale_H, bias_H = np.concatenate([scale_1, scale_C]), np.array([bias for _, bias in heads], np.float32)
+    return LinearModel(weights_B1[:, 0], weights_AC, scale_H, bias_H, categories, {}, window)
+
+
+def _rounded(weights_BH: NDArray[np.float32], most: int, kept: float) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Return numbers of -most to most, and each column's scale: the largest number stands for `kept` of its reach."""
+    reach_H = kept * np.abs(weights_BH).max(0)
+    scale_H = np.maximum(reach_H / most, 1e-12).astype(np.float32)
+    return np.rint(weights_BH / scale_H).clip(-most, most).astype(np.int8), scale_H

@@ -1,13 +1,15 @@
-"""The linear model: a table of small integers, one row per bucket of hashes and one column per head.
+"""The linear model: tables of small integers, one row per bucket of hashes and one column per head.
 
 The margin of a stretch of text is ``scale * (sum of its features' rows) / sqrt(features) + bias``. Sums are of
 integers, so a stretch has the same margin wherever it stands and however the text was cut.
 
-Legend: N characters, H heads. Head 0 tells unsafe from safe; the others, category from category among the unsafe.
+Legend: N characters, H heads, B buckets, A buckets of the categories. Head 0 tells unsafe from safe; the others,
+category from category among the unsafe, which needs fewer buckets.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -20,13 +22,20 @@ from fulmen_safety.learned.calibration import Curve
 from fulmen_safety.learned.encoder import Encoder
 from fulmen_safety.learned.features import CHARACTER_NGRAMS, Features
 
+#: Characters of a text that `short_gate` is for: some forty words.
+SHORT = 200
+
+#: The second table of a model that knows a single category.
+NO_CATEGORIES = np.zeros((2, 0), np.int8)
+
 
 @dataclass(frozen=True, slots=True)
 class LinearModel:
     """Weights and what makes probabilities of them.
 
     Args:
-        weights_BH: int8, B a power of two.
+        weights_B: int8, of head 0; B is a power of two.
+        weights_AC: int8, of the heads of the categories; A is a power of two.
         scale_H, bias_H: float32.
         categories: of the heads from the second on; with a single one there is no head for it.
         curves: language -> calibration of head 0; ``"*"`` for languages without their own.
@@ -34,9 +43,11 @@ class LinearModel:
         encoder: a Transformer that judges English stretches too, if there is one.
         share: of its margin in that of head 0; the rest is the linear model's.
         gate: a stretch with a lower linear margin is plainly harmless and not shown to the encoder; None shows it all.
+        short_gate: the same of a text of at most `SHORT` characters, which the encoder reads fast; None: as `gate`.
     """
 
-    weights_BH: NDArray[np.int8]
+    weights_B: NDArray[np.int8]
+    weights_AC: NDArray[np.int8]
     scale_H: NDArray[np.float32]
     bias_H: NDArray[np.float32]
     categories: tuple[str, ...]
@@ -45,20 +56,27 @@ class LinearModel:
     encoder: Encoder | Bert | None = None
     share: float = 0.0
     gate: float | None = None
+    short_gate: float | None = None
 
     def unsafe_alone(self) -> LinearModel:
         """Return the model without the heads that tell the categories."""
         if len(self.categories) == 1:
             return self
         return replace(
-            self, weights_BH=np.ascontiguousarray(self.weights_BH[:, :1]), scale_H=self.scale_H[:1],
-            bias_H=self.bias_H[:1], categories=self.categories[:1],
+            self, weights_AC=NO_CATEGORIES, scale_H=self.scale_H[:1], bias_H=self.bias_H[:1],
+            categories=self.categories[:1],
         )  # fmt: skip
 
     @property
     def shift(self) -> int:
-        """How far a hash of 32 bits is moved right to give a bucket."""
-        return 32 - (len(self.weights_BH).bit_length() - 1)
+        """How far a hash of 32 bits is moved right to give a bucket of head 0."""
+        return _shift(self.weights_B)
+
+    def gate_for(self, text: str) -> float:
+        """Return the linear margin from which on a stretch of `text` is shown to the encoder."""
+        short = len(text) <= SHORT and self.short_gate is not None
+        gate = self.short_gate if short else self.gate
+        return -math.inf if gate is None else gate
 
     def curve(self, language: str) -> Curve:
         """Return the calibration of head 0 for a language."""
@@ -66,7 +84,7 @@ class LinearModel:
 
     def sums(self, seen: Features) -> NDArray[np.int32]:
         """Return the sums of the rows of all features that end at or before each index, int32 [N + 1, H]."""
-        ended = np.zeros((seen.length + 1, self.weights_BH.shape[1]), np.int32)
+        ended = np.zeros((seen.length + 1, len(self.scale_H)), np.int32)
         rows, last = self._rows(seen.hashes()), 0
         for size, hashes in zip(CHARACTER_NGRAMS, seen.ngrams, strict=True):
             first, last = last, last + len(hashes)
@@ -105,4 +123,11 @@ class LinearModel:
         return float(self.curve(language_of(text)).probability(margin))
 
     def _rows(self, hashes: NDArray[np.uint32]) -> NDArray[np.int8]:
-        return self.weights_BH.take(hashes >> np.uint32(self.shift), axis=0)
+        unsafe_1 = self.weights_B.take(hashes >> np.uint32(self.shift))[:, None]
+        if not self.weights_AC.size:
+            return unsafe_1
+        return np.concatenate([unsafe_1, self.weights_AC.take(hashes >> np.uint32(_shift(self.weights_AC)), axis=0)], 1)
+
+
+def _shift(table: NDArray[np.int8]) -> int:
+    return 32 - (len(table).bit_length() - 1)

@@ -49,7 +49,7 @@ class PlaceWeights:
     """
 
     def __init__(self, model: LinearModel) -> None:
-        weights = memoryview(model.weights_BH[:, 0].tobytes()).cast("b")
+        weights = memoryview(model.weights_B.tobytes()).cast("b")
         self.scale, self.bias = float(model.scale_H[0]), float(model.bias_H[0])
         curves = {language: model.curve(language) for language in LANGUAGES}
         self.least_margins = lru_cache(16)(partial(_least_margins, curves))

@@ -26,9 +26,9 @@ from fulmen_safety.learned.card import FEWEST, category_figures, figures, source
 from fulmen_safety.learned.cascade import LOST, gate_of, passing
 from fulmen_safety.learned.encoder import Encoder
 from fulmen_safety.learned.encoder_training import fit_encoder
-from fulmen_safety.learned.fitting import design, fit_head, quantised, rarity
+from fulmen_safety.learned.fitting import CATEGORY_BITS, design, fit_head, folded, quantised, rarity
 from fulmen_safety.learned.grouping import groups
-from fulmen_safety.learned.linear_model import LinearModel
+from fulmen_safety.learned.linear_model import SHORT, LinearModel
 from fulmen_safety.learned.rows import Row
 from fulmen_safety.learned.splits import aside, folds
 from fulmen_safety.learned.window_detector import stretch_margins, stretches
@@ -53,6 +53,7 @@ class Options:
             many stretches none must be unsafe by chance.
         epochs: of the Transformer.
         gate_loss: share of what both find that the cascade's gate may lose (`cascade.gate_of`).
+        short_gate_loss: the same of texts that are short (`linear_model.SHORT`).
         seed: of every split, of the bootstrap and of the Transformer.
     """
 
@@ -65,6 +66,7 @@ class Options:
     worst_of_safe: bool = False
     epochs: int = 12
     gate_loss: float = LOST
+    short_gate_loss: float = LOST
     seed: int = 0
 
 
@@ -207,13 +209,16 @@ def _transformer(
     encoder = given or _encoder(data, ours, vectors)
     # what is put aside measures whether a text is unsafe; of which category, all that is labelled may teach
     linear = _with_categories(data.fitted(ours), data.fitted(np.ones(len(data.rows), np.bool_)))
-    margins_SR = {share: _by_share(data, linear, encoder, share) for share in (0.0, 0.25, 0.5, 0.75, 1.0)}
+    shares = (0.0, 0.25, 0.5, 0.75, 1.0)
+    margins_SR = {share: _margins(data, replace(linear, encoder=encoder, share=share)) for share in shares}
     share = max(margins_SR, key=lambda one: _separation(data, margins_SR[one], half_R))
-    sides = data.chosen(margins_SR[0.0], data.aside_R), data.chosen(margins_SR[share], data.aside_R)
-    gate = gate_of(*sides, data.options.gate_loss)
-    blended = replace(linear, encoder=encoder, share=share, gate=gate)
-    margins_R = _by_share(data, linear, encoder, share, gate)
-    model = replace(blended, curves=data.curves(margins_R, half_R))
+    short_R = data.aside_R & np.array([len(row.text) <= SHORT for row in data.rows])
+    compared = margins_SR[0.0], margins_SR[share]
+    gate, price = _gate(data, *compared, data.aside_R, data.options.gate_loss)
+    short_gate, short_price = _gate(data, *compared, short_R, data.options.short_gate_loss)
+    cascade = replace(linear, encoder=encoder, share=share, gate=gate, short_gate=short_gate)
+    margins_R = _margins(data, cascade)
+    model = replace(cascade, curves=data.curves(margins_R, half_R))
     probability_R = data.probability(model, margins_R)
     told: dict[str, Any] = {
         "held_out": {
@@ -224,9 +229,21 @@ def _transformer(
         "share_of_transformer": share,
         "auc_by_share": {f"{one:g}": round(_separation(data, margins_SR[one], half_R), 4) for one in margins_SR},
     }
-    if gate is not None:
-        told["gate"] = {"linear_margin": gate, **passing(*sides, gate)}
+    told |= {name: told_of for name, told_of in (("gate", price), ("short_gate", short_price)) if told_of}
     return probability_R, model, told
+
+
+def _gate(
+    data: _Data,
+    linear_R: NDArray[np.float64],
+    both_R: NDArray[np.float64],
+    chosen_R: NDArray[np.bool_],
+    loss: float,
+) -> tuple[float | None, dict[str, Any]]:
+    """Return the gate of the chosen texts and what it costs; None and nothing if they are too few."""
+    sides = data.chosen(linear_R, chosen_R), data.chosen(both_R, chosen_R)
+    gate = gate_of(*sides, loss) if min(map(len, sides[0])) >= FEWEST else None
+    return (None, {}) if gate is None else (gate, {"linear_margin": gate, **passing(*sides, gate)})
 
 
 def _encoder(data: _Data, chosen_R: NDArray[np.bool_], vectors: Mapping[int, NDArray[np.float32]]) -> Encoder:
@@ -238,17 +255,14 @@ def _with_categories(model: LinearModel, other: LinearModel) -> LinearModel:
     """Return `model` with the heads of the categories from `other`."""
     return replace(
         model,
-        weights_BH=np.concatenate([model.weights_BH[:, :1], other.weights_BH[:, 1:]], 1),
+        weights_AC=other.weights_AC,
         scale_H=np.concatenate([model.scale_H[:1], other.scale_H[1:]]),
         bias_H=np.concatenate([model.bias_H[:1], other.bias_H[1:]]),
     )
 
 
-def _by_share(
-    data: _Data, linear: LinearModel, encoder: Encoder | Bert, share: float, gate: float | None = None
-) -> NDArray[np.float64]:
+def _margins(data: _Data, model: LinearModel) -> NDArray[np.float64]:
     """Return the margins of the rows put aside, as the finished detector gives them; NaN for the others."""
-    model = replace(linear, encoder=encoder, share=share, gate=gate)
     margins_R = np.full(len(data.rows), np.nan)
     for place in np.flatnonzero(data.aside_R).tolist():
         text = data.rows[place].text
@@ -296,8 +310,11 @@ class _Pieces:
         """Return the margins [P, H] by the finished weights; those of rows that are not chosen stay -inf."""
         margins = np.full((len(self.row_P), len(model.scale_H)), -np.inf)
         chosen_P = chosen_R[self.row_P]
-        weights = model.weights_BH.astype(np.float32) * model.scale_H
-        margins[chosen_P] = self.counts_PB[chosen_P] @ weights + model.bias_H
+        counts_PB = self.counts_PB[chosen_P]
+        sums = [(counts_PB @ model.weights_B.astype(np.float32))[:, None]]
+        if model.weights_AC.size:
+            sums.append(folded(counts_PB, len(model.weights_AC).bit_length() - 1) @ model.weights_AC.astype(np.float32))
+        margins[chosen_P] = np.concatenate(sums, 1) * model.scale_H + model.bias_H
         return margins
 
     def worst(
@@ -335,7 +352,7 @@ def _fit(
     heads = [first]
     if len(categories) > 1:
         unsafe = unsafe & np.array([row.score is None for row in rows])[owner]
-        theirs = counts[np.flatnonzero(unsafe)]
+        theirs, rare = folded(counts[np.flatnonzero(unsafe)], CATEGORY_BITS), rarity(folded(counts, CATEGORY_BITS))
         among = [rows[place].categories for place in owner[unsafe].tolist()]
         for category in categories:
             wanted = np.array([category in one for one in among])

@@ -62,8 +62,7 @@ def stretch_margins(
     margins = model.margins(sums[ends] - sums[starts], counts[ends] - counts[starts])
     if model.encoder and seen.words and language_of(text) == "en":
         likely = np.argsort(-margins[:, 0], kind="stable")[:_HEARD]
-        if model.gate is not None:
-            likely = likely[margins[likely, 0] >= model.gate]
+        likely = likely[margins[likely, 0] >= model.gate_for(text)]
         if len(likely):
             with one_thread():
                 heard = [_heard(model.encoder, text, seen, starts[one], ends[one]) for one in likely.tolist()]
