@@ -74,7 +74,7 @@ def measure(given: argparse.Namespace) -> None:
     source = np.array([row["source"].split(":")[0] for row in rows])
     for folder in given.model:
         model = read_model(folder)
-        score, ungated = (_scores(one, rows) for one in (model, replace(model, gate=None)))
+        score, ungated = (_scores(one, rows) for one in (model, replace(model, gate=None, short_gate=None)))
         print(folder)
         look_alikes = ~unsafe & (source == "xstest_v2")
         sides = {"XSTest's safe": look_alikes, "all safe": ~unsafe} if look_alikes.any() else {"all safe": ~unsafe}
@@ -86,7 +86,7 @@ def measure(given: argparse.Namespace) -> None:
             ours = score[unsafe & (source == one)]
             print(f"  {one}: {len(ours)} unsafe, found at the first 5 % {(ours > at).mean():.1%}")
         found = unsafe & (ungated > at)
-        print(f"  the gate loses {(score[found] <= at).sum()} of the {found.sum()} found without it")
+        print(f"  the gates lose {(score[found] <= at).sum()} of the {found.sum()} found without it")
 
 
 def _scores(model: LinearModel, rows: list[dict[str, Any]]) -> NDArray[np.float64]:
