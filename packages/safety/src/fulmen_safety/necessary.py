@@ -193,7 +193,7 @@ class _Reader:
 def _clause(literals: Iterable[str]) -> list[Clause]:
     """Return the clause of these literals, if it says anything; one that contains another is left out."""
     distinct = sorted({_BORDERS.sub(BORDER, literal) for literal in literals}, key=len)
-    if not all(map(_tells, distinct)):
+    if not distinct or not all(map(_tells, distinct)):
         return []
     kept: list[str] = []
     for literal in distinct:
