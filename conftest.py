@@ -7,6 +7,16 @@ from collections.abc import Generator
 
 import pytest
 
+from fulmen_core.cli import context
+from fulmen_core.cli.global_options import GlobalOptions
+
+
+@pytest.fixture(autouse=True)
+def forgotten_invocation() -> Generator[None, None, None]:
+    """Forget what a test told `fulmen` before the verb: the next one may be of any file."""
+    yield
+    context.begin(GlobalOptions())
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:

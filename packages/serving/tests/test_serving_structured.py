@@ -14,6 +14,7 @@ import jsonschema
 import openai
 import pytest
 
+from fulmen_core.registry import Registry
 from fulmen_serving.engine.model_process import ModelProcess
 from fulmen_serving.grammar.compiler import GrammarCompiler
 from fulmen_serving.loading import ServingOptions, load_service, plan_model
@@ -60,11 +61,10 @@ def json_format(schema, **more):
 
 @pytest.mark.parametrize("own_process", [False, True], ids=["thread", "process"])
 def test_a_real_models_random_weights_give_json_of_the_schema_at_temperature_one(kit, nano_directory, own_process):
-    from fulmen_core.cli import context
-
     options = ServingOptions(nano_directory, guarded=False, max_sequences=4, max_context=512)
-    process = ModelProcess(plan_model(options, context.registry())) if own_process else None
-    service = load_service(options, context.registry(), process)
+    registry = Registry.discover()
+    process = ModelProcess(plan_model(options, registry)) if own_process else None
+    service = load_service(options, registry, process)
     try:
         with (
             kit.server(service) as url,
