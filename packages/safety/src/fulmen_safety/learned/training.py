@@ -214,9 +214,10 @@ def _transformer(
     share = max(margins_SR, key=lambda one: _separation(data, margins_SR[one], half_R))
     short_R = data.aside_R & np.array([len(row.text) <= SHORT for row in data.rows])
     compared = margins_SR[0.0], margins_SR[share]
-    gate, price = _gate(data, *compared, data.aside_R, data.options.gate_loss)
-    short_gate, short_price = _gate(data, *compared, short_R, data.options.short_gate_loss)
-    cascade = replace(linear, encoder=encoder, share=share, gate=gate, short_gate=short_gate)
+    gate = _gate(data, *compared, data.aside_R, data.options.gate_loss)
+    short_gate = _gate(data, *compared, short_R, data.options.short_gate_loss)
+    margin, short_margin = gate.get("linear_margin"), short_gate.get("linear_margin")
+    cascade = replace(linear, encoder=encoder, share=share, gate=margin, short_gate=short_margin)
     margins_R = _margins(data, cascade)
     model = replace(cascade, curves=data.curves(margins_R, half_R))
     probability_R = data.probability(model, margins_R)
@@ -229,7 +230,10 @@ def _transformer(
         "share_of_transformer": share,
         "auc_by_share": {f"{one:g}": round(_separation(data, margins_SR[one], half_R), 4) for one in margins_SR},
     }
-    told |= {name: told_of for name, told_of in (("gate", price), ("short_gate", short_price)) if told_of}
+    if gate:
+        told["gate"] = gate
+    if short_gate:
+        told["short_gate"] = short_gate
     return probability_R, model, told
 
 
@@ -239,11 +243,11 @@ def _gate(
     both_R: NDArray[np.float64],
     chosen_R: NDArray[np.bool_],
     loss: float,
-) -> tuple[float | None, dict[str, Any]]:
-    """Return the gate of the chosen texts and what it costs; None and nothing if they are too few."""
+) -> dict[str, Any]:
+    """Return where the gate of the chosen texts stands and what it costs; nothing if they are too few."""
     sides = data.chosen(linear_R, chosen_R), data.chosen(both_R, chosen_R)
     gate = gate_of(*sides, loss) if min(map(len, sides[0])) >= FEWEST else None
-    return (None, {}) if gate is None else (gate, {"linear_margin": gate, **passing(*sides, gate)})
+    return {} if gate is None else {"linear_margin": gate, **passing(*sides, gate)}
 
 
 def _encoder(data: _Data, chosen_R: NDArray[np.bool_], vectors: Mapping[int, NDArray[np.float32]]) -> Encoder:
