@@ -56,7 +56,6 @@ def was_asked() -> list[int | None]:
 def test_a_run_begins_with_the_backends_choice_and_resumes_with_it(acme: Any, tmp_path: Path) -> None:
     acme()
     run = tmp_path / "run"
-    context.begin(GlobalOptions())
     settle_threads(run, "acme")
     settle_threads(run, "acme")
     assert was_asked() == [None, 5]
@@ -74,7 +73,6 @@ def test_threads_that_were_asked_for_are_not_chosen_again(acme: Any, tmp_path: P
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"threads": 0}', '{"threads": "two"}', '{"threads": true}'])
 def test_a_damaged_record_is_refused_by_name(acme: Any, tmp_path: Path, text: str) -> None:
     acme()
-    context.begin(GlobalOptions())
     (tmp_path / FILE).write_text(text)
     with pytest.raises(CorruptArtefact, match=r"threads\.json"):
         settle_threads(tmp_path, "acme")
