@@ -47,10 +47,9 @@ def fulmen(site: Any, *words: str, **options: Any) -> subprocess.CompletedProces
 
 
 @pytest.fixture(autouse=True)
-def _fresh_context(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("FULMEN_")]:
         monkeypatch.delenv(name)
-    context.begin(GlobalOptions())
 
 
 # -- help --------------------------------------------------------------------------------------------------------------
@@ -427,7 +426,6 @@ def test_a_strict_environment_stops_at_a_plugin_of_another_generation(
 ) -> None:
     site.install("acme-old", {"fulmen.backends.v0": {"old": "acme_old"}})
     monkeypatch.setenv("FULMEN_PLUGINS_STRICT", "true")
-    context.begin(GlobalOptions())
     with pytest.raises(UserError, match="made for hook generation v0"):
         context.registry()
 
@@ -450,6 +448,5 @@ def test_a_slip_in_the_name_of_a_setting_is_pointed_out(site: Any) -> None:
 
 
 def test_settings_and_registry_are_made_once_per_invocation(site: Any) -> None:
-    context.begin(GlobalOptions())
     assert context.registry() is context.registry()
     assert context.settings() is context.settings()
