@@ -94,7 +94,7 @@ def test_what_is_written_is_what_was_trained(rows: list[Row], tmp_path: Path) ->
     (tmp_path / "model" / WEIGHTS).write_bytes(serialised(trained.model)[:-100])
     with pytest.raises(CorruptArtefact, match="damaged weights"):
         read(tmp_path / "model")
-    with pytest.raises(UserError, match=r"no model\.safetensors"):
+    with pytest.raises(UserError, match=r"no model\.safetensors to read: No such file or directory in"):
         read(tmp_path / "elsewhere")
 
 

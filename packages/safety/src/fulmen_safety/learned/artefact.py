@@ -84,9 +84,9 @@ def read(folder: Path | Traversable) -> LinearModel:
 
 def _read(path: Path) -> LinearModel:
     try:
+        tensors = load(path.read_bytes())
         with safe_open(str(path), framework="numpy") as header:
             said = (header.metadata() or {}).get(_KEY)
-        tensors = load(path.read_bytes())
     except OSError as error:
         raise UserError(f"no {WEIGHTS} to read: {error.strerror or error}", where=str(path), remedy=_TRAINED) from error
     except SafetensorError as error:
