@@ -62,9 +62,10 @@ def serialised(model: LinearModel) -> bytes:
     )  # fmt: skip
     text = json.dumps(description.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
     tensors = {"weights": model.weights_B[:, None], "scale": model.scale_H, "bias": model.bias_H}
-    if model.weights_AC.size:
-        small = np.abs(model.weights_AC).max() <= four_bits.MOST
-        tensors["categories"] = four_bits.packed(model.weights_AC) if small else model.weights_AC
+    if model.weights_AC.size and np.abs(model.weights_AC).max() <= four_bits.MOST:
+        tensors["categories"] = four_bits.packed(model.weights_AC)
+    elif model.weights_AC.size:  # read from an older one
+        tensors["weights"] = np.concatenate([tensors["weights"], model.weights_AC], 1)
     if model.encoder:
         kind = bert if isinstance(model.encoder, bert.Bert) else encoder
         tensors |= kind.tensors(model.encoder)
@@ -133,8 +134,7 @@ def _tables(tensors: Mapping[str, Any], heads: int) -> tuple[NDArray[np.int8], N
     weights: NDArray[np.int8] = tensors["weights"]
     if "categories" not in tensors:
         return weights[:, :1], weights[:, 1:]
-    categories: NDArray[Any] = tensors["categories"]
-    return weights, four_bits.unpacked(categories, heads - 1) if categories.dtype == np.uint8 else categories
+    return weights, four_bits.unpacked(tensors["categories"], heads - 1)
 
 
 def _encoder(tensors: Mapping[str, Any]) -> encoder.Encoder | bert.Bert | None:
