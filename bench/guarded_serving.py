@@ -1,9 +1,10 @@
-"""What RAISE takes from a server's throughput: the same model served without a guard, with it, and with its process.
+"""What RAISE takes from a server's throughput: the same model served without a guard, with it, with its process, and
+with a guard that reads every token by itself.
 
     python bench/guarded_serving.py --json > cells.json              # the small shape at 1, 8 and 32 streams
     python bench/guarded_serving.py --shape A --streams 1,8
 
-All three servers run at once, on the cores that this is pinned to, and are asked in turns, round after round, so that
+All servers run at once, on the cores that this is pinned to, and are asked in turns, round after round, so that
 whatever else the machine does is the same for all; only one has work at a time. `kept` is a server's tokens a second
 over the unguarded one's of the same round, the median of the rounds, and `loss` what is missing to 1. The client shares
 the cores. The weights are random, but the vocabulary is of words, so that the guard reads text like English and not
@@ -37,7 +38,12 @@ from fulmen_serving.load.target import Target
 from fulmen_serving.load.traffic import Traffic
 
 _PATIENCE = 600.0  # seconds: a first start compiles
-_KINDS = {"unguarded": ["--no-guard"], "guarded": [], "guard process": ["--guard-process"]}
+_KINDS = {
+    "unguarded": ["--no-guard"],
+    "guarded": [],
+    "guarded every step": ["--guard-wait-ms", "0"],
+    "guard process": ["--guard-process"],
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -276,12 +276,13 @@ class Kit:
         queued_tokens: int = 4096,
         temperature: float = 1.0,
         reasoning: bool = False,
+        guard_wait: float = 0.0,
     ):
         runner = runner or self.runner()
         metrics = ServingMetrics()
         grammars = GrammarCompiler(self.tokenizer, self.tokenizer.stop_ids)
         core = EngineCore(runner, grammars.open)
-        engine = Engine(ModelThread(core), AdmissionLimits(waiting, queued_tokens), metrics)
+        engine = Engine(ModelThread(core), AdmissionLimits(waiting, queued_tokens), metrics, guard_wait)
         model = ServedModel(
             "parrot",
             "test",

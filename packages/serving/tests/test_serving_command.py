@@ -139,6 +139,8 @@ def test_a_busy_port_is_found_before_the_model_is_read(nano_directory, capsys, m
         (["--model", "{nano}", "--port", "x"], "invalid int value: 'x'"),
         (["--model", "{nano}", "--port", "99999"], "port 99999 does not lie between 0 and 65535"),
         (["--model", "{nano}", "--host", "no.such.host.invalid"], "is no address of this machine"),
+        (["--model", "{nano}", "--guard-wait-ms", "-1"], "--guard-wait-ms -1 is not between 0 and 1000"),
+        (["--model", "{nano}", "--guard-wait-ms", "nan"], "--guard-wait-ms nan is not between 0 and 1000"),
         (["--model", "{nano}", "--cached-prefixes", "-1"], "-1 is negative: give --cached-prefixes 0 or more"),
         (["--model", "{nano}", "--kv-tokens", "10"], "less than one context of 512 tokens: raise --kv-tokens or lower"),
         (["--model", "{nano}", "--speculate", "nowhere"], "the model directory nowhere does not exist"),

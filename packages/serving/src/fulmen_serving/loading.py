@@ -42,6 +42,7 @@ class ServingOptions:
         backend_options: see `ModelPlan.options`.
         guarded: whether RAISE judges what goes in and out.
         policy: the guard's policy file; None is its own default.
+        guard_wait: see `Engine`.
         max_sequences: answers generated at once.
         max_context: tokens of a conversation with its answer; None is the model's own, at most `DEFAULT_CONTEXT`.
         admission: how much may wait.
@@ -66,6 +67,7 @@ class ServingOptions:
     backend_options: Mapping[str, str] = field(default_factory=dict)
     guarded: bool = True
     policy: Path | None = None
+    guard_wait: float = 0.05
     max_sequences: int = 16
     max_context: int | None = None
     admission: AdmissionLimits = field(default_factory=AdmissionLimits)
@@ -180,7 +182,7 @@ def load_service(
             ready = process.wait_ready()
             host, backend, embeds = process, ready.backend, ready.embeds
         metrics = ServingMetrics()
-        engine = Engine(host, options.admission, metrics)
+        engine = Engine(host, options.admission, metrics, options.guard_wait)
         served = ServedModel(
             name=options.served_name,
             backend=backend,

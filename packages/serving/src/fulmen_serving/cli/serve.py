@@ -12,7 +12,7 @@ from fulmen_serving.cli.adapter_options import add_adapter_options, with_adapter
 from fulmen_serving.cli.cache_options import add_cache_options, with_cache_options
 from fulmen_serving.cli.edge_options import add_edge_options, check_prices, open_edge, warn_if_open
 from fulmen_serving.cli.options import add_model_options, serving_options
-from fulmen_serving.cli.process_options import add_process_options, guard_process, start_model
+from fulmen_serving.cli.process_options import add_process_options, guard_process, start_model, with_process_options
 from fulmen_serving.cli.tls_options import add_tls_options, tls_files
 from fulmen_serving.cli.tool_options import add_tool_options, toolbox_of
 
@@ -44,7 +44,7 @@ def run(argv: Sequence[str]) -> int:
     add_tool_options(arguments)
     args = arguments.parse_args(argv)
     options = with_cache_options(serving_options(args, max_sequences=args.max_sequences), args)
-    options = with_adapter_options(options, args)
+    options = with_process_options(with_adapter_options(options, args), args)
 
     from importlib.metadata import version
 

@@ -66,6 +66,11 @@ class AnswerText:
         self._ledger: LogprobsLedger | None = None  # made when the first log probabilities come
 
     @property
+    def guarded(self) -> bool:
+        """Whether a guard reads the text."""
+        return self._guard is not None
+
+    @property
     def stop_string(self) -> str | None:
         """The stop string that has ended the text, if one has."""
         return self._stops.found

@@ -74,6 +74,9 @@ class Embedded:
 
 
 AnswerEvent = TextDelta | AnswerEnd | AnswerFailure | Embedded
+#: Of the time, that the guard may take by reading answers while they go on, unless text would wait too long.
+GUARD_SHARE = 0.03
+
 #: Called by the engine's output thread with a request id and its next event. Must not block.
 Sink = Callable[[str, AnswerEvent], None]
 
@@ -100,6 +103,7 @@ class _Job:
     decisions: tuple[Decision, ...] = ()
     first_token: float = 0.0
     tokens: int = 0
+    delivered: bool = False  # whether text of it has left
 
     def settle(self, *, aborted: bool = False) -> None:
         """Tell what was computed. `tokens` of it have become text; of an aborted answer more may have been computed."""
@@ -110,7 +114,7 @@ class _Job:
 
 @dataclass(slots=True)
 class _Piece:
-    """What one step gave an answer: a token, or several that were guessed."""
+    """What was given to an answer since its text was last delivered: a token, or several."""
 
     job: _Job
     text: str = ""
@@ -123,6 +127,11 @@ class _Piece:
         """Its text."""
         return Written(self.text, self.stopped)
 
+    @property
+    def may_wait(self) -> bool:
+        """Whether the guard may read it later, with what follows: neither the first text of an answer nor its end."""
+        return self.job.delivered and self.job.text.guarded and not (self.stopped or self.failed or self.end)
+
 
 class Engine:
     """Runs requests over a model until it is closed.
@@ -131,12 +140,17 @@ class Engine:
         host: where the model runs, loaded and not started; the engine closes it.
         limits: how much may wait.
         metrics: where to count.
+        guard_wait: seconds that text of an answer may wait for the guard, which reads what several steps gave at once
+            so as to take no more than `GUARD_SHARE` of the time. 0: it reads after every step.
     """
 
-    def __init__(self, host: ModelHost, limits: AdmissionLimits, metrics: ServingMetrics) -> None:
+    def __init__(
+        self, host: ModelHost, limits: AdmissionLimits, metrics: ServingMetrics, guard_wait: float = 0.0
+    ) -> None:
         self.host = host
         self.admission = Admission(limits, host.limits)
         self.metrics = metrics
+        self._guard_wait = guard_wait
         self.fault = ""  # why the model is lost for good
         self.draining = False
         self._jobs: dict[str, _Job] = {}
@@ -273,22 +287,38 @@ class Engine:
     # -- the output thread --------------------------------------------------------------------------------------------
 
     def _run_output(self) -> None:
-        while (events := self._tokens.get()) is not None:
-            pieces: dict[str, _Piece] = {}
+        waiting: dict[str, _Piece] = {}
+        due = 0.0  # when the guard may read again what may wait
+        while (events := self._next_events(due if waiting else None)) is not None:
             for event in events:
                 job = self._jobs.get(event.request_id)
                 if job is None:
                     continue  # aborted, or ended by a stop string or the guard while this token was computed
                 if event.token is None or event.vector is not None:
-                    if (said := pieces.pop(event.request_id, None)) is not None and not said.failed:
+                    if (said := waiting.pop(event.request_id, None)) is not None:
                         self._deliver([said])
                     self._safely(job, event.end, self._answer_untold, job, event)
                     continue
-                piece = pieces.setdefault(event.request_id, _Piece(job))
+                piece = waiting.setdefault(event.request_id, _Piece(job))
                 if not piece.failed and not piece.stopped:
                     piece.end = event.end
                     piece.failed = not self._safely(job, event.end, self._write, piece, event)
-            self._deliver([piece for piece in pieces.values() if not piece.failed])
+            began = time.perf_counter()
+            later = {name: piece for name, piece in waiting.items() if piece.may_wait} if began < due else {}
+            self._deliver([piece for name, piece in waiting.items() if name not in later])
+            if began >= due:
+                ended = time.perf_counter()
+                due = ended + min(self._guard_wait, (ended - began) / GUARD_SHARE)
+            waiting = later
+
+    def _next_events(self, due: float | None) -> list[TokenEvent] | None:
+        """Return what the next step gave, or nothing if `due` comes first."""
+        if due is None:
+            return self._tokens.get()
+        try:
+            return self._tokens.get(timeout=max(0.0, due - time.perf_counter()))
+        except queue.Empty:
+            return []
 
     def _safely(self, job: _Job, end: object, action: Callable[..., None], *arguments: Any) -> bool:
         """Do it, and return whether it went well: the text of one answer must not cost the others theirs."""
@@ -308,7 +338,7 @@ class Engine:
             self._fail(job, event.message, abort=False)
 
     def _write(self, piece: _Piece, event: TokenEvent) -> None:
-        """Add a token to what a step gave an answer."""
+        """Add a token to what an answer was given."""
         job, token = piece.job, event.token
         job.tokens += 1
         if job.tokens == 1:
@@ -320,7 +350,8 @@ class Engine:
             piece.stopped = written.stopped
 
     def _deliver(self, pieces: Sequence[_Piece]) -> None:
-        """Have the guard read what a step gave all answers, and deliver what may leave."""
+        """Have the guard read what was given to these answers, and deliver what may leave."""
+        pieces = [piece for piece in pieces if piece.job.request.request_id in self._jobs]  # others failed or left
         read_of = read_together([(piece.job.text, piece.written) for piece in pieces])
         for piece, read in zip(pieces, read_of, strict=True):
             self._safely(piece.job, piece.end, self._deliver_one, piece, read)
@@ -332,6 +363,7 @@ class Engine:
             rest = job.text.finish(piece.end)
             delivery = Delivery(delivery.text + rest.text, rest.end, delivery.logprobs + rest.logprobs)
         if delivery.text or delivery.logprobs:
+            job.delivered |= bool(delivery.text)
             self._emit(job, TextDelta(delivery.text, delivery.logprobs))
         if delivery.end and self._jobs.pop(job.request.request_id, None) is not None:
             refused = delivery.end == "content_filter"
