@@ -30,6 +30,9 @@ from fulmen_serving.metrics import ServingMetrics
 
 logger = logging.getLogger(__name__)
 
+#: The share of the time that the guard may take by reading answers while they go on, unless text would wait too long.
+GUARD_SHARE = 0.03
+
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
@@ -74,9 +77,6 @@ class Embedded:
 
 
 AnswerEvent = TextDelta | AnswerEnd | AnswerFailure | Embedded
-#: Of the time, that the guard may take by reading answers while they go on, unless text would wait too long.
-GUARD_SHARE = 0.03
-
 #: Called by the engine's output thread with a request id and its next event. Must not block.
 Sink = Callable[[str, AnswerEvent], None]
 
