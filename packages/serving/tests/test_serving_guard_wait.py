@@ -110,25 +110,26 @@ def test_what_waits_is_read_when_the_wait_ends_even_if_no_step_does(kit):
 
     async def scenario(service, asked):
         stream = AnswerStream(service.engine, [asked])
-        _, first = await anext(stream)
-        runner.gate.clear()
-        steps = runner.steps
-        text = first.text
-        while len(text) < len("one two"):  # nothing more is computed until it has come
-            _, event = await asyncio.wait_for(anext(stream), 20)
-            text += event.text
-            if runner.steps == steps:
-                runner.gate.set()
-                await asyncio.sleep(0.01)
-                runner.gate.clear()
+        (_, first), (_, second) = await anext(stream), await asyncio.wait_for(anext(stream), 20)
+        computed = runner.steps
         runner.gate.set()
         rest, end = await read(stream)
-        return text + "".join(rest), end
+        assert computed < runner.steps
+        return first.text, second.text, "".join(rest), end
 
     with kit.service(runner, guard_wait=0.05) as service:
-        asked, _ = answer(kit, "a", "one two three four five six seven eight", seconds=SLOW)
-        text, end = asyncio.run(scenario(service, asked))
-    assert (text, end.reason) == ("one two three four five six seven eight", "stop")
+        asked, guard = answer(kit, "a", "one two three four five six seven eight", seconds=SLOW)
+        fourth = len(asked[0].prompt_ids) + 2  # the place of the answer's third token, from which the fourth comes
+
+        def stop_there(batch):
+            if batch[0].start == fourth:
+                runner.gate.clear()
+            return False
+
+        runner.fail_on = stop_there
+        first, second, rest, end = asyncio.run(scenario(service, asked))
+    assert (first + second + rest, end.reason) == ("one two three four five six seven eight", "stop")
+    assert guard.read[:2] == [first, second]
 
 
 def test_what_waits_of_an_aborted_answer_is_neither_read_nor_delivered(kit):
