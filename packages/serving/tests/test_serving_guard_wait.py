@@ -140,9 +140,11 @@ def test_what_waits_of_an_aborted_answer_is_neither_read_nor_delivered(kit):
         await anext(stream)
         await asyncio.sleep(0.1)  # tokens come, and wait
         stream.close()
-        return await read(AnswerStream(service.engine, [other]))
+        told = await read(AnswerStream(service.engine, [other]))
+        await asyncio.sleep(1.2)  # until what waited would have been read
+        return told
 
-    with kit.service(runner, guard_wait=LONG) as service:
+    with kit.service(runner, guard_wait=1.0) as service:
         asked, guard = answer(kit, "a", " ".join(["one two three"] * 25), seconds=SLOW)
         other, _ = answer(kit, "b", "one two")
         pieces, end = asyncio.run(scenario(service, asked, other))
