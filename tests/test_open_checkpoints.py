@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import secrets
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ COMMON = {
     "num_key_value_heads": 2,
     "intermediate_size": 48,
     "max_position_embeddings": 96,
-    "initializer_range": 0.3,
+    "initializer_range": 0.2,
     "bos_token_id": 1,
     "eos_token_id": 2,
     "pad_token_id": 0,
@@ -80,6 +81,13 @@ def answer(runner: Runner, prompt: list[int], tokens: int) -> tuple[list[int], l
     return ids, logits
 
 
+def in_float64(model: torch.nn.Module) -> torch.nn.Module:
+    """The same model in float64, norms aside: in float32, transformers alone may stray as far as we are allowed to."""
+    model = copy.deepcopy(model).double()
+    model.set_experts_implementation("eager")  # type: ignore[operator]  # grouped products know no float64
+    return model
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_imported_model_answers_as_in_transformers(
     family: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -90,6 +98,7 @@ def test_an_imported_model_answers_as_in_transformers(
     assert main(["import", str(tmp_path / "original"), "--out", str(tmp_path / "model"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["family"] == family
 
+    theirs = in_float64(theirs)
     prompt = torch.randint(3, 97, (17,)).tolist()
     runners = {
         "native": CpuBackend().load_runner(tmp_path / "model", LIMITS),

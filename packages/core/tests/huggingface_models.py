@@ -18,7 +18,7 @@ COMMON: dict[str, Any] = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 128,
     "intermediate_size": 48,
-    "initializer_range": 0.3,
+    "initializer_range": 0.2,  # with 0.3, rounding in float32 moves one in a thousand of these by 1e-4
     "bos_token_id": 1,
     "eos_token_id": 2,
     "pad_token_id": 0,
