@@ -13,7 +13,7 @@ import json
 import os
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -49,9 +49,9 @@ class JsonlStore:
         except OSError as error:
             raise unwritable(self.name, error) from error
 
-    def __del__(self) -> None:
-        if hasattr(self, "_descriptor"):
-            self.close()
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # bound here: `os` is emptied at exit
+        if (descriptor := getattr(self, "_descriptor", None)) is not None:
+            close(descriptor)
 
     def append(self, body: Mapping[str, Any]) -> Record:
         """See `AuditStore`."""
