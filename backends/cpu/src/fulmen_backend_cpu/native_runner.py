@@ -80,14 +80,8 @@ class NativeRunner:
         self._width = config.hidden_size
         threads, why = choose_threads(limits.threads)
         weights, kv = _FORMATS[quantize or dtype], _FORMATS[kv_dtype or dtype]
-        # matrix units take over from some number of rows on, and round otherwise
-        matrix_units = features(self._library).amx and {weights, kv} != {Format.FLOAT32}
         self.layout = paged_layout(
-            self.cache,
-            self.limits,
-            page_tokens=_PAGE_TOKENS,
-            block_tokens=_BLOCK_TOKENS,
-            batch_invariant=not matrix_units,
+            self.cache, self.limits, page_tokens=_PAGE_TOKENS, block_tokens=_BLOCK_TOKENS, batch_invariant=True
         )
         self.choices = {
             "runner": "native",

@@ -198,7 +198,6 @@ int64_t fulmen_product(int threads, int format, int rows, int outputs, int input
         for (int panel = 0; panel < w.panels; panel++) pack_panel(w, panel, source, map.data());
         Rows r;
         r.format = activations_for(w.format);
-        if (use_amx && r.format == Format::I8 && rows >= AMX_STEP) r.format = Format::BF16;
         r.inputs = inputs;
         r.padded_inputs = w.padded_inputs;
         r.data = arena.take((rows + 32) * (size_t)r.padded_inputs * 4);

@@ -217,8 +217,7 @@ void attend_all(Model& m, const Layer& layer, const Cache& cache, int tokens) {
 }  // namespace
 
 void attention_phase(Model& m, const Layer& layer, int tokens) {
-    Rows normed = m.normed, attended = m.attended;
-    normed.format = attended.format = rows_format(m, tokens);
+    const Rows &normed = m.normed, &attended = m.attended;
     const Cache& cache = m.caches[layer.shape.cache];
     const int index = (int)(&layer - m.layers.data());
     const Deltas to_heads(m, index, Product::QKV, as_floats(normed, m.normed_floats));

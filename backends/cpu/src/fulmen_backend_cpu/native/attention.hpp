@@ -156,7 +156,7 @@ class Attention {
     template <bool ADD>
     void product(Operands o, int rows, int panels) {
 #if defined(FULMEN_AMX)
-        if (use_amx && rows_format_ == Format::BF16 && rows >= AMX_FROM_ROWS && panels % 2 == 0 && o.inputs % 32 == 0)
+        if (use_amx && rows_format_ == Format::BF16 && panels % 2 == 0 && o.inputs % 32 == 0)
             return product_amx<ADD>(o, rows, panels);
 #endif
         const int step = detail::rows_per_call(rows, MAX_ROWS);
@@ -196,17 +196,21 @@ class Attention {
 #if defined(FULMEN_AMX)
     template <bool ADD>
     void product_amx(const Operands& o, int rows, int panels) {
-        alignas(64) float block[32 * 32];
-        configure_tiles();
+        constexpr int stride = 2 * LANES;
+        alignas(64) float block[2 * TILE_ROWS * stride];
+        configure_tiles(TileShapes(Format::BF16, std::min(rows, TILE_ROWS)));
         for (int p = 0; p < panels; p += 2)
-            for (int r = 0; r < rows; r += 32) {
-                const int count = std::min(32, rows - r);
-                amx_block(o.panels + p * o.panel_bytes, o.panel_bytes, o.block_bytes, o.blocks, o.rows + r * o.row_bytes,
-                          o.row_bytes, o.inputs, count > TILE_ROWS, block, 32);
+            for (int r = 0; r < rows; r += 2 * TILE_ROWS) {
+                const int count = std::min(2 * TILE_ROWS, rows - r);
+                const Bf16Tiles tiles{o.panels + p * o.panel_bytes, o.panel_bytes, o.block_bytes, o.blocks, o.inputs, o.rows + r * o.row_bytes, o.row_bytes};
+                if (count > TILE_ROWS)
+                    tiles.multiply<2, true>(block, stride);
+                else
+                    tiles.multiply<2, false>(block, stride);
                 for (int i = 0; i < count; i++)
-                    for (int half = 0; half < 32; half += LANES) {
+                    for (int half = 0; half < stride; half += LANES) {
                         float* to = o.out + (size_t)(r + i) * o.stride + p * LANES + half;
-                        const f32x16 value = load_f32(block + i * 32 + half);
+                        const f32x16 value = load_f32(block + i * stride + half);
                         store(to, ADD ? load_f32(to) + value : value);
                     }
             }

@@ -96,10 +96,9 @@ void route(Model& m, const Layer& layer, int tokens) {
 }  // namespace
 
 void feed_forward_phase(Model& m, const Layer& layer, int tokens) {
-    const Format format = rows_format(m, tokens);
     const bool mixture = layer.shape.mixture, dense = layer.shape.dense_width > 0;
-    Rows normed = m.normed, gathered = m.gathered, hidden = m.hidden, dense_hidden = m.dense_hidden;
-    normed.format = gathered.format = hidden.format = dense_hidden.format = format;
+    const Rows &normed = m.normed, &gathered = m.gathered, &hidden = m.hidden;
+    Rows dense_hidden = m.dense_hidden;
     const int threads = m.pool->threads();
 
     const int index = (int)(&layer - m.layers.data());
@@ -141,7 +140,7 @@ void feed_forward_phase(Model& m, const Layer& layer, int tokens) {
             });
         });
     };
-    if (format == Format::I8) {
+    if (normed.format == Format::I8) {
         if (dense) {
             up(0, 1);
             to_stream = Deltas(m, index, Product::DOWN, as_floats(dense_hidden, m.hidden_floats));

@@ -219,9 +219,8 @@ struct I8Weights {
                 for (int r = 0; r < R; r++) {
                     const f32x16 scale = panel_scale * o.row_scales[(size_t)r * o.groups + g];
                     float* to = o.out + (size_t)r * o.stride + p * LANES;
-                    const __m512 before = g ? (__m512)load_f32(to) : _mm512_setzero_ps();
-                    // An FMA by name: the compiler would round differently for other numbers of rows.
-                    store(to, (f32x16)_mm512_fmadd_ps(_mm512_cvtepi32_ps(whole[r][p]), (__m512)scale, before));
+                    const f32x16 before = g ? load_f32(to) : f32x16{};
+                    store(to, multiply_add((f32x16)_mm512_cvtepi32_ps(whole[r][p]), scale, before));
                 }
             }
         }

@@ -8,9 +8,7 @@ Rows Model::rows(Format format, int inputs, int count) {
     r.inputs = inputs;
     r.padded_inputs = round_up(inputs, INPUT_MULTIPLE);
     count += 32;  // read by the matrix units beyond the last row
-    // Int8 rows may be bfloat16 in a step of many tokens.
-    const int bytes = format == Format::I8 && use_amx ? 2 : element_bytes(format);
-    r.data = memory.take((size_t)count * r.padded_inputs * bytes);
+    r.data = memory.take(count * r.row_bytes());
     if (format == Format::I8) {
         r.scales = memory.array<float>((size_t)count * r.groups());
         r.offsets = memory.array<int32_t>((size_t)count * r.groups());
@@ -117,13 +115,6 @@ Model::Model(const Shape& s, const LayerShape* layer_shapes, std::shared_ptr<Poo
     sequences.reserve(s.max_sequences);
     for (int t = 0; t < pool->threads(); t++)
         attention.push_back(std::make_unique<Attention>(std::max(QUERY_ROWS, group_heads), hp, s.kv));
-}
-
-Format rows_format(const Model& m, int tokens) {
-    const Format format = activations_for(m.shape.weights);
-    // Expanding int8 weights for the matrix units pays when many rows share them.
-    if (use_amx && format == Format::I8 && tokens >= AMX_STEP) return Format::BF16;
-    return format;
 }
 
 }  // namespace fulmen

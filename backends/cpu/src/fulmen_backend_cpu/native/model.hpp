@@ -134,9 +134,6 @@ void draw(Model& m, int rows, const float* logits, bool known, const float* inve
 void attention_phase(Model& m, const Layer& layer, int tokens);
 void feed_forward_phase(Model& m, const Layer& layer, int tokens);
 
-// The format that the step's rows take for weights of the model's format.
-Format rows_format(const Model& m, int tokens);
-
 // The floats that `rows` were made of.
 inline Rows as_floats(Rows rows, float* data) {
     rows.format = Format::F32;
@@ -157,8 +154,7 @@ void for_rows(Model& m, int rows, const F& f) {
     });
 }
 
-// Tasks of a product: panels [4 or 8 at once] times blocks of rows, as many as keep all threads busy. A rest too small for
-// the matrix units joins the block before it: whether they compute a row must not depend on the number of threads.
+// Tasks of a product: panels [4 or 8 at once] times blocks of rows, as many as keep all threads busy.
 struct Division {
     int panels, panel_step, rows, row_step;
 
@@ -166,13 +162,13 @@ struct Division {
         while (tasks() < 4 * threads && row_step > 64) row_step = round_up(row_step / 2, 32);
     }
     int columns() const { return (panels + panel_step - 1) / panel_step; }
-    int blocks() const { return std::max(1, (rows + row_step - AMX_FROM_ROWS) / row_step); }
+    int blocks() const { return (rows + row_step - 1) / row_step; }
     int tasks() const { return columns() * blocks(); }
     // Rows vary slowest: neighbours in time share rows and differ in weights.
     template <class F>
     void task(int index, const F& f) const {
         const int p = index % columns() * panel_step, block = index / columns(), r = block * row_step;
-        f(p, std::min(panel_step, panels - p), r, block + 1 == blocks() ? rows - r : row_step);
+        f(p, std::min(panel_step, panels - p), r, std::min(row_step, rows - r));
     }
 };
 

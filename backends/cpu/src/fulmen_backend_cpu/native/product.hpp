@@ -6,15 +6,14 @@
 #include "kernels.hpp"
 
 #include <algorithm>
-#include <vector>
 
 namespace fulmen {
 
-// Set once, before any model is made: whether large bfloat16 products go to the matrix units.
+// Set once, before any model is made: whether products go to the matrix units: those of bfloat16 rows always, as results
+// differ from the vector kernels', those of int8 rows where they are faster.
 inline bool use_amx = false;
 
-constexpr int AMX_FROM_ROWS = 16;  // with fewer, tiles are mostly filler
-constexpr int AMX_STEP = 32;       // int8 weights are expanded for them in steps of this many tokens
+constexpr int AMX_INT8_ROWS = 5;  // with fewer the vector kernels are faster, whose results are the same
 
 #if defined(__AVX512F__)
 constexpr int SKINNY = 8;  // panels of a call with one or two rows: enough sums to hide the latency of one
@@ -82,39 +81,32 @@ void multiply_with(const Matrix& w, int first_panel, int panels, const Rows& x, 
 
 #if defined(FULMEN_AMX)
 
-// Two int8 panels as bfloat16 ones, scaled: [2][padded inputs * 16].
-inline void expand_panels(const Matrix& w, int panel, uint16_t* to) {
-    for (int p = 0; p < 2; p++, to += (size_t)w.padded_inputs * LANES) {
-        const uint8_t* from = w.panel(panel + p);
-        const float* scales = w.scales + (size_t)(panel + p) * LANES;
-        for (int k = 0; k < w.padded_inputs; k++)
-            for (int lane = 0; lane < LANES; lane++) {
-                const int q = (int)from[((size_t)(k / 4) * LANES + lane) * 4 + k % 4] - 128;
-                to[((size_t)(k / 2) * LANES + lane) * 2 + k % 2] = to_bf16((float)q * scales[lane]);
-            }
-    }
-}
-
 template <class Epilogue>
 void multiply_amx(const Matrix& w, int first_panel, int panels, const Rows& x, int first_row, int rows, const Epilogue& epilogue) {
-    alignas(64) float block[32 * 32];
-    thread_local std::vector<uint16_t> expanded;
-    configure_tiles();
-    for (int p = 0; p < panels; p += 2) {
-        const uint8_t* pair = w.panel(first_panel + p);
-        size_t panel_bytes = w.panel_bytes();
-        if (w.format == Format::I8) {
-            panel_bytes = (size_t)w.padded_inputs * LANES * 2;
-            expanded.resize(panel_bytes);  // two panels of half as many elements as bytes
-            expand_panels(w, first_panel + p, expanded.data());
-            pair = (const uint8_t*)expanded.data();
+    alignas(64) float block[2 * TILE_ROWS * 4 * LANES];
+    constexpr int stride = 4 * LANES;
+    const int step = x.format == Format::I8 ? TILE_ROWS : 2 * TILE_ROWS;
+    configure_tiles(TileShapes(x.format, std::min(rows, TILE_ROWS)));
+    for (int p = first_panel; p < first_panel + panels; p += 4)
+        for (int r = 0; r < rows; r += step) {
+            const int count = std::min(step, rows - r), row = first_row + r;
+            if (x.format == Format::I8) {
+                const size_t group = (size_t)row * x.groups();
+                const Int8Tiles tiles{w.panel(p), w.panel_bytes(), w.scales + (size_t)p * LANES, x.row(row), x.row_bytes(),
+                                      x.scales + group, x.offsets + group, x.groups()};
+                tiles.multiply(count, block);
+            } else {
+                Bf16Tiles tiles{w.panel(p), w.panel_bytes(), 0, 1, w.padded_inputs, x.row(row), x.row_bytes()};
+                if (count <= TILE_ROWS) {
+                    tiles.multiply<4, false>(block, stride);
+                } else {
+                    tiles.multiply<2, true>(block, stride);
+                    tiles.panels = w.panel(p + 2);
+                    tiles.multiply<2, true>(block + 2 * LANES, stride);
+                }
+            }
+            epilogue(r, count, p * LANES, stride, block, stride);
         }
-        for (int r = 0; r < rows; r += 32) {
-            const int count = rows - r < 32 ? rows - r : 32;
-            amx_block(pair, panel_bytes, 0, 1, x.row(first_row + r), x.row_bytes(), w.padded_inputs, count > TILE_ROWS, block, 32);
-            epilogue(r, count, (first_panel + p) * LANES, 2 * LANES, block, 32);
-        }
-    }
     release_tiles();
 }
 
@@ -127,7 +119,7 @@ void multiply_amx(const Matrix& w, int first_panel, int panels, const Rows& x, i
 template <class Epilogue>
 void multiply(const Matrix& w, int first_panel, int panels, const Rows& x, int first_row, int rows, const Epilogue& epilogue) {
 #if defined(FULMEN_AMX)
-    if (use_amx && x.format == Format::BF16 && (rows >= AMX_FROM_ROWS || w.format == Format::I8))
+    if (use_amx && (x.format == Format::BF16 || (x.format == Format::I8 && rows >= AMX_INT8_ROWS)))
         return detail::multiply_amx(w, first_panel, panels, x, first_row, rows, epilogue);
 #endif
     if (w.format == Format::F32)

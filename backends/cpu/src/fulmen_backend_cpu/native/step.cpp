@@ -67,8 +67,7 @@ int lay_out(Model& m, const StepTable& table) {
 
 void step(Model& m, const StepTable& table, bool hidden, float* results) {
     const int rows = lay_out(m, table);
-    Rows normed = m.normed;
-    normed.format = rows_format(m, rows);
+    const Rows& normed = m.normed;
     const Layer* before = nullptr;
     for (const Layer& layer : m.layers) {
         for_rows(m, rows, [&](int r, int) {
