@@ -63,10 +63,10 @@ inline void emulated_store(const EmulatedTile& t, void* to, size_t stride) {
 inline void emulated_bf16(EmulatedTile& c, const EmulatedTile& a, const EmulatedTile& b) {
     for (int m = 0; m < c.rows; m++)
         for (int n = 0; n < LANES; n++) {
-            float total = ((float*)c.bytes[m])[n];
+            float halves[2] = {};
             for (int k = 0; k < a.row_bytes / 2; k++)
-                total += from_bf16(((uint16_t*)a.bytes[m])[k]) * from_bf16(((uint16_t*)b.bytes[k / 2])[2 * n + k % 2]);
-            ((float*)c.bytes[m])[n] = total;
+                halves[k % 2] = std::fma(from_bf16(((uint16_t*)a.bytes[m])[k]), from_bf16(((uint16_t*)b.bytes[k / 2])[2 * n + k % 2]), halves[k % 2]);
+            ((float*)c.bytes[m])[n] += halves[0] + halves[1];
         }
 }
 inline void emulated_int8(EmulatedTile& c, const EmulatedTile& a, const EmulatedTile& b) {
@@ -202,7 +202,8 @@ struct Int8Tiles {
     }
 };
 
-// Ask the system for the tiles and compare small products with plain arithmetic.
+// Ask the system for the tiles, and compare small products with plain arithmetic in the same order: to the bit, as single
+// rows are computed without them.
 inline bool amx_works() {
     if (!amx_permitted()) return false;
     constexpr int inputs = 64, rows = 3;
@@ -212,35 +213,40 @@ inline bool amx_works() {
     alignas(64) static float out[rows * 4 * LANES];
     uint32_t state = 1;
     auto next = [&] { return (int)((state = state * 1664525u + 1013904223u) >> 24); };
-    for (auto& x : panels) x = to_bf16((float)(next() - 128) / 64.0f);
-    for (auto& x : left) x = to_bf16((float)(next() - 128) / 64.0f);
+    auto number = [&] { return to_bf16(std::ldexp((float)(next() - 128), next() % 16)); };  // sums of such must be rounded
+    for (auto& x : panels) x = number();
+    for (auto& x : left) x = number();
     for (auto& x : bytes) x = (uint8_t)next();
     for (auto& x : left_bytes) x = (int8_t)(next() - 128);
-    auto right = [&](double tolerance, auto&& term) {
+    auto right = [&](auto&& sum) {
         for (int r = 0; r < rows; r++)
-            for (int n = 0; n < 4 * LANES; n++) {
-                double exact = 0;
-                for (int k = 0; k < inputs; k++) exact += term(r, k, n / LANES * inputs * LANES, n % LANES);
-                if (!(std::fabs(out[r * 4 * LANES + n] - exact) <= tolerance)) return false;
-            }
+            for (int n = 0; n < 4 * LANES; n++)
+                if (out[r * 4 * LANES + n] != sum(r, n / LANES * inputs * LANES, n % LANES)) return false;
         return true;
     };
     configure_tiles(TileShapes(Format::BF16, rows));
-    const Bf16Tiles wide{(const uint8_t*)panels, inputs * LANES * 2, 0, 1, inputs, (const uint8_t*)left, inputs * 2};
-    wide.multiply<4, false>(out, 4 * LANES);
+    Bf16Tiles{(const uint8_t*)panels, inputs * LANES * 2, 0, 1, inputs, (const uint8_t*)left, inputs * 2}.multiply<4, false>(out, 4 * LANES);
     release_tiles();
-    const bool bf16 = right(1e-2, [&](int r, int k, int panel, int lane) {
-        return (double)from_bf16(left[r * inputs + k]) * from_bf16(panels[panel + (k / 2 * LANES + lane) * 2 + k % 2]);
+    const bool bf16 = right([&](int r, int panel, int lane) {
+        float total = 0;
+        for (int first = 0; first < inputs; first += 32) {
+            float halves[2] = {};
+            for (int k = first; k < first + 32; k++)
+                halves[k % 2] = std::fma(from_bf16(left[r * inputs + k]), from_bf16(panels[panel + (k / 2 * LANES + lane) * 2 + k % 2]), halves[k % 2]);
+            total += halves[0] + halves[1];
+        }
+        return total;
     });
     float ones[4 * LANES];
     for (float& one : ones) one = 1;
     const int32_t none[rows * inputs / GROUP] = {};
     configure_tiles(TileShapes(Format::I8, rows));
-    const Int8Tiles narrow{bytes, inputs * LANES, ones, (const uint8_t*)left_bytes, inputs, ones, none, inputs / GROUP};
-    narrow.multiply(rows, out);
+    Int8Tiles{bytes, inputs * LANES, ones, (const uint8_t*)left_bytes, inputs, ones, none, inputs / GROUP}.multiply(rows, out);
     release_tiles();
-    return bf16 && right(0, [&](int r, int k, int panel, int lane) {
-        return (double)left_bytes[r * inputs + k] * bytes[panel + (k / 4 * LANES + lane) * 4 + k % 4];
+    return bf16 && right([&](int r, int panel, int lane) {
+        int total = 0;
+        for (int k = 0; k < inputs; k++) total += left_bytes[r * inputs + k] * bytes[panel + (k / 4 * LANES + lane) * 4 + k % 4];
+        return (float)total;
     });
 }
 

@@ -159,6 +159,37 @@ struct Bf16Weights {
     }
 };
 
+// As the matrix units compute, to the bit (but for numbers so small that they take them for zero): of each 32 inputs the
+// even and the odd ones are summed apart, and both added to what was there. It reads memory a tenth faster than they do,
+// for which one row waits.
+struct Bf16WeightsInTileOrder {
+    static constexpr int MOST_ROWS = 1;
+    template <int R, int P, bool ADD>
+    static void multiply(const Operands& o) {
+        f32x16 sums[R][P] = {};
+        for (int first = 0; first < o.inputs; first += 32) {
+            f32x16 even[R][P] = {}, odd[R][P] = {};
+            for (int k = first; k < first + 32; k += 2)
+#pragma GCC unroll 8
+                for (int p = 0; p < P; p++) {
+                    const u32x16 pair = load<u32x16>(o.panels + p * o.panel_bytes + (size_t)k * LANES * 2);
+#pragma GCC unroll 8
+                    for (int r = 0; r < R; r++) {
+                        const uint32_t values = load<uint32_t>(o.rows + r * o.row_bytes + (size_t)k * 2);
+                        const f32x16 left = (f32x16)(u32x16{} + (values << 16)), right = (f32x16)(u32x16{} + (values & 0xffff0000u));
+                        even[r][p] = multiply_add((f32x16)(pair << 16), left, even[r][p]);
+                        odd[r][p] = multiply_add((f32x16)(pair & 0xffff0000u), right, odd[r][p]);
+                    }
+                }
+#pragma GCC unroll 8
+            for (int r = 0; r < R; r++)
+#pragma GCC unroll 8
+                for (int p = 0; p < P; p++) sums[r][p] += even[r][p] + odd[r][p];
+        }
+        finish<R, P, ADD>(sums, o);
+    }
+};
+
 struct I8WeightsF32Rows {
     static constexpr int MOST_ROWS = MAX_ROWS;
     template <int R, int P, bool ADD>

@@ -9,11 +9,12 @@
 
 namespace fulmen {
 
-// Set once, before any model is made: whether products go to the matrix units: those of bfloat16 rows always, as results
-// differ from the vector kernels', those of int8 rows where they are faster.
+// Set once, before any model is made: whether products go to the matrix units. Those of a few rows are computed without, to
+// the same bits.
 inline bool use_amx = false;
 
-constexpr int AMX_INT8_ROWS = 5;  // with fewer the vector kernels are faster, whose results are the same
+constexpr int AMX_BF16_ROWS = 2;
+constexpr int AMX_INT8_ROWS = 5;
 
 #if defined(__AVX512F__)
 constexpr int SKINNY = 8;  // panels of a call with one or two rows: enough sums to hide the latency of one
@@ -119,8 +120,12 @@ void multiply_amx(const Matrix& w, int first_panel, int panels, const Rows& x, i
 template <class Epilogue>
 void multiply(const Matrix& w, int first_panel, int panels, const Rows& x, int first_row, int rows, const Epilogue& epilogue) {
 #if defined(FULMEN_AMX)
-    if (use_amx && (x.format == Format::BF16 || (x.format == Format::I8 && rows >= AMX_INT8_ROWS)))
-        return detail::multiply_amx(w, first_panel, panels, x, first_row, rows, epilogue);
+    if (use_amx && x.format != Format::F32) {
+        if (rows >= (x.format == Format::I8 ? AMX_INT8_ROWS : AMX_BF16_ROWS))
+            return detail::multiply_amx(w, first_panel, panels, x, first_row, rows, epilogue);
+        if (x.format == Format::BF16)
+            return detail::multiply_with<Bf16WeightsInTileOrder>(w, first_panel, panels, x, first_row, rows, epilogue);
+    }
 #endif
     if (w.format == Format::F32)
         detail::multiply_with<F32Weights>(w, first_panel, panels, x, first_row, rows, epilogue);
