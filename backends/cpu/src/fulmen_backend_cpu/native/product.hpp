@@ -14,7 +14,7 @@ namespace fulmen {
 inline bool use_amx = false;
 
 constexpr int AMX_BF16_ROWS = 2;
-constexpr int AMX_INT8_ROWS = 5;
+constexpr int AMX_INT8_ROWS = 12;
 
 #if defined(__AVX512F__)
 constexpr int SKINNY = 8;  // panels of a call with one or two rows: enough sums to hide the latency of one
