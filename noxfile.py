@@ -221,7 +221,18 @@ def wheels(session: nox.Session) -> None:
 @nox.session
 @nox.parametrize(
     "name",
-    ["train_step", "infer_cpu", "products", "quantisation", "contended_threads", "serve", "engine", "retrieval", "soak", "cuda"],
+    [
+        "train_step",
+        "infer_cpu",
+        "products",
+        "quantisation",
+        "contended_threads",
+        "serve",
+        "engine",
+        "retrieval",
+        "soak",
+        "cuda",
+    ],
 )
 def bench(session: nox.Session, name: str) -> None:
     """One of the measurements of bench/, alone on the machine. `-- --help` says what it takes."""

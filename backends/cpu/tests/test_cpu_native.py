@@ -373,7 +373,8 @@ def _check_emulated(path: str) -> None:
             error = product(library, fmt, x, weights) - x @ weights.T
             assert np.abs(error).max() < 0.05 * np.sqrt(inputs) + 1e-4, (fmt, rows, np.abs(error).max())
             # the emulation adds in the units' order, which the kernels of a few rows keep
-            np.testing.assert_array_equal(product(library, fmt, x[:1], weights)[0], product(library, fmt, x, weights)[0])
+            alone, together = product(library, fmt, x[:1], weights), product(library, fmt, x, weights)
+            np.testing.assert_array_equal(alone[0], together[0])
 
 
 if __name__ == "__main__":
