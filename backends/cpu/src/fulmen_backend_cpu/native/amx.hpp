@@ -1,6 +1,6 @@
 // Products on Intel's matrix units (AMX). Weights already lie as B tiles; activations are A tiles as they are. An element is
 // summed over the inputs in one order however many rows there are, so that a row's result does not depend on its
-// neighbours; in int8 it is that of the vector kernels, bit for bit. Used only where `amx_works()` found the unit's results right.
+// neighbours; in int8 it is that of the vector kernels, bit for bit. Used only where `amx_works()` found the results right.
 //
 // With FULMEN_EMULATE_AMX the tile instructions are plain loops: slow, for testing the addressing anywhere.
 #pragma once
@@ -64,8 +64,10 @@ inline void emulated_bf16(EmulatedTile& c, const EmulatedTile& a, const Emulated
     for (int m = 0; m < c.rows; m++)
         for (int n = 0; n < LANES; n++) {
             float halves[2] = {};
-            for (int k = 0; k < a.row_bytes / 2; k++)
-                halves[k % 2] = std::fma(from_bf16(((uint16_t*)a.bytes[m])[k]), from_bf16(((uint16_t*)b.bytes[k / 2])[2 * n + k % 2]), halves[k % 2]);
+            for (int k = 0; k < a.row_bytes / 2; k++) {
+                const uint16_t left = ((uint16_t*)a.bytes[m])[k], right = ((uint16_t*)b.bytes[k / 2])[2 * n + k % 2];
+                halves[k % 2] = std::fma(from_bf16(left), from_bf16(right), halves[k % 2]);
+            }
             ((float*)c.bytes[m])[n] += halves[0] + halves[1];
         }
 }
@@ -154,8 +156,8 @@ struct Int8Tiles {
     const float* panel_scales;
     const uint8_t* rows;
     size_t row_bytes;
-    const float* row_scales;      // [rows][groups]
-    const int32_t* row_offsets;  // [rows][groups]
+    const float* row_scales;     // [rows][groups]
+    const int32_t* row_offsets;  // the same
     int groups;
 
     void multiply(int count, float* out) const {
@@ -227,12 +229,14 @@ inline bool amx_works() {
     configure_tiles(TileShapes(Format::BF16, rows));
     Bf16Tiles{(const uint8_t*)panels, inputs * LANES * 2, 0, 1, inputs, (const uint8_t*)left, inputs * 2}.multiply<4, false>(out, 4 * LANES);
     release_tiles();
-    const bool bf16 = right([&](int r, int panel, int lane) {
+    const bool bf16_right = right([&](int r, int panel, int lane) {
         float total = 0;
         for (int first = 0; first < inputs; first += 32) {
             float halves[2] = {};
-            for (int k = first; k < first + 32; k++)
-                halves[k % 2] = std::fma(from_bf16(left[r * inputs + k]), from_bf16(panels[panel + (k / 2 * LANES + lane) * 2 + k % 2]), halves[k % 2]);
+            for (int k = first; k < first + 32; k++) {
+                const uint16_t weight = panels[panel + (k / 2 * LANES + lane) * 2 + k % 2];
+                halves[k % 2] = std::fma(from_bf16(left[r * inputs + k]), from_bf16(weight), halves[k % 2]);
+            }
             total += halves[0] + halves[1];
         }
         return total;
@@ -243,7 +247,7 @@ inline bool amx_works() {
     configure_tiles(TileShapes(Format::I8, rows));
     Int8Tiles{bytes, inputs * LANES, ones, (const uint8_t*)left_bytes, inputs, ones, none, inputs / GROUP}.multiply(rows, out);
     release_tiles();
-    return bf16 && right([&](int r, int panel, int lane) {
+    return bf16_right && right([&](int r, int panel, int lane) {
         int total = 0;
         for (int k = 0; k < inputs; k++) total += left_bytes[r * inputs + k] * bytes[panel + (k / 4 * LANES + lane) * 4 + k % 4];
         return (float)total;

@@ -202,7 +202,8 @@ class Attention {
         for (int p = 0; p < panels; p += 2)
             for (int r = 0; r < rows; r += 2 * TILE_ROWS) {
                 const int count = std::min(2 * TILE_ROWS, rows - r);
-                const Bf16Tiles tiles{o.panels + p * o.panel_bytes, o.panel_bytes, o.block_bytes, o.blocks, o.inputs, o.rows + r * o.row_bytes, o.row_bytes};
+                const Bf16Tiles tiles{o.panels + p * o.panel_bytes, o.panel_bytes, o.block_bytes, o.blocks, o.inputs,
+                                      o.rows + r * o.row_bytes, o.row_bytes};
                 if (count > TILE_ROWS)
                     tiles.multiply<2, true>(block, stride);
                 else
