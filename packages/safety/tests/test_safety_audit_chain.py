@@ -16,6 +16,7 @@ import pytest
 
 from fulmen_core.cli import main
 from fulmen_safety import UserError
+from fulmen_safety.audit import jsonl_store
 from fulmen_safety.audit.chain import verify
 from fulmen_safety.audit.pruning import duration, prune
 from fulmen_safety.audit.record import canonical, chained, hash_of, head_of
@@ -122,6 +123,22 @@ def test_the_log_and_its_head_cut_off_together_are_found_by_a_head_noted_elsewhe
     Path(f"{path}.head").write_bytes(head)
     assert verify(store).faults == ()
     assert any("noted elsewhere" in fault for fault in verify(store, known).faults)
+
+
+def test_a_log_that_outlives_the_modules_is_closed_without_a_complaint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At exit the interpreter empties modules before it lets go of what a thread still holds."""
+    complaints: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+    store = jsonl_store.JsonlStore(tmp_path / "audit.jsonl")
+    descriptor = store._descriptor
+    monkeypatch.setattr(jsonl_store, "os", None)
+    del store
+    assert complaints == []
+    assert descriptor is not None
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
 
 
 def test_several_writers_share_a_log(place: Path) -> None:
