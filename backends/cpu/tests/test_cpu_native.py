@@ -21,7 +21,7 @@ from fulmen_backend_cpu import compiler as compiler_module
 from fulmen_backend_cpu import plugin
 from fulmen_backend_cpu.backend import CpuBackend
 from fulmen_backend_cpu.compiler import Compiler, NativeUnavailable, build_library, find_compiler
-from fulmen_backend_cpu.native_library import Format, load_library
+from fulmen_backend_cpu.native_library import Format, features, load_library
 from fulmen_backend_cpu.native_runner import NativeRunner
 from fulmen_backend_cpu.runner import CpuRunner
 from fulmen_core.errors import CapabilityError
@@ -32,6 +32,7 @@ from fulmen_core.model.transformer import Transformer
 from fulmen_core.runner import EngineLimits, SequenceStep
 
 VOCABULARY = 67
+_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA = 158, 0x1023, 18  # of x86-64 Linux
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -118,6 +119,17 @@ def test_more_threads_change_nothing(library: ctypes.CDLL, fmt: Format, rows: in
     alone = product(library, fmt, x, weights, 1)
     for threads in (2, 3, 8):
         np.testing.assert_array_equal(product(library, fmt, x, weights, threads), alone)
+
+
+def test_matrix_units_are_used_where_the_processor_has_them(library: ctypes.CDLL) -> None:
+    """Found wrong they would be left out in silence, and every product still be right."""
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text().split() if cpuinfo.exists() else []
+    if not {"amx_tile", "amx_bf16", "amx_int8"} <= set(flags):
+        pytest.skip("this processor has no matrix units")
+    if ctypes.CDLL(None).syscall(_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA):
+        pytest.skip("the system does not lend the matrix units")
+    assert features(library).amx
 
 
 @pytest.mark.slow
@@ -362,7 +374,7 @@ def test_runners_in_several_threads_do_not_disturb_each_other(model_dir: Path) -
 
 
 def _check_emulated(path: str) -> None:
-    from fulmen_backend_cpu.native_library import features, open_library
+    from fulmen_backend_cpu.native_library import open_library
 
     library = open_library(Path(path))
     assert features(library).amx
