@@ -9,8 +9,8 @@
 
 namespace fulmen {
 
-// Set once, before any model is made: whether products go to the matrix units. Those of a few rows are computed without, to
-// the same bits.
+// Set once, before any model is made: whether products go to the matrix units. Those of fewer rows than these are computed
+// without, to the same bits: where weights come from memory the units are no faster.
 inline bool use_amx = false;
 
 constexpr int AMX_BF16_ROWS = 2;
