@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
+import numpy as np  # noqa: F401 - before any run in this process forgets it: a second import fails, and every claim
 import pytest
 
 from .conftest import MakeSubject
@@ -154,9 +155,48 @@ class TestAcme(DetectorConformance):
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_found_by_its_claim(pytester: pytest.Pytester, skeleton: MakeSubject, fault: str) -> None:
     file, old, new, name = FAULTS[fault]
-    new = textwrap.indent(textwrap.dedent(new).strip("\n"), "    ").lstrip() if old == MAKE else new
-    skeleton("detector", file, old, new.replace("Finding(", "__import__('fulmen_safety').Finding("))
+    skeleton("detector", file, old, _as_code(new) if old == MAKE else new)
     pytester.makepyfile(SUITE)
-    result = pytester.inline_run("-p", "no:cacheprovider", "-k", name.partition("[")[0])
-    passed, skipped, failed = result.countoutcomes()
+    passed, skipped, failed = _outcomes(pytester, [name])
     assert failed >= 1, f"{passed} passed, {skipped} skipped"
+
+
+#: Hears a full-width letter and not the plain one, and says that both say the same.
+PLAIN_READER = """
+class Plain:
+    name, reads_plain = "acme", True
+    def scan(self, text):
+        found = PatternDetector("acme", "ip_secrets", [ticket]).scan(text)
+        wide = text.find("Ｆｕｌｌ")
+        return [*found, *([Finding("acme", "ip_secrets", 1.0, wide, wide + 4)] if wide >= 0 else [])]
+return Plain()
+"""
+
+
+def test_a_reader_of_plain_characters_is_held_to_what_it_is_shown(
+    pytester: pytest.Pytester, skeleton: MakeSubject
+) -> None:
+    skeleton("detector", "detector.py", MAKE, _as_code(PLAIN_READER))
+    pytester.makepyfile(SUITE.replace("see TICK-0042", "Ｆｕｌｌ１２３"))
+    claims = ["test_what_is_found_is_not_delivered", "test_the_corpus_and_the_input_are_judged"]
+    assert _outcomes(pytester, claims) == [2, 0, 0]
+
+
+def test_where_there_is_no_fault_these_claims_hold(pytester: pytest.Pytester, skeleton: MakeSubject) -> None:
+    skeleton("detector")
+    pytester.makepyfile(SUITE)
+    passed, skipped, failed = _outcomes(pytester, [name for *_, name in FAULTS.values()])
+    assert failed == 0
+    assert passed + skipped >= len(FAULTS) - 1  # two faults are found by one claim
+
+
+def _outcomes(pytester: pytest.Pytester, claims: list[str]) -> list[int]:
+    """Return how many of the claims passed, were skipped and failed."""
+    wanted = " or ".join(name.partition("[")[0] for name in claims)
+    counted: list[int] = pytester.inline_run("-p", "no:cacheprovider", "-k", wanted).countoutcomes()
+    return counted
+
+
+def _as_code(made: str) -> str:
+    code = textwrap.indent(textwrap.dedent(made).strip("\n"), "    ").lstrip()
+    return code.replace("Finding(", "__import__('fulmen_safety').Finding(")

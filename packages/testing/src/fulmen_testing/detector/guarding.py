@@ -9,7 +9,8 @@ import pytest
 from fulmen_core.descriptors import DetectorInfo
 from fulmen_safety.conformance import delivered
 from fulmen_safety.detector import Detector
-from fulmen_safety.guard import GuardFailure
+from fulmen_safety.guard import GuardFailure, RaiseGuard
+from fulmen_safety.normalise import views
 from fulmen_testing.detector.trial import DetectorTrial, GuardOf
 from fulmen_testing.texts import cuttings
 
@@ -41,7 +42,7 @@ class GuardClaims(DetectorTrial):
             pytest.skip("it does not judge output")
         guard = guard_of(output="redact")
         for text in seen:
-            found = detector.scan(text)
+            found = detector.scan(_as_shown(guard, text))
             left = guard.judge_output([], text).text
             once = [one for one in found if text.count(text[one.start : one.end]) == 1 and one.end - one.start >= 4]
             assert [one for one in once if text[one.start : one.end] in left] == [], f"{text!r}: {left!r}"
@@ -52,7 +53,7 @@ class GuardClaims(DetectorTrial):
         """In the phases that it declares, what it finds changes the verdict, and nothing else does"""
         guard = guard_of()
         for text in seen:
-            found = bool(detector.scan(text))
+            found = bool(detector.scan(_as_shown(guard, text)))
             if "corpus" in info.phases:
                 verdict = guard.judge_document(text)
                 assert verdict.action == "redact" if found else verdict.text == text or verdict.action == "redact"
@@ -78,6 +79,12 @@ class GuardClaims(DetectorTrial):
             assert guard.judge_input(message).action == ("block" if closed else "allow")
         if "output" in info.phases:
             assert delivered(guard, [text, text]) == ("could not be checked" if closed else text + text)
+
+
+def _as_shown(guard: RaiseGuard, text: str) -> str:
+    """Return `text` as the guard's only detector is shown it first: in plain characters to a `PlainReader`."""
+    [seat] = guard.panel.seats
+    return seat.looks_at(views(text))[0].text
 
 
 class _Raising:
