@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fulmen_safety.conformance import faults
@@ -51,6 +51,7 @@ def test_a_stream_keeps_both_laws_whatever_the_weights(text: str, seed: int) -> 
 
 
 @settings(max_examples=2, deadline=None)
+@example(["好", "ab"] * 6 + ["a" * 40] * 6 + ["Z9", "ab", "好", "ab"] * 5, 1)  # no word, further than is remembered
 @given(
     st.lists(st.sampled_from(["ab", "Z9", "你", "a" * 40, "好", ".", "\n"]), min_size=60, max_size=80),
     st.integers(0, 5),

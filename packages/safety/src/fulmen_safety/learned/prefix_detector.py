@@ -13,7 +13,7 @@ from fulmen_core.guard import Finding
 from fulmen_safety.language import HAN_RANGES
 from fulmen_safety.learned.features import LONGEST_WORD, REACH, features, is_open, units
 from fulmen_safety.learned.linear_model import LinearModel
-from fulmen_safety.learned.prefix_follower import PlaceWeights, PrefixFollower
+from fulmen_safety.learned.prefix_follower import WIDEST_STEP, PlaceWeights, PrefixFollower
 
 
 class PrefixDetector:
@@ -28,18 +28,21 @@ class PrefixDetector:
         self.name = name
         self._model, self._floor = model, floor
         self._window = window or model.window
-        self.look_behind = self._window + REACH + 2 * LONGEST_WORD
+        self.look_behind = self._window + REACH + WIDEST_STEP
         self._place_weights = PlaceWeights(model)
 
     def scan(self, text: str) -> list[Finding]:
-        """Return each word with which the probability rises to the floor or further above it, once per category."""
+        """Return each word with which the probability rises to the floor or further above it, once per category; after
+        a gap from nothing."""
         if not text:
             return []
         starts, ends = units(text)
         if not len(ends):
             return []
         probability, margins = self._after(text, ends)
-        rises = np.flatnonzero((probability >= self._floor) & (np.diff(probability, prepend=0.0) > 0))
+        before = np.zeros_like(probability)
+        before[1:] = np.where(starts[1:] - ends[:-1] <= WIDEST_STEP, probability[:-1], 0.0)
+        rises = np.flatnonzero((probability >= self._floor) & (probability > before))
         found = []
         for place in rises.tolist():
             for category, share in self._model.shares(margins[place]).items():

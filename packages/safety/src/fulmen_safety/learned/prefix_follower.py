@@ -39,6 +39,9 @@ _LONGEST_NGRAM = max(CHARACTER_NGRAMS)
 _REMEMBERED = 1 << 15
 #: A margin so little below another may be above it: sums are rounded in another order here.
 _ROUNDING = 1e-6
+#: A unit that begins further behind the one before, as after a long run of letters, is judged as if there were none:
+#: otherwise what is found would hang on text at any distance.
+WIDEST_STEP = 2 * LONGEST_WORD
 #: Beyond it a `Curve` is flat.
 _STEEPEST = 30.0
 
@@ -93,6 +96,7 @@ class PrefixFollower:
         self._words: list[tuple[int, int, int]] = []  # the last two: start, end, what pairs are hashed from
         self._han = -1  # the last Han character
         self._before = (-math.inf, "")  # margin and language after the unit before
+        self._before_end = 0
         self._suspects: list[
             int
         ] = []  # starts of units with which the probability may rise to the least one or above it
@@ -121,6 +125,7 @@ class PrefixFollower:
         self._text, self._folded = self._text[dropped:], self._folded[dropped:]
         del self._sums[:dropped], self._counts[:dropped]
         self._run, self._han = self._run - dropped, self._han - dropped
+        self._before_end -= dropped
         self._words = [(start - dropped, end - dropped, inner) for start, end, inner in self._words]
         self._suspects = [start - dropped for start in self._suspects]
 
@@ -169,11 +174,12 @@ class PrefixFollower:
         language = "zh" if self._han >= begin else "en"
         total, count = self._sums[end] - self._sums[begin], self._counts[end] - self._counts[begin]
         margin = total * self._weights.scale / math.sqrt(max(count, 1)) + self._weights.bias
-        before, before_language = self._before
+        near = start - self._before_end <= WIDEST_STEP
+        before, before_language = self._before if near else (-math.inf, "")
         rises = margin > before - _ROUNDING or language != before_language
         if rises and margin > self._least_margins[language] - _ROUNDING:
             self._suspects.append(start)
-        self._before = margin, language
+        self._before, self._before_end = (margin, language), end
 
 
 def _least_margins(curves: Mapping[str, Curve], least: float) -> dict[str, float]:
