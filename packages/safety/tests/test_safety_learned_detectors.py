@@ -61,6 +61,16 @@ def test_a_stream_keeps_both_laws_beyond_what_it_may_forget(words: list[str], se
     assert faults(detector, " ".join(words), categories=("violent_crime",)) == []
 
 
+def test_a_word_far_behind_the_one_before_is_judged_as_if_there_were_none_in_a_stream_too() -> None:
+    detector = PrefixDetector("d", word_model({"kill": 127}), floor=0.5)
+    before = "and so it goes on " * 20 + "kill kill kill "
+    near, far = (f"{before}{'a' * length} kill it" for length in (40, 70))
+    assert [one.start for one in detector.scan(near) if one.start >= len(before)] == []  # it is less than before
+    assert [one.start for one in detector.scan(far) if one.start >= len(before)] == [far.rindex("kill")]
+    for text in (near, far):
+        assert faults(detector, text, categories=("violent_crime",)) == []
+
+
 @settings(max_examples=60, deadline=None)
 @given(TEXTS, st.integers(0, 5), st.floats(0.5, 0.99))
 def test_no_threshold_is_crossed_without_a_finding(text: str, seed: int, threshold: float) -> None:

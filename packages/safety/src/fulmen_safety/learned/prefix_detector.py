@@ -32,8 +32,8 @@ class PrefixDetector:
         self._place_weights = PlaceWeights(model)
 
     def scan(self, text: str) -> list[Finding]:
-        """Return each word with which the probability rises to the floor or further above it, once per category; after
-        a gap from nothing."""
+        """Return each word with which the probability rises to the floor or further above it, once per category. Behind
+        a gap wider than `WIDEST_STEP` it rises from nothing."""
         if not text:
             return []
         starts, ends = units(text)
