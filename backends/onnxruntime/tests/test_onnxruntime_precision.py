@@ -126,7 +126,8 @@ def rounded(directory: Path, dtype: str, bits: Bits | None, block: int) -> Trans
             kept = as_kept(weight, bits, inner)
         elif name.endswith("down_EFD"):
             assert inner is not None
-            kept = as_kept(weight.transpose(1, 2), bits, inner).transpose(1, 2)
+            mixed = weight.transpose(1, 2) * config.router_scale  # what multiplies the mix is rounded with it
+            kept = as_kept(mixed, bits, inner).transpose(1, 2) / config.router_scale
         elif "gate_up" in name:
             kept = as_kept(weight, bits, of_network(name))
         elif "down.weight" in name:
