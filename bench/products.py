@@ -19,8 +19,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from fulmen_backend_cpu.compiler import NativeUnavailable
 from fulmen_backend_cpu.native_library import Format, check, features, load_library
+from fulmen_core.native_build import NativeUnavailable
 
 ROWS = (1, 2, 4, 8, 16, 32, 64, 256)
 TURNS, REPEATS = 5, 30

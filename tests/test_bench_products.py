@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fulmen_backend_cpu.compiler import NativeUnavailable
 from fulmen_backend_cpu.native_library import load_library
+from fulmen_core.native_build import NativeUnavailable
 
 BENCH = Path(__file__).parents[1] / "bench" / "products.py"
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from fulmen_backend_cpu.compiler import NativeUnavailable
 from fulmen_backend_cpu.native_library import load_library
 from fulmen_backend_cpu.native_runner import NativeRunner
 from fulmen_backend_cpu.runner import CpuRunner
+from fulmen_core.native_build import NativeUnavailable
 
 from .mixed_steps import AnyRunner
 

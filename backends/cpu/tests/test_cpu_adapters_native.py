@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from fulmen_backend_cpu.compiler import NativeUnavailable
 from fulmen_backend_cpu.native_library import load_library
 from fulmen_backend_cpu.native_runner import NativeRunner
 from fulmen_core.adapters.description import AdapterDescription
 from fulmen_core.model.checkpoint import save_model
 from fulmen_core.model.config import BalanceConfig, ModelConfig
 from fulmen_core.model.transformer import Transformer
+from fulmen_core.native_build import NativeUnavailable
 from fulmen_core.runner import EngineLimits, SequenceStep
 from fulmen_testing.adapters import merged, write_adapter
 

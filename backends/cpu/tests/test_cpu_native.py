@@ -17,18 +17,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fulmen_backend_cpu import compiler as compiler_module
 from fulmen_backend_cpu import plugin
 from fulmen_backend_cpu.backend import CpuBackend
-from fulmen_backend_cpu.compiler import Compiler, NativeUnavailable, build_library, find_compiler
 from fulmen_backend_cpu.native_library import Format, features, load_library
 from fulmen_backend_cpu.native_runner import NativeRunner
+from fulmen_backend_cpu.native_sources import SERVING
 from fulmen_backend_cpu.runner import CpuRunner
+from fulmen_core import native_build
 from fulmen_core.errors import CapabilityError
 from fulmen_core.model.checkpoint import load_model, save_model
 from fulmen_core.model.config import BalanceConfig, ModelConfig
 from fulmen_core.model.kv import CacheSpec
 from fulmen_core.model.transformer import Transformer
+from fulmen_core.native_build import Compiler, NativeUnavailable, build_library, find_compiler
 from fulmen_core.runner import EngineLimits, SequenceStep
 
 VOCABULARY = 67
@@ -135,9 +136,9 @@ def test_matrix_units_are_used_where_the_processor_has_them(library: ctypes.CDLL
 @pytest.mark.slow
 def test_matrix_units_are_addressed_right(tmp_path: Path) -> None:
     """AMX replaced by loops over the same tiles: every format, on any machine."""
-    flags = [*compiler_module._FLAGS, *compiler_module._target_flags(), "-O1", "-DFULMEN_EMULATE_AMX"]
+    flags = [*SERVING.all_flags(), "-O1", "-DFULMEN_EMULATE_AMX"]
     made = tmp_path / "emulated.so"
-    sources = [str(path) for path in compiler_module.SOURCES.glob("*.cpp")]
+    sources = [str(path) for path in SERVING.sources.glob("*.cpp")]
     subprocess.run([find_compiler().path, *flags, *sources, "-o", str(made)], check=True)
     # In a process of its own: both libraries export the same names.
     done = subprocess.run([sys.executable, __file__, str(made)], capture_output=True, text=True, check=False)
@@ -152,8 +153,8 @@ def test_kernels_for_older_processors_compute_the_same(tmp_path: Path, level: st
     if level == "x86-64-v3" and "avx2" not in Path("/proc/cpuinfo").read_text():
         pytest.skip("this processor has no AVX2")
     program = (
-        "import sys, pytest; from fulmen_backend_cpu import compiler;"
-        "compiler._target_flags = lambda: (sys.argv[1], '-O1');"
+        "import sys, pytest; from fulmen_core import native_build;"
+        "native_build.target_flags = lambda: (sys.argv[1], '-O1');"
         "sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', *sys.argv[2:]]))"
     )
     here = Path(__file__).parent
@@ -320,7 +321,7 @@ def test_a_step_that_would_leave_the_memory_is_refused(model_dir: Path, batch: l
 def test_without_a_compiler_the_torch_runner_serves_and_says_why(
     model_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(compiler_module.shutil, "which", lambda name: None)
+    monkeypatch.setattr(native_build.shutil, "which", lambda name: None)
     load_library.cache_clear()
     try:
         runner = CpuBackend().load_runner(model_dir, EngineLimits(1, 64, 32))
@@ -335,7 +336,7 @@ def test_without_a_compiler_the_torch_runner_serves_and_says_why(
 
 def test_the_probe_says_what_serving_will_run_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "compiled" in plugin.probe().versions["native kernels"]
-    monkeypatch.setattr(compiler_module.shutil, "which", lambda name: None)
+    monkeypatch.setattr(native_build.shutil, "which", lambda name: None)
     assert plugin.probe().versions["native kernels"] == (
         "no, serving on PyTorch: there is no C++ compiler (g++ or clang++)"
     )
@@ -350,7 +351,7 @@ def test_the_native_runner_is_the_default(model_dir: Path) -> None:
 def test_a_compiler_that_fails_leaves_no_library_behind(tmp_path: Path) -> None:
     false = Compiler("/bin/false", "a compiler that fails")
     with pytest.raises(NativeUnavailable, match="a compiler that fails"):
-        build_library(false, tmp_path)
+        build_library(SERVING, false, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fulmen_backend_cpu import training_attention, training_attention_products
-from fulmen_backend_cpu.compiler import NativeUnavailable
 from fulmen_backend_cpu.training_attention import native_attend
 from fulmen_backend_cpu.training_attention_fused import attend_fused
 from fulmen_backend_cpu.training_attention_products import attend_by_products
 from fulmen_backend_cpu.training_kernels import choose_panels, load_kernels
 from fulmen_core.model.attention import attend
 from fulmen_core.model.masks import FirstKeys, build_mask, first_keys
+from fulmen_core.native_build import NativeUnavailable
 
 try:
     load_kernels()

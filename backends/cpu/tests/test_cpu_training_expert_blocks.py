@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fulmen_backend_cpu import training_experts
-from fulmen_backend_cpu.compiler import NativeUnavailable
 from fulmen_backend_cpu.training_expert_blocks import experts_in_blocks
 from fulmen_backend_cpu.training_experts import native_grouped
 from fulmen_backend_cpu.training_kernels import load_kernels
 from fulmen_backend_cpu.training_library_experts import experts_by_library
 from fulmen_core.model.experts import grouped
 from fulmen_core.model.router import Routing
+from fulmen_core.native_build import NativeUnavailable
 
 try:
     load_kernels()

@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fulmen_backend_cpu.compiler import NativeUnavailable
 from fulmen_backend_cpu.training_cross_entropy import native_cross_entropy
 from fulmen_backend_cpu.training_experts import native_grouped
 from fulmen_backend_cpu.training_kernels import load_kernels
@@ -31,6 +30,7 @@ from fulmen_core.model.presets import load_preset
 from fulmen_core.model.rope import rotary
 from fulmen_core.model.router import Routing
 from fulmen_core.model.transformer import Transformer
+from fulmen_core.native_build import NativeUnavailable
 
 try:
     load_kernels()

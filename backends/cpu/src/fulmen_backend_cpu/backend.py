@@ -69,9 +69,9 @@ class CpuBackend:
                 had.
             CorruptArtefact: the directory is not a whole model.
         """
-        from fulmen_backend_cpu.compiler import NativeUnavailable
         from fulmen_backend_cpu.native_runner import NativeRunner
         from fulmen_backend_cpu.runner import CpuRunner
+        from fulmen_core.native_build import NativeUnavailable
 
         can = self.capabilities()
         require(self.name, "serve in", dtype, can.serve_dtypes)

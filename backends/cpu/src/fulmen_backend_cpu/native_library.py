@@ -12,7 +12,8 @@ from enum import IntEnum
 from functools import cache
 from pathlib import Path
 
-from fulmen_backend_cpu.compiler import NativeUnavailable, build_library
+from fulmen_backend_cpu.native_sources import SERVING
+from fulmen_core.native_build import NativeUnavailable, build_library
 
 
 class Format(IntEnum):
@@ -108,7 +109,7 @@ def load_library() -> ctypes.CDLL:
     Raises:
         NativeUnavailable: the kernels cannot be compiled or loaded; the message says why.
     """
-    return open_library(build_library())
+    return open_library(build_library(SERVING))
 
 
 def open_library(path: Path) -> ctypes.CDLL:

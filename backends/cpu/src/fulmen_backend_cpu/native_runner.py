@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fulmen_backend_cpu.compiler import NativeUnavailable
 from fulmen_backend_cpu.native_adapters import AdapterPacker
 from fulmen_backend_cpu.native_library import Format, check, features, load_library
 from fulmen_backend_cpu.native_weights import WeightPacker, make_layer_shapes, make_shape, unsupported
@@ -25,6 +24,7 @@ from fulmen_core.adapters.loaded import LoadedAdapters
 from fulmen_core.backend import Dtype, KVDtype, Quantization
 from fulmen_core.model.checkpoint import load_config, load_model
 from fulmen_core.model.kv import CacheSpec
+from fulmen_core.native_build import NativeUnavailable
 from fulmen_core.paged_steps import paged_layout, pages_of, refuse_outside, refuse_unfit
 from fulmen_core.runner import EngineLimits, SequenceStep
 from fulmen_core.softmax_draw import inverse_temperatures

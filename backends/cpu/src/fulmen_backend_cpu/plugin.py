@@ -19,13 +19,14 @@ def probe() -> Availability:
 
 def _native() -> str:
     """What the serving runner will be compiled with, or why it will be PyTorch's; compiles nothing."""
-    from fulmen_backend_cpu.compiler import NativeUnavailable, find_compiler, is_built
+    from fulmen_backend_cpu.native_sources import SERVING
+    from fulmen_core.native_build import NativeUnavailable, find_compiler, is_built
 
     try:
         compiler = find_compiler()
     except NativeUnavailable as error:
         return f"no, serving on PyTorch: {error}"
-    return f"by {compiler.version}, {'compiled' if is_built(compiler) else 'compiled at first use'}"
+    return f"by {compiler.version}, {'compiled' if is_built(SERVING, compiler) else 'compiled at first use'}"
 
 
 @hookimpl

@@ -15,11 +15,11 @@ import torch
 from torch import nn
 
 from fulmen_backend_cpu.allocator import keep_freed_memory
-from fulmen_backend_cpu.compiler import NativeUnavailable
 from fulmen_backend_cpu.training_operations import native_operations
 from fulmen_core.backend import TrainPlan
 from fulmen_core.model.compilation import compile_or_keep
 from fulmen_core.model.transformer import Transformer
+from fulmen_core.native_build import NativeUnavailable
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,4 @@
-"""The compiled kernels of a training step as Python sees them: C functions of ``native_training/`` over ctypes.
-
-Their library is apart from the serving kernels', as it shares torch's OpenMP threads: a second pool would fight it.
-"""
+"""The compiled kernels of a training step as Python sees them: C functions of ``native_training/`` over ctypes."""
 
 from __future__ import annotations
 
@@ -9,15 +6,13 @@ import ctypes
 from collections.abc import Callable, Mapping
 from ctypes import c_float, c_int, c_int64, c_void_p
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fulmen_backend_cpu.compiler import NativeUnavailable, build_library
-
-SOURCES = Path(__file__).parent / "native_training"
+from fulmen_backend_cpu.native_sources import TRAINING
+from fulmen_core.native_build import NativeUnavailable, build_library
 
 #: Elements of a vector in the kernels: rows they work on are multiples of it.
 LANES = 16
@@ -70,7 +65,7 @@ def load_kernels() -> TrainingKernels:
     Raises:
         NativeUnavailable: they cannot be compiled or loaded; the message says why.
     """
-    path = build_library(sources=SOURCES, extra_flags=("-fopenmp",))
+    path = build_library(TRAINING)
     try:
         return TrainingKernels(ctypes.CDLL(str(path)))
     except OSError as error:

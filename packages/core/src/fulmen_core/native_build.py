@@ -1,4 +1,4 @@
-"""Compiles the native kernels for this very processor, once, into the user's cache; and says so if it cannot.
+"""Compiles a backend's C++ for this very processor, once, into the user's cache; and says so if it cannot.
 
 A library is kept under a name that follows from everything it depends on: sources, compiler, flags, processor. It is
 tried in a process of its own before it gets that name, so that an instruction which this machine lacks ends that
@@ -20,8 +20,8 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-SOURCES = Path(__file__).parent / "native"
-_FLAGS = (
+#: Of every library.
+FLAGS = (
     "-O3",
     "-std=c++17",
     "-shared",
@@ -36,7 +36,7 @@ _PATIENCE = 600  # seconds; a compilation takes about 15
 
 
 class NativeUnavailable(Exception):
-    """The native kernels cannot be used here; the message says why."""
+    """Native code cannot be used here; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,38 +69,52 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "fulmen" / "native"
 
 
-def is_built(compiler: Compiler) -> bool:
-    """Whether this machine has the library of `compiler` already."""
-    return _place(compiler, cache_folder(), SOURCES, _all_flags()).is_file()
+@dataclass(frozen=True, slots=True)
+class Native:
+    """What a library is made of.
+
+    Args:
+        name: what the log calls it, e.g. "the CPU kernels".
+        sources: a folder: all its ``.cpp`` are compiled. One of them defines ``int fulmen_features()``.
+        headers: another folder whose headers they include.
+        flags: beyond `FLAGS` and those that name the processor.
+    """
+
+    name: str
+    sources: Path
+    headers: Path | None = None
+    flags: tuple[str, ...] = ()
+
+    def all_flags(self) -> tuple[str, ...]:
+        """Return everything that the compiler is told."""
+        return (*FLAGS, *target_flags(), *self.flags)
 
 
-def build_library(
-    compiler: Compiler | None = None,
-    folder: Path | None = None,
-    sources: Path = SOURCES,
-    extra_flags: tuple[str, ...] = (),
-) -> Path:
+def is_built(native: Native, compiler: Compiler) -> bool:
+    """Whether this machine has the library, made by `compiler`, already."""
+    return _place(native, compiler, cache_folder()).is_file()
+
+
+def build_library(native: Native, compiler: Compiler | None = None, folder: Path | None = None) -> Path:
     """Return the compiled library, compiling it first if this machine has not yet.
 
     Args:
+        native: what to compile.
         compiler: None takes the first on the path.
         folder: where to keep it; None is `cache_folder()`.
-        sources: the folder of the sources; they may include the headers of the kernels' own.
-        extra_flags: beyond those of all kernels.
 
     Raises:
         NativeUnavailable: there is no compiler, it fails, or what it makes does not run here.
     """
     compiler = compiler or find_compiler()
     folder = folder or cache_folder()
-    flags = _all_flags() + extra_flags
-    library = _place(compiler, folder, sources, flags)
+    library = _place(native, compiler, folder)
     if library.is_file():
         return library
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            made = _compile(compiler, Path(scratch), sources, flags)
+            made = _compile(native, compiler, Path(scratch))
             _try_out(made)
             made.replace(library)
     except OSError as error:
@@ -108,18 +122,15 @@ def build_library(
     return library
 
 
-def _place(compiler: Compiler, folder: Path, sources: Path, flags: tuple[str, ...]) -> Path:
-    return folder / f"fulmen-{_key(compiler, sources, flags)}.so"
+def _place(native: Native, compiler: Compiler, folder: Path) -> Path:
+    return folder / f"fulmen-{_key(native, compiler)}.so"
 
 
-def _all_flags() -> tuple[str, ...]:
-    return (*_FLAGS, *_target_flags())
-
-
-def _compile(compiler: Compiler, scratch: Path, folder: Path, flags: tuple[str, ...]) -> Path:
+def _compile(native: Native, compiler: Compiler, scratch: Path) -> Path:
     """Compile all sources at once, one process each, and link them."""
-    logger.info("compiling the CPU kernels for this processor, once: about 15 s")
-    sources = sorted(folder.glob("*.cpp"))
+    logger.info("compiling %s for this processor, once: seconds", native.name)
+    flags = native.all_flags()
+    sources = sorted(native.sources.glob("*.cpp"))
     objects = [scratch / f"{source.stem}.o" for source in sources]
     running = [
         subprocess.Popen([compiler.path, *flags, "-c", str(source), "-o", str(made)], stderr=subprocess.PIPE, text=True)
@@ -154,25 +165,27 @@ def _try_out(library: Path) -> None:
         [sys.executable, "-c", question, str(library)], capture_output=True, text=True, timeout=_PATIENCE, check=False
     )
     if done.returncode != 0:
-        raise NativeUnavailable(f"the compiled kernels do not run here (exit code {done.returncode})")
+        raise NativeUnavailable(f"the compiled library does not run here (exit code {done.returncode})")
 
 
-def _target_flags() -> tuple[str, ...]:
+def target_flags() -> tuple[str, ...]:
+    """Return the flags by which a compiler makes code for this very processor."""
     machine = platform.machine().lower()
     return ("-march=native",) if machine in ("x86_64", "amd64") else ("-mcpu=native",)
 
 
-def _key(compiler: Compiler, sources: Path, flags: tuple[str, ...]) -> str:
+def _key(native: Native, compiler: Compiler) -> str:
     digest = hashlib.sha256()
-    for source in sorted({*sources.iterdir(), *SOURCES.glob("*.hpp")}):
+    headers = native.headers.glob("*.hpp") if native.headers else ()
+    for source in sorted({*native.sources.iterdir(), *headers}):
         digest.update(source.name.encode() + source.read_bytes())
-    for part in (compiler.path, compiler.version, *flags, platform.machine(), _processor()):
+    for part in (compiler.path, compiler.version, *native.all_flags(), platform.machine(), processor_features()):
         digest.update(part.encode() + b"\0")
     return digest.hexdigest()[:24]
 
 
-def _processor() -> str:
-    """What the processor can do, in the system's words."""
+def processor_features() -> str:
+    """Return what the processor can do, in the system's words, parted by blanks; elsewhere than on Linux its name."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
