@@ -4,8 +4,9 @@
     python backends/onnxruntime/bench/against_cpu.py --model DIR --artefact NEW --also OLD --steps 8 --rounds 10
 
 The cpu backend computes in float32, or with ``--quantize int8`` as it serves int8 itself: activations and caches in 8
-bits. ``--also`` names artefacts of the same model that another exporter made. onnxruntime-genai, where it is
-installed, runs the same folder as the onnxruntime backend, one sequence at a time. Rounds of the contenders
+bits. Where what is quantised is computed by native kernels, ONNX Runtime's own are beside them. ``--also`` names
+artefacts of the same model that another exporter made. onnxruntime-genai, where it is installed, runs the same folder
+as the onnxruntime backend, one sequence at a time. Rounds of the contenders
 alternate, ratios are taken within a round, and their median is reported, so that a busy machine disturbs all alike.
 With one thread CPU time is measured, with more the clock.
 """
@@ -181,11 +182,12 @@ def main() -> None:
             if quantize is None
             else cpu.load_runner(model, limits, "bfloat16", quantize="int8", kv_dtype="int8")
         )
-        folders = {OURS: artefact} | {str(one): one for one in args.also}
-        contenders: dict[str, Contender] = {"cpu": OfRunner(peer, args.prompt)} | {
-            name: OfRunner(registry.backend(OURS).load_runner(one, limits), args.prompt)
-            for name, one in folders.items()
-        }
+        backend = registry.backend(OURS)
+        runners = {OURS: backend.load_runner(artefact, limits)}
+        if runners[OURS].choices["kernels"] == "native":  # type: ignore[attr-defined] # of this backend's runner
+            runners["its own kernels"] = backend.load_runner(artefact, limits, kernels="onnxruntime")
+        runners |= {"cpu": peer} | {str(one): backend.load_runner(one, limits) for one in args.also}
+        contenders: dict[str, Contender] = {name: OfRunner(one, args.prompt) for name, one in runners.items()}
         try:
             contenders["onnxruntime-genai"] = OfGenai(artefact, args.prompt, 2 * args.steps, args.threads)
         except ImportError:

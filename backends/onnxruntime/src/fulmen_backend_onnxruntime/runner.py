@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fulmen_backend_onnxruntime.artefact import DATA_FILE, FORMAT, GRAPH_FILE, HIDDEN, WANTED
 from fulmen_backend_onnxruntime.kv_buffers import Dropped, KVBuffers
+from fulmen_backend_onnxruntime.native_operators import choose_kernels
 from fulmen_backend_onnxruntime.providers import choose_provider, nodes_by_provider
 from fulmen_backend_onnxruntime.rows import Block, Rows
 from fulmen_backend_onnxruntime.session import bind, open_session
@@ -41,15 +42,20 @@ class OnnxRunner(WithoutPages, WithoutAdapters):
         artefact: the folder.
         limits: what the engine will ask for at most; all cache memory is reserved here.
         provider: the execution provider, see `choose_provider`.
+        kernels: whose compute what is in 8 bits, see `choose_kernels`.
 
     Raises:
-        UserError, CapabilityError: the folder is missing, or no ONNX artefact, or the provider is not to be had.
+        UserError, CapabilityError: the folder is missing, or no ONNX artefact, or the provider or the kernels are not
+            to be had.
         CorruptArtefact: a file is missing, truncated or altered, or ONNX Runtime cannot load it.
     """
 
-    def __init__(self, artefact: Path, limits: EngineLimits, provider: str | None = None) -> None:
+    def __init__(
+        self, artefact: Path, limits: EngineLimits, provider: str | None = None, kernels: str | None = None
+    ) -> None:
         chosen = choose_provider(provider)
         self.manifest = manifest = read_manifest(artefact, FORMAT, Manifest, (GRAPH_FILE, DATA_FILE))
+        computing = choose_kernels(kernels, chosen.name, quantized=manifest.quantize is not None)
         config = load_config(artefact)
         plan = LayerPlan.of(config)
         if not manifest.is_of(plan):
@@ -57,7 +63,9 @@ class OnnxRunner(WithoutPages, WithoutAdapters):
         self.cache = CacheSpec.of(config)
         self.limits = replace(limits, max_context=min(limits.max_context, config.max_position_embeddings))
         self.vocab_size, self._width = config.vocab_size, config.hidden_size
-        self._session: Any = open_session(artefact / GRAPH_FILE, limits.threads, chosen.name)
+        self._session: Any = open_session(
+            artefact / GRAPH_FILE, limits.threads, chosen.name, operators=computing.library()
+        )
         self.choices = {
             "runner": "onnxruntime",
             "provider": chosen.name,
@@ -66,6 +74,7 @@ class OnnxRunner(WithoutPages, WithoutAdapters):
             "weights": manifest.quantize or manifest.dtype,
             "kv_dtype": manifest.dtype,
             "threads": str(limits.threads or "onnxruntime's choice"),
+            **computing.described(),
         }
         self.layout = CacheLayout(limits.slots, rewind=limits.draft_tokens)
         self._kv = KVBuffers(config, self.limits, manifest.dtype)

@@ -9,17 +9,21 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from fulmen_backend_onnxruntime.huge_pages import backing_new_memory
+from fulmen_backend_onnxruntime.native_operators import with_native_nodes
 from fulmen_backend_onnxruntime.providers import CPU
 from fulmen_core.errors import CapabilityError, CorruptArtefact
 
 
-def open_session(graph: Path, threads: int, provider: str = CPU, *, packed: bool = True) -> Any:
+def open_session(
+    graph: Path, threads: int, provider: str = CPU, *, operators: Path | None = None, packed: bool = True
+) -> Any:
     """A session over the graph, with `threads` threads (0: ONNX Runtime's choice). It knows its nodes' providers.
 
     Args:
         graph: the file.
         threads: of the CPU.
         provider: the full name of the one that shall compute; what it cannot, the CPU does.
+        operators: a library of operators, see `native_operators`; None: ONNX Runtime's compute everything.
         packed: weights are packed for the kernels: to compute with them, not to look at the graph alone.
 
     Raises:
@@ -32,10 +36,15 @@ def open_session(graph: Path, threads: int, provider: str = CPU, *, packed: bool
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if not packed:
         options.add_session_config_entry("session.disable_prepacking", "1")
+    model: Path | bytes = graph
+    if operators is not None:
+        options.register_custom_ops_library(str(operators))
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(graph.parent))
+        model, _ = with_native_nodes(graph.read_bytes())
     remedy = "choose another with --backend-option provider=NAME, or leave it out"
     try:
         with backing_new_memory():
-            session = onnxruntime.InferenceSession(graph, options, providers=[provider])
+            session = onnxruntime.InferenceSession(model, options, providers=[provider])
     except Exception as error:  # its exceptions share no base class of their own
         reason = " ".join(str(error).split())
         if provider != CPU:

@@ -1,0 +1,57 @@
+// MatMulNBits of 8 bits: inputs [.., K] times weights [N, C, block] with scales [N, C].
+#pragma once
+
+#include "int8_panels.hpp"
+#include "operator.hpp"
+
+namespace fulmen {
+
+class MatMul {
+public:
+    static constexpr const char* NAME = "MatMulNBits";
+    static constexpr size_t INPUTS = 3;
+    static constexpr bool is_required(size_t) { return true; }
+
+    MatMul(const Interface& runtime, const ort::KernelInfo* info)
+        : runtime(runtime), outputs_(runtime.integer(info, "N")), block_(runtime.integer(info, "block_size")),
+          panels_(packed(runtime.constant(info, 1), runtime.constant(info, 2), outputs_, block_)) {}
+
+    void compute(ort::KernelContext* context) const {
+        const Tensor x = runtime.input(context, 0);
+        std::vector<int64_t> dimensions = x.dimensions;
+        dimensions.back() = outputs_;
+        float* y = runtime.output(context, dimensions);
+        const int rows = (int)x.rows(), inputs = (int)x.dimensions.back();
+        static thread_local Rows rounded;
+        static thread_local std::vector<int> all;
+        rounded.reshape(rows, inputs, block_);
+        for (int row = 0; row < rows; row++) rounded.put(row, x.floats() + (size_t)row * inputs);
+        while ((int)all.size() < rows) all.push_back((int)all.size());
+        const Rows& known = rounded;
+        const int* index = all.data();
+        runtime.in_parallel(context, panels_.count(), [&](size_t panel) {
+            const int first = (int)panel * PANEL;
+            panels_.multiply((int)panel, known, index, rows, [&](int row, const __m512* sums) {
+                for (int v = 0; v < VECTORS && first + v * LANES < outputs_; v++) {
+                    const int left = outputs_ - first - v * LANES;
+                    const __mmask16 mask = left >= LANES ? 0xffff : (__mmask16)((1u << left) - 1);
+                    _mm512_mask_storeu_ps(y + (size_t)row * outputs_ + first + v * LANES, mask, sums[v]);
+                }
+            });
+        });
+    }
+
+    const Interface runtime;
+
+private:
+    static Panels packed(const Tensor& levels, const Tensor& scales, int outputs, int block) {
+        const Panels panels(levels.bytes(), scales.floats(), outputs, (int)levels.dimensions[1], block, [](int n) { return n; });
+        let_go(levels.data, levels.size());
+        return panels;
+    }
+
+    int outputs_, block_;
+    Panels panels_;
+};
+
+}  // namespace fulmen
