@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from fulmen_backend_onnxruntime.block_quantization import block_size, quantize
+from fulmen_backend_onnxruntime.block_quantization import ROUNDED_INPUT, block_size, quantize
 from fulmen_backend_onnxruntime.graph_builder import CONTRIB
-from fulmen_backend_onnxruntime.products import ROUNDED_INPUT, Array, Products
+from fulmen_backend_onnxruntime.products import Array, Products
 from fulmen_core.errors import CapabilityError
 from fulmen_core.model.config import ModelConfig
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from fulmen_backend_onnxruntime.block_quantization import ROUNDED_INPUT
 from fulmen_backend_onnxruntime.providers import CPU
 from fulmen_core.errors import CapabilityError
 from fulmen_core.native_build import Native, NativeUnavailable, build_library, find_compiler, processor_features
@@ -23,9 +24,8 @@ DOMAIN = "fulmen.native"
 _NEEDED = "avx512_vnni"
 _CHOICES = ("native", "onnxruntime")
 
-#: The nodes that the library computes: type -> its attribute of bits, and its inputs that may be given.
+#: What the library computes of 8 bits: type of a node -> its attribute of bits, and its inputs that may be given.
 _COMPUTED = {"MatMulNBits": ("bits", frozenset(range(3))), "QMoE": ("expert_weight_bits", frozenset((*range(7), 14)))}
-_BITS, _ROUNDED_INPUT = 8, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +178,7 @@ def _native_node(node: _Field) -> bytes | None:
     if not {place for place, name in enumerate(given) if name} <= inputs:
         return None
     integers = dict(_integer_attribute(one.content) for one in fields if one.number == _NODE_ATTRIBUTE)
-    if (integers.get(bits), integers.get("accuracy_level")) != (_BITS, _ROUNDED_INPUT):
+    if (integers.get(bits), integers.get("accuracy_level")) != (8, ROUNDED_INPUT):
         return None
     kept = b"".join(one.whole for one in fields if one.number != _NODE_DOMAIN)
     return _encoded(_GRAPH_NODE, kept + _encoded(_NODE_DOMAIN, DOMAIN.encode()))

@@ -15,14 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from fulmen_backend_onnxruntime.block_quantization import Bits, block_size, quantize
+from fulmen_backend_onnxruntime.block_quantization import ROUNDED_INPUT, Bits, block_size, quantize
 from fulmen_backend_onnxruntime.graph_builder import GraphBuilder
 from fulmen_core.errors import CapabilityError
 
 Array = NDArray[np.float32]
-
-#: `MatMulNBits.accuracy_level`: inputs may be rounded to 8 bits. Without, its products of 8 bits are 300 times slower.
-ROUNDED_INPUT = 4
 
 
 @dataclass(frozen=True, slots=True)
