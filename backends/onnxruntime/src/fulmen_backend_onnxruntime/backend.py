@@ -52,7 +52,7 @@ class OnnxRuntimeBackend:
 
         `dtype` may be the artefact's, or float32, in which every artefact computes; `quantize` the artefact's.
         `provider` is the execution provider, "cpu" or another that is installed; None: see `choose_provider`.
-        `kernels` are "native" or "onnxruntime", for what is in 8 bits; None: see `choose_kernels`.
+        `kernels` are "native" or "onnxruntime", for what is quantised; None: see `choose_kernels`.
 
         Raises:
             CapabilityError: `model` is a checkpoint or an artefact of another format, or of another dtype or

@@ -1,4 +1,4 @@
-"""Kernels of our own for products and mixtures of 8 bits, as operators that ONNX Runtime calls: ``native/``.
+"""Kernels of our own for quantised products and mixtures, as operators that ONNX Runtime calls: ``native/``.
 
 An artefact names ONNX Runtime's operators, so that it runs anywhere. When the runner opens it, the nodes that the
 kernels can compute are given another domain, in which the compiled library has operators of the same names, inputs and
@@ -24,13 +24,13 @@ DOMAIN = "fulmen.native"
 _NEEDED = "avx512_vnni"
 _CHOICES = ("native", "onnxruntime")
 
-#: What the library computes of 8 bits: type of a node -> its attribute of bits, and its inputs that may be given.
+#: What the library computes: type of a node -> its attribute of bits, and its inputs that may be given.
 _COMPUTED = {"MatMulNBits": ("bits", frozenset(range(3))), "QMoE": ("expert_weight_bits", frozenset((*range(7), 14)))}
 
 
 @dataclass(frozen=True, slots=True)
 class Kernels:
-    """Whose kernels compute what is in 8 bits, and why."""
+    """Whose kernels compute what is quantised, and why."""
 
     native: bool
     reason: str
@@ -85,7 +85,7 @@ def choose_kernels(asked: str | None, provider: str, *, quantized: bool) -> Kern
 def _usable(provider: str, *, quantized: bool) -> str:
     """What compiles them."""
     if not quantized:
-        raise NativeUnavailable("the artefact has nothing in 8 bits")
+        raise NativeUnavailable("nothing in the artefact is quantised")
     if provider != CPU:
         raise NativeUnavailable(f"{provider} has kernels of its own")
     if _NEEDED not in processor_features().split():
@@ -178,7 +178,7 @@ def _native_node(node: _Field) -> bytes | None:
     if not {place for place, name in enumerate(given) if name} <= inputs:
         return None
     integers = dict(_integer_attribute(one.content) for one in fields if one.number == _NODE_ATTRIBUTE)
-    if (integers.get(bits), integers.get("accuracy_level")) != (8, ROUNDED_INPUT):
+    if integers.get(bits) not in (4, 8) or integers.get("accuracy_level") != ROUNDED_INPUT:
         return None
     kept = b"".join(one.whole for one in fields if one.number != _NODE_DOMAIN)
     return _encoded(_GRAPH_NODE, kept + _encoded(_NODE_DOMAIN, DOMAIN.encode()))

@@ -42,7 +42,7 @@ class OnnxRunner(WithoutPages, WithoutAdapters):
         artefact: the folder.
         limits: what the engine will ask for at most; all cache memory is reserved here.
         provider: the execution provider, see `choose_provider`.
-        kernels: whose compute what is in 8 bits, see `choose_kernels`.
+        kernels: whose compute what is quantised, see `choose_kernels`.
 
     Raises:
         UserError, CapabilityError: the folder is missing, or no ONNX artefact, or the provider or the kernels are not

@@ -1,12 +1,11 @@
-// QMoE of 8 bits with SwiGLU: a mixture of the experts that are chosen for each token.
+// QMoE of 8 or 4 bits with SwiGLU: a mixture of the experts that are chosen for each token.
 //
 // Legend: T tokens, E experts, K experts of a token, D model width, F inner width.
 #pragma once
 
 #include <algorithm>
 
-#include "int8_panels.hpp"
-#include "operator.hpp"
+#include "panels.hpp"
 
 namespace fulmen {
 
@@ -38,8 +37,9 @@ public:
         const Tensor first = runtime.constant(info, 2), first_scales = runtime.constant(info, 3);
         const Tensor second = runtime.constant(info, 5), second_scales = runtime.constant(info, 6);
         experts_ = (int)first.dimensions[0];
-        width_ = (int)first.dimensions[2];
-        inner_ = (int)second.dimensions[2];
+        const int bits = (int)runtime.integer(info, "expert_weight_bits");
+        width_ = (int)second.dimensions[1];
+        inner_ = (int)first.dimensions[1] / 2;
         // A panel has 32 gates, then what they gate; in the node's weights they take turns.
         const int panels = (inner_ + HALF - 1) / HALF, outputs = 2 * inner_;
         const auto row_of = [this](int n) {
@@ -47,12 +47,9 @@ public:
             return inner < inner_ ? 2 * inner + n % PANEL / HALF : -1;
         };
         for (int e = 0; e < experts_; e++) {
-            const size_t at = (size_t)e * outputs, down_at = (size_t)e * width_;
-            const int blocks = width_ / block_, down_blocks = inner_ / block_;
-            gate_up_.emplace_back(first.bytes() + at * width_, first_scales.floats() + at * blocks, panels * PANEL, blocks,
-                                  block_, row_of);
-            down_.emplace_back(second.bytes() + down_at * inner_, second_scales.floats() + down_at * down_blocks, width_,
-                               down_blocks, block_, [](int n) { return n; });
+            gate_up_.emplace_back(first, first_scales, (size_t)e * outputs, panels * PANEL, Blocks{width_ / block_, block_, bits}, row_of);
+            down_.emplace_back(second, second_scales, (size_t)e * width_, width_, Blocks{inner_ / block_, block_, bits},
+                               [](int n) { return n; });
         }
         let_go(first.data, first.size());
         let_go(second.data, second.size());

@@ -1,8 +1,7 @@
-// MatMulNBits of 8 bits: inputs [.., K] times weights [N, C, block] with scales [N, C].
+// MatMulNBits of 8 or 4 bits: inputs [.., K] times weights [N, C, bytes of a block] with scales [N, C].
 #pragma once
 
-#include "int8_panels.hpp"
-#include "operator.hpp"
+#include "panels.hpp"
 
 namespace fulmen {
 
@@ -14,7 +13,7 @@ public:
 
     MatMul(const Interface& runtime, const ort::KernelInfo* info)
         : runtime(runtime), outputs_(runtime.integer(info, "N")), block_(runtime.integer(info, "block_size")),
-          panels_(packed(runtime.constant(info, 1), runtime.constant(info, 2), outputs_, block_)) {}
+          panels_(packed(runtime.constant(info, 1), runtime.constant(info, 2), (int)runtime.integer(info, "bits"))) {}
 
     void compute(ort::KernelContext* context) const {
         const Tensor x = runtime.input(context, 0);
@@ -44,8 +43,9 @@ public:
     const Interface runtime;
 
 private:
-    static Panels packed(const Tensor& levels, const Tensor& scales, int outputs, int block) {
-        const Panels panels(levels.bytes(), scales.floats(), outputs, (int)levels.dimensions[1], block, [](int n) { return n; });
+    Panels packed(const Tensor& levels, const Tensor& scales, int bits) const {
+        const Blocks blocks{(int)levels.dimensions[1], block_, bits};
+        const Panels panels(levels, scales, 0, outputs_, blocks, [](int n) { return n; });
         let_go(levels.data, levels.size());
         return panels;
     }
