@@ -14,8 +14,6 @@ namespace fulmen {
 
 class Memory {
 public:
-    Memory() = default;
-
     explicit Memory(size_t bytes) {
         static std::mutex guard;
         static std::weak_ptr<Stretch> last;

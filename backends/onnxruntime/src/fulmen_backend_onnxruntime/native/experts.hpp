@@ -9,8 +9,9 @@
 
 namespace fulmen {
 
-// exp(x) for x <= 0, to three units in the last place.
+// exp(x) for x <= 0, to three units in the last place; below -87 it is next to 0.
 inline __m512 exponential(__m512 x) {
+    x = _mm512_max_ps(x, _mm512_set1_ps(-87.0f));
     const __m512 twos = _mm512_mul_ps(x, _mm512_set1_ps(1.44269504088896341f));
     const __m512 whole = _mm512_roundscale_ps(twos, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     const __m512 rest = _mm512_fnmadd_ps(whole, _mm512_set1_ps(0.693147180559945f), x);
@@ -21,8 +22,9 @@ inline __m512 exponential(__m512 x) {
 
 inline __m512 silu(__m512 x) {
     const __m512 one = _mm512_set1_ps(1.0f), small = exponential(_mm512_sub_ps(_mm512_setzero_ps(), _mm512_abs_ps(x)));
-    const __m512 share = _mm512_div_ps(one, _mm512_add_ps(one, small));  // sigmoid(|x|)
-    return _mm512_mul_ps(x, _mm512_mask_sub_ps(share, _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_LT_OQ), one, share));
+    const __mmask16 negative = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_LT_OQ);
+    const __m512 sigmoid = _mm512_div_ps(_mm512_mask_blend_ps(negative, one, small), _mm512_add_ps(one, small));
+    return _mm512_mul_ps(x, sigmoid);
 }
 
 class Experts {
@@ -59,7 +61,7 @@ public:
         const Tensor x = runtime.input(context, 0), ranks = runtime.input(context, 1), scores = runtime.input(context, 14);
         float* y = runtime.output(context, x.dimensions);
         static thread_local Work memory;
-        Work& work = memory;
+        Work& work = memory;  // to another thread the name would be its own
         const int tokens = (int)x.rows();
         route(work, ranks.floats(), scores.floats(), tokens);
         work.inputs.reshape(tokens, width_, block_);
@@ -170,8 +172,6 @@ private:
             }
         });
     }
-
-    static __mmask16 lanes(int left) { return left >= LANES ? 0xffff : (__mmask16)((1u << left) - 1); }
 
     int chosen_, block_;
     bool is_normalized_;

@@ -21,21 +21,17 @@ public:
         dimensions.back() = outputs_;
         float* y = runtime.output(context, dimensions);
         const int rows = (int)x.rows(), inputs = (int)x.dimensions.back();
-        static thread_local Rows rounded;
-        static thread_local std::vector<int> all;
-        rounded.reshape(rows, inputs, block_);
-        for (int row = 0; row < rows; row++) rounded.put(row, x.floats() + (size_t)row * inputs);
-        while ((int)all.size() < rows) all.push_back((int)all.size());
-        const Rows& known = rounded;
-        const int* index = all.data();
+        static thread_local Work memory;
+        Work& work = memory;  // to another thread the name would be its own
+        work.rounded.reshape(rows, inputs, block_);
+        for (int row = 0; row < rows; row++) work.rounded.put(row, x.floats() + (size_t)row * inputs);
+        while ((int)work.all.size() < rows) work.all.push_back((int)work.all.size());
         runtime.in_parallel(context, panels_.count(), [&](size_t panel) {
             const int first = (int)panel * PANEL;
-            panels_.multiply((int)panel, known, index, rows, [&](int row, const __m512* sums) {
-                for (int v = 0; v < VECTORS && first + v * LANES < outputs_; v++) {
-                    const int left = outputs_ - first - v * LANES;
-                    const __mmask16 mask = left >= LANES ? 0xffff : (__mmask16)((1u << left) - 1);
-                    _mm512_mask_storeu_ps(y + (size_t)row * outputs_ + first + v * LANES, mask, sums[v]);
-                }
+            panels_.multiply((int)panel, work.rounded, work.all.data(), rows, [&](int row, const __m512* sums) {
+                float* to = y + (size_t)row * outputs_ + first;
+                for (int v = 0; v < VECTORS && first + v * LANES < outputs_; v++)
+                    _mm512_mask_storeu_ps(to + v * LANES, lanes(outputs_ - first - v * LANES), sums[v]);
             });
         });
     }
@@ -43,6 +39,11 @@ public:
     const Interface runtime;
 
 private:
+    struct Work {
+        Rows rounded;
+        std::vector<int> all;  // 0, 1, 2, ...
+    };
+
     Panels packed(const Tensor& levels, const Tensor& scales, int bits) const {
         const Blocks blocks{(int)levels.dimensions[1], block_, bits};
         const Panels panels(levels, scales, 0, outputs_, blocks, [](int n) { return n; });

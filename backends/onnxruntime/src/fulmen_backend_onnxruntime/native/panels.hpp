@@ -24,6 +24,9 @@ constexpr int PANEL = 64;  // outputs
 constexpr int VECTORS = PANEL / LANES;
 constexpr int MOST_ROWS = 3;  // of a call: sums of integers and of floats for more would not fit into the registers
 
+// The lanes of a vector that the last `left` values take.
+inline __mmask16 lanes(int left) { return left >= LANES ? 0xffff : (__mmask16)((1u << left) - 1); }
+
 // How the inputs of an output are divided, and in how many bits its weights are.
 struct Blocks {
     int count, size, bits;
@@ -72,13 +75,12 @@ private:
         for (int k = 0; k < count; k += LANES) {
             const __m512i levels = _mm512_cvtps_epi32(_mm512_mul_ps(part(x, k, count), inverse));
             sums = _mm512_add_epi32(sums, levels);
-            _mm_mask_storeu_epi8(to + k, mask(k, count), _mm512_cvtsepi32_epi8(levels));
+            _mm_mask_storeu_epi8(to + k, lanes(count - k), _mm512_cvtsepi32_epi8(levels));
         }
         sum = _mm512_reduce_add_epi32(sums);
     }
 
-    static __mmask16 mask(int k, int count) { return count - k >= LANES ? 0xffff : (__mmask16)((1u << (count - k)) - 1); }
-    static __m512 part(const float* x, int k, int count) { return _mm512_maskz_loadu_ps(mask(k, count), x + k); }
+    static __m512 part(const float* x, int k, int count) { return _mm512_maskz_loadu_ps(lanes(count - k), x + k); }
 };
 
 // A packed weight of 8 or 4 bits: levels [N / P][K / 4][P][4], of 4 bits [N / P][K / 8][P][4] with the first four inputs in the
