@@ -22,7 +22,8 @@ from onnx import TensorProto, helper
 from fulmen_backend_onnxruntime import native_operators
 from fulmen_backend_onnxruntime.backend import OnnxRuntimeBackend
 from fulmen_backend_onnxruntime.block_quantization import Bits, quantize
-from fulmen_backend_onnxruntime.native_operators import DOMAIN, OPERATORS, choose_kernels, with_native_nodes
+from fulmen_backend_onnxruntime.native_nodes import DOMAIN, with_native_nodes
+from fulmen_backend_onnxruntime.native_operators import OPERATORS, choose_kernels
 from fulmen_backend_onnxruntime.providers import CPU
 from fulmen_backend_onnxruntime.runner import OnnxRunner
 from fulmen_core import native_build
@@ -104,14 +105,18 @@ def mixture(
     return model_of(node, inputs, width, weights)
 
 
+def native_nodes(model: bytes) -> list[onnx.NodeProto]:
+    return [node for node in onnx.load_from_string(model).graph.node if node.domain == DOMAIN]
+
+
 def opened(model: bytes, threads: int = 1, *, native: bool) -> Callable[..., Array]:
     """What computes `model`, by ONNX Runtime's kernels or ours."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     if native:
         options.register_custom_ops_library(str(build_library(OPERATORS)))
-        model, count = with_native_nodes(model)
-        assert count == 1
+        model = with_native_nodes(model)
+        assert len(native_nodes(model)) == 1
     session = onnxruntime.InferenceSession(model, options, providers=[CPU])
 
     def compute(**inputs: Array) -> Array:
@@ -194,10 +199,10 @@ def test_rows_and_threads_change_no_bit() -> None:
 def test_the_graph_changes_in_the_domain_of_its_nodes_alone(quantization: Quantization, tmp_path: Path) -> None:
     made = export(LIGHTNING, 0, tmp_path, ExportOptions(quantize=quantization))
     before = (made.artefact / "model.onnx").read_bytes()
-    after, count = with_native_nodes(before)
+    after = with_native_nodes(before)
     old, new = onnx.load_from_string(before), onnx.load_from_string(after)
     moved = [node for node in new.graph.node if node.domain == DOMAIN]
-    assert len(moved) == count > LIGHTNING.num_hidden_layers
+    assert len(moved) > LIGHTNING.num_hidden_layers
     assert {node.op_type for node in moved} == {"MatMulNBits", "QMoE"}
     assert not {"MatMulNBits", "QMoE"} & {node.op_type for node in new.graph.node if node.domain != DOMAIN}
     for node in moved:
@@ -214,8 +219,8 @@ def test_what_the_kernels_do_not_compute_stays() -> None:
     shifted = onnx.load_from_string(product(rng, 8, 16, 16))
     shifted.graph.node[0].input.append("s")  # zero points
     for model in (unrounded, two_bits, shifted.SerializeToString()):
-        assert with_native_nodes(model)[1] == 0
-    assert with_native_nodes(product(rng, 8, 16, 16))[1] == 1
+        assert native_nodes(with_native_nodes(model)) == []
+    assert len(native_nodes(with_native_nodes(product(rng, 8, 16, 16)))) == 1
 
 
 @needs_native
@@ -277,16 +282,24 @@ def test_other_kernels_are_refused(asked: str, said: str) -> None:
 
 def test_another_provider_has_its_own() -> None:
     chosen = choose_kernels(None, "CUDAExecutionProvider", quantized=True)
-    assert (chosen.native, chosen.library()) == (False, None)
+    assert (chosen.native, chosen.compiled()[1]) == (False, None)
     assert "CUDAExecutionProvider" in chosen.reason
 
 
 @needs_native
-def test_a_compiler_that_fails_is_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_compiler_that_fails_leaves_onnxruntimes_unless_ours_were_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made = export(LIGHTNING, 0, tmp_path, ExportOptions(quantize="int8"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(native_build, "find_compiler", lambda: native_build.Compiler("/bin/false", "one that fails"))
+    limits = EngineLimits(1, 40, 20, threads=1)
+    runner = OnnxRunner(made.artefact, limits)
+    assert runner.choices["kernels"] == "onnxruntime"
+    assert "one that fails failed" in runner.choices["kernels_reason"]
+    assert runner.step([SequenceStep(0, 0, [1, 2])]).shape == (1, LIGHTNING.vocab_size)
     with pytest.raises(CapabilityError, match=r"one that fails failed.*kernels=onnxruntime"):
-        ALL.library()
+        OnnxRunner(made.artefact, limits, kernels="native")
 
 
 _LOAD = """

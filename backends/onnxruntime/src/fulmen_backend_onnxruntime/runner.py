@@ -55,7 +55,7 @@ class OnnxRunner(WithoutPages, WithoutAdapters):
     ) -> None:
         chosen = choose_provider(provider)
         self.manifest = manifest = read_manifest(artefact, FORMAT, Manifest, (GRAPH_FILE, DATA_FILE))
-        computing = choose_kernels(kernels, chosen.name, quantized=manifest.quantize is not None)
+        wanted_kernels = choose_kernels(kernels, chosen.name, quantized=manifest.quantize is not None)
         config = load_config(artefact)
         plan = LayerPlan.of(config)
         if not manifest.is_of(plan):
@@ -63,9 +63,8 @@ class OnnxRunner(WithoutPages, WithoutAdapters):
         self.cache = CacheSpec.of(config)
         self.limits = replace(limits, max_context=min(limits.max_context, config.max_position_embeddings))
         self.vocab_size, self._width = config.vocab_size, config.hidden_size
-        self._session: Any = open_session(
-            artefact / GRAPH_FILE, limits.threads, chosen.name, operators=computing.library()
-        )
+        computing, operators = wanted_kernels.compiled()
+        self._session: Any = open_session(artefact / GRAPH_FILE, limits.threads, chosen.name, operators=operators)
         self.choices = {
             "runner": "onnxruntime",
             "provider": chosen.name,

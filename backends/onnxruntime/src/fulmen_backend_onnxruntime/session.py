@@ -9,7 +9,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from fulmen_backend_onnxruntime.huge_pages import backing_new_memory
-from fulmen_backend_onnxruntime.native_operators import with_native_nodes
+from fulmen_backend_onnxruntime.native_nodes import with_native_nodes
 from fulmen_backend_onnxruntime.providers import CPU
 from fulmen_core.errors import CapabilityError, CorruptArtefact
 
@@ -23,7 +23,7 @@ def open_session(
         graph: the file.
         threads: of the CPU.
         provider: the full name of the one that shall compute; what it cannot, the CPU does.
-        operators: a library of operators, see `native_operators`; None: ONNX Runtime's compute everything.
+        operators: a library of operators, see `native_nodes`; None: ONNX Runtime's compute everything.
         packed: weights are packed for the kernels: to compute with them, not to look at the graph alone.
 
     Raises:
@@ -40,7 +40,7 @@ def open_session(
     if operators is not None:
         options.register_custom_ops_library(str(operators))
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(graph.parent))
-        model, _ = with_native_nodes(graph.read_bytes())
+        model = with_native_nodes(graph.read_bytes())
     remedy = "choose another with --backend-option provider=NAME, or leave it out"
     try:
         with backing_new_memory():
