@@ -2,7 +2,7 @@ r"""How much of what is labelled in a file is found, as whole spans and as overl
 
     python bench/pii.py --data pii_en.jsonl.gz --json
     python bench/pii.py --data pii_en.jsonl.gz --templates pii_templates_en.jsonl.gz --plain docs.jsonl.gz \
-        --by template --json
+        --written bench/raise_training/sentences --by template --json
 
 The file has ``{"text", "spans": [{"type", "start", "end"}], "template_id", "source"}``. Of sentences that the shipped
 tagger was trained on, the first form says nothing about others. The second trains it anew for each of five folds and
@@ -26,7 +26,14 @@ from pathlib import Path
 
 from fulmen_raise_pii.detector import make as make_pii
 from fulmen_raise_pii.names import NamesDetector, NamesSettings
-from fulmen_raise_pii.tagger.training.sentences import KINDS, Sentence, read_plain, read_sentences, read_templates
+from fulmen_raise_pii.tagger.training.sentences import (
+    KINDS,
+    Sentence,
+    read_plain,
+    read_sentences,
+    read_templates,
+    read_written,
+)
 from fulmen_raise_pii.tagger.weights import Tagger
 from fulmen_safety.detector import Detector
 from fulmen_safety.edits import plan_edits
@@ -147,7 +154,7 @@ _WAYS: dict[str, Callable[[Span, Span], bool]] = {
 
 
 def cross_validated(
-    sentences: Sequence[Sentence], templates: Sequence[str], plain: Sequence[Path], by: str
+    sentences: Sequence[Sentence], templates: Sequence[str], written: Sequence[str], plain: Sequence[Path], by: str
 ) -> Iterator[tuple[Sentence, Finder]]:
     """Yield each sentence with what finds spans without having seen it, nor its template if `by` is "template"."""
     from fulmen_raise_pii.tagger.training.train import PLAIN, SEED, fit
@@ -162,7 +169,7 @@ def cross_validated(
         held = [one for one, key in zip(sentences, keys, strict=True) if fold_of[key] == fold]
         known = [one for one, key in zip(sentences, keys, strict=True) if fold_of[key] != fold]
         left_out = {one.group for one in held} if by == "template" else ()
-        find = finder(fit(known, templates, texts, left_out=left_out))
+        find = finder(fit(known, templates, texts, left_out=left_out, written=written))
         yield from ((one, find) for one in held)
 
 
@@ -210,6 +217,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--templates", type=Path)
+    parser.add_argument("--written", type=Path, help="folder of templates written for this project")
     parser.add_argument("--plain", type=Path, nargs="*", default=[])
     parser.add_argument("--by", choices=("sentence", "template"))
     parser.add_argument("--presidio", metavar="PYTHON")
@@ -218,7 +226,10 @@ def main() -> int:
     templates = read_templates(options.templates) if options.templates else []
     sentences = read_sentences(options.data, templates)
     if options.by:
-        pairs: Iterable[tuple[Sentence, Finder]] = cross_validated(sentences, templates, options.plain, options.by)
+        written = read_written(options.written) if options.written else []
+        pairs: Iterable[tuple[Sentence, Finder]] = cross_validated(
+            sentences, templates, written, options.plain, options.by
+        )
     else:
         shipped = finder()
         pairs = ((one, shipped) for one in sentences)

@@ -12,7 +12,15 @@ import pytest
 from fulmen_raise_pii.tagger.decode import LONGEST_ISLAND, decode, forbidden, islands, runs, viterbi
 from fulmen_raise_pii.tagger.emissions import Emissions
 from fulmen_raise_pii.tagger.training.perceptron import Weights, train
-from fulmen_raise_pii.tagger.training.sentences import KINDS, filled, is_bare, labelled, parted, read_sentences
+from fulmen_raise_pii.tagger.training.sentences import (
+    KINDS,
+    filled,
+    is_bare,
+    labelled,
+    parted,
+    read_sentences,
+    read_written,
+)
 from fulmen_raise_pii.tagger.weights import Tagger, save
 from fulmen_safety import UserError
 
@@ -154,6 +162,32 @@ def test_figures_come_from_a_card_or_from_a_report_of_the_benchmark() -> None:
     assert set(read["precision"].values()) == {0.75}
     assert read["f1"]["all"] == 0.6
     assert _read_figures({"cross_validation": read}) == read
+
+
+def test_written_templates_are_read_one_a_line_and_an_empty_folder_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no templates"):
+        read_written(tmp_path)
+    (tmp_path / "b.txt").write_text("Ask {{name}}\\nin {{city}}\n\n", "utf-8")
+    (tmp_path / "a.txt").write_text("May I?\nCall {{name}}", "utf-8")
+    (tmp_path / "c.md").write_text("no template", "utf-8")
+    assert read_written(tmp_path) == ["May I?", "Call {{name}}", "Ask {{name}}\nin {{city}}"]
+
+
+def test_the_templates_that_were_written_use_slots_that_can_be_filled() -> None:
+    pytest.importorskip("faker")
+    from fulmen_raise_pii.tagger.training.name_lists import Fillers
+
+    fillers = Fillers(3)
+    written = Path(__file__).parents[3] / "bench/raise_training/sentences"
+    if not written.is_dir():
+        pytest.skip("the templates are in the repository, not in the package")
+    found: set[str] = set()
+    for template in read_written(written):
+        made = filled(template, "written", fillers.slots, fillers.rng)
+        assert "{{" not in made.text
+        assert all(made.text[start:end].strip() for start, end, _ in made.spans)
+        found.update(kind for _, _, kind in made.spans)
+    assert found == set(KINDS)
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:

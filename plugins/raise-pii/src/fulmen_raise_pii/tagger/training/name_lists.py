@@ -43,6 +43,7 @@ _FORMS = (
     "Inc", "Corporation", "Group", "Systems", "Inc.", "LLC", "Technologies", "Insurance", "Bank", "Partners", "Labs",
     "Company", "Media", "University",
 )  # fmt: skip
+_CODES = ("??-####", "#######", "??######", "?#?#-####", "INC#######", "###-#######", "??##??##")
 _LICENSES = ("#########", "?#########", "########", "?############", "#######", "####-##-####")
 
 
@@ -129,6 +130,7 @@ class Fillers:
             "zipcode": lambda: ("address", self._faker().postcode()),
             "city": lambda: ("location", self._city()),
             "country": lambda: ("location", self._english.country()),
+            "state": lambda: ("location", self._english.state()),
             "state_abbr": lambda: ("location", self._english.state_abbr()),
             "organization": lambda: ("organization", self._organization()),
             "nationality": lambda: ("nationality", self.rng.choice(self._nationalities)),
@@ -139,6 +141,8 @@ class Fillers:
             "age": lambda: ("age", str(self.rng.randint(1, 99))),
             "year": lambda: ("date", str(self.rng.randint(1950, 2024))),
             "day_of_week": lambda: ("date", self._english.day_of_week()),
+            "month": lambda: ("date", self._english.month_name()),
+            "date": lambda: ("date", self._day()),
             "date_of_birth": lambda: ("date", self._date()),
             "date_time": lambda: ("date", self._moment()),
             "phone_number": lambda: ("phone", self._faker().phone_number()),
@@ -149,6 +153,10 @@ class Fillers:
             "ip_address": lambda: ("", self._english.ipv4()),
             "ssn": lambda: ("", self._english.ssn()),
             "url": lambda: ("", self._faker().url()),
+            "number": lambda: ("", str(self.rng.randint(2, self.rng.choice((12, 100, 100_000))))),
+            "money": lambda: ("", self._money()),
+            "time": lambda: ("", self._time()),
+            "code": lambda: ("", str(self._english.bothify(self.rng.choice(_CODES))).upper()),
         }
 
     def _faker(self) -> Faker:
@@ -226,6 +234,40 @@ class Fillers:
         date = datetime.date(1930, 1, 1) + datetime.timedelta(days=self.rng.randrange(34_000))
         numeric = f"{date.month}/{date.day}/{date.year}"
         return self.rng.choice((numeric, date.isoformat(), f"{date:%d %B %Y}", f"{date:%B} {date.day}, {date.year}"))
+
+    def _day(self) -> str:
+        day = datetime.date(1950, 1, 1) + datetime.timedelta(days=self.rng.randrange(28_000))
+        forms = (
+            f"{day.day} {day:%B %Y}",
+            f"{day:%B} {day.day}, {day.year}",
+            f"{day.month}/{day.day}/{day.year}",
+            day.isoformat(),
+            f"{day:%d.%m.%Y}",
+            f"{day:%B} {day.day}",
+            f"{day.day} {day:%B}",
+            f"{day:%d/%m/%y}",
+            f"{day:%b} {day.day}, {day.year}",
+        )
+        return self.rng.choice(forms)
+
+    def _money(self) -> str:
+        amount = self.rng.choice(
+            (
+                f"{self.rng.randint(1, 9999)}",
+                f"{self.rng.randint(1, 999)}.{self.rng.randint(0, 99):02}",
+                f"{self.rng.randint(1, 999)},{self.rng.randint(0, 999):03}",
+            )
+        )
+        return self.rng.choice(("${}", "€{}", "£{}", "{} dollars", "{} EUR", "USD {}")).format(amount)
+
+    def _time(self) -> str:
+        hour, minute = self.rng.randint(0, 23), self.rng.randint(0, 59)
+        half = self.rng.choice(("am", "pm"))
+        twelve = hour % 12 + 1
+        exact = f"{twelve}:{minute:02}"
+        return self.rng.choice(
+            (f"{hour}:{minute:02}", f"{exact} {half}", f"{exact} {half.upper()}", f"{twelve} {half}", f"{twelve}{half}")
+        )
 
     def _moment(self) -> str:
         moment = datetime.datetime(1970, 1, 1) + datetime.timedelta(seconds=self.rng.randrange(1_700_000_000))

@@ -66,6 +66,17 @@ def read_templates(path: Path) -> list[str]:
     return [str(row["template"]).replace("\\n", "\n").replace("\\,", ",") for row in rows(path)]
 
 
+def read_written(folder: Path) -> list[str]:
+    """Return the templates of a folder's ``.txt`` files, one a line, with their written ``\\n`` made line ends.
+
+    Raises `UserError` if there are none.
+    """
+    lines = [line for path in sorted(folder.glob("*.txt")) for line in path.read_text("utf-8").split("\n") if line]
+    if not lines:
+        raise UserError("there are no templates", where=str(folder), remedy="name a folder of .txt files, one a line")
+    return [line.replace("\\n", "\n") for line in lines]
+
+
 def read_sentences(path: Path, templates: Sequence[str]) -> list[Sentence]:
     """Return the sentences of a file of ``{"text", "spans": [{"type", "start", "end"}], "template_id", "source"}``.
 

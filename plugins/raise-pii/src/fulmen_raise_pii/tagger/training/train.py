@@ -33,6 +33,7 @@ from fulmen_raise_pii.tagger.training.sentences import (
     read_plain,
     read_sentences,
     read_templates,
+    read_written,
 )
 from fulmen_raise_pii.tagger.weights import FILE, Tagger, save
 from fulmen_safety import UserError
@@ -43,8 +44,9 @@ HIDE = 0.15
 COST = 60
 MARGIN = 50
 SEED = 3
-FILLED = 4000  # sentences made of templates
-PLAIN = 2000  # paragraphs without personal data
+SHOWN = 6  # times that each labelled sentence is shown in an epoch: they are few beside what is made of templates
+FILLED = 8000  # sentences made of the data's templates
+PLAIN = 5000  # paragraphs without personal data
 FOLDS = 5
 
 
@@ -53,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help='JSONL of {"text","spans","template_id","source"}')
     parser.add_argument("--templates", type=Path, required=True, help='JSONL of {"template"}')
+    parser.add_argument("--written", type=Path, help="folder of .txt: more templates, one a line, each filled once")
     parser.add_argument("--plain", type=Path, nargs="*", default=[], help='JSONL of {"text"} without personal data')
     parser.add_argument("--out", type=Path, required=True, help="folder for the weights and their card")
     parser.add_argument(
@@ -64,13 +67,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     templates = read_templates(options.templates)
     sentences = read_sentences(options.data, templates)
+    written = read_written(options.written) if options.written else []
     rng = random.Random(SEED)
     plain = [one for path in options.plain for one in read_plain(path, PLAIN // len(options.plain), rng)]
     if options.measured:
         measured = _read_figures(json.loads(options.measured.read_text("utf-8")))
     else:
-        measured = _cross_validated(sentences, templates, plain)
-    tagger = fit(sentences, templates, plain, left_out=(), precision=tuple(measured["precision"][k] for k in KINDS))
+        measured = _cross_validated(sentences, templates, written, plain)
+    precision = tuple(measured["precision"][kind] for kind in KINDS)
+    tagger = fit(sentences, templates, plain, left_out=(), written=written, precision=precision)
     options.out.mkdir(parents=True, exist_ok=True)
     save(tagger, options.out / FILE)
     card = {
@@ -79,7 +84,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "model": "linear chain over hashed features, averaged structured perceptron with integer arithmetic",
         "data": {path.name: _described(path) for path in (options.data, options.templates, *options.plain)},
         "name_lists": f"Faker {version('Faker')} (MIT)",
-        "sentences": {"labelled": len(sentences), "filled": FILLED, "plain": len(plain)},
+        "sentences": {
+            "labelled": len(sentences),
+            "shown": SHOWN,
+            "filled": FILLED,
+            "written": len(written),
+            "plain": len(plain),
+        },
         "settings": {"rows": ROWS, "epochs": EPOCHS, "hide": HIDE, "cost": COST, "margin": MARGIN, "seed": SEED},
         "cross_validation": measured,
         "for": "names, addresses and the like in English text, other Latin names included",
@@ -96,9 +107,11 @@ def fit(
     plain: Sequence[Sentence],
     *,
     left_out: Iterable[str],
+    written: Sequence[str] = (),
     precision: tuple[float, ...] = (),
 ) -> Tagger:
-    """Train on labelled sentences, filled templates but those of the groups `left_out`, and plain text."""
+    """Train on labelled sentences, filled templates but those of the groups `left_out`, `written` ones, and plain
+    text."""
     listed = gazetteer()
     fillers = Fillers(SEED)
     barred = set(left_out)
@@ -110,8 +123,9 @@ def fit(
         filled(template, group, fillers.slots, fillers.rng)
         for group, template in (pool[place % len(pool)] for place in range(FILLED))
     ]
-    read = list(sentences)
-    examples = [block for one in (*read, *read, *made, *plain) for block in labelled(one) if block[0]]
+    made += [filled(template, "written", fillers.slots, fillers.rng) for template in written]
+    shown = list(sentences) * SHOWN
+    examples = [block for one in (*shown, *made, *plain) for block in labelled(one) if block[0]]
     weights = train(
         examples, listed, labels=2 * len(KINDS) + 1, rows=ROWS, epochs=EPOCHS, hide=HIDE, cost=COST, seed=SEED
     )
@@ -128,7 +142,7 @@ def found_in(tagger: Tagger, emissions: Emissions, text: str) -> set[tuple[int, 
 
 
 def _cross_validated(
-    sentences: Sequence[Sentence], templates: Sequence[str], plain: Sequence[Sentence]
+    sentences: Sequence[Sentence], templates: Sequence[str], written: Sequence[str], plain: Sequence[Sentence]
 ) -> dict[str, dict[str, float]]:
     right: Counter[str] = Counter()
     said: Counter[str] = Counter()
@@ -137,7 +151,7 @@ def _cross_validated(
     for fold in range(FOLDS):
         held = [one for one in sentences if fold_of[one.group] == fold]
         known = [one for one in sentences if fold_of[one.group] != fold]
-        tagger = fit(known, templates, plain, left_out={one.group for one in held})
+        tagger = fit(known, templates, plain, left_out={one.group for one in held}, written=written)
         emissions = Emissions(tagger.features, tagger.gazetteer)
         for one in held:
             gold = {span for span in one.spans if span[2] in KINDS}
