@@ -128,7 +128,7 @@ def _place(native: Native, compiler: Compiler, folder: Path) -> Path:
 
 def _compile(native: Native, compiler: Compiler, scratch: Path) -> Path:
     """Compile all sources at once, one process each, and link them."""
-    logger.info("compiling %s for this processor, once: seconds", native.name)
+    logger.info("compiling %s for this processor, once; it takes some seconds", native.name)
     flags = native.all_flags()
     sources = sorted(native.sources.glob("*.cpp"))
     objects = [scratch / f"{source.stem}.o" for source in sources]
