@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+import timeit
 from typing import Any
 
 import pytest
@@ -204,11 +205,8 @@ def test_prose_is_held_word_by_word_and_chinese_not_at_all(detector: PiiDetector
 def test_time_grows_with_the_text_and_not_faster(detector: PiiDetector, hard: str) -> None:
     def seconds(length: int) -> float:
         text = (hard * length)[:length]
-        began = time.process_time()
-        detector.scan(text)
-        return time.process_time() - began
+        return min(timeit.repeat(lambda: detector.scan(text), timer=time.process_time, repeat=3, number=1))
 
-    seconds(1000)
     assert seconds(80_000) < 12 * max(seconds(20_000), 0.005)
 
 
