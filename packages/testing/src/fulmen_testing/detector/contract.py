@@ -185,7 +185,8 @@ class ContractClaims(DetectorTrial):
                 found = text[finding.start : finding.end]
                 stand_in = detector.replacement(found, finding)
                 assert isinstance(stand_in, str)
-                assert found not in stand_in
+                names_its_kind = found.casefold() in finding.label.casefold()  # as a lone "E" does in "[ADDRESS]"
+                assert names_its_kind or found not in stand_in
 
     def test_strange_characters_do_not_break_it(self, info: DetectorInfo, detector: Detector) -> None:
         """Astral characters, joiners, halves of surrogates and NUL, before, behind and inside, raise nothing"""
