@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fulmen_core.guard import Finding
 from fulmen_testing.backend import BackendConformance
 from fulmen_testing.claims import claims_of, left_out
 from fulmen_testing.detector import DetectorConformance
@@ -50,6 +51,29 @@ def test_a_claim_that_is_deleted_or_replaced_is_named_and_an_xfail_with_a_reason
 @pytest.mark.parametrize("standard", STANDARDS)
 def test_a_class_that_adds_fixtures_and_tests_leaves_nothing_out(standard: type) -> None:
     assert left_out(type("More", (standard,), {"subject": object(), "test_more": object()}), standard) == []
+
+
+class FindsLetters:
+    """Finds single letters, and puts what it is told in their place."""
+
+    name = "letters"
+
+    def __init__(self, stand_in: str) -> None:
+        self._stand_in = stand_in
+
+    def scan(self, text: str) -> list[Finding]:
+        return [Finding(self.name, "privacy_pii", 1.0, place, place + 1, "address") for place in range(len(text))]
+
+    def replacement(self, found: str, finding: Finding) -> str:
+        del finding
+        return self._stand_in.format(found)
+
+
+def test_a_stand_in_reveals_what_was_found_unless_the_name_of_its_kind_has_it() -> None:
+    claim = DetectorConformance().test_what_stands_in_for_a_finding_does_not_reveal_it
+    claim(FindsLetters("[ADDRESS]"), ["E"])  # of every address it says the same
+    with pytest.raises(AssertionError):
+        claim(FindsLetters("[ADDRESS {}]"), ["Q"])
 
 
 def test_installing_the_kit_changes_no_run_of_pytest() -> None:
