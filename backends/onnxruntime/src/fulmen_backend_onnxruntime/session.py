@@ -38,11 +38,12 @@ def open_session(
         options.add_session_config_entry("session.disable_prepacking", "1")
     model: Path | bytes = graph
     if operators is not None:
-        options.register_custom_ops_library(str(operators))
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(graph.parent))
         model = with_native_nodes(graph.read_bytes())
     remedy = "choose another with --backend-option provider=NAME, or leave it out"
     try:
+        if operators is not None:
+            options.register_custom_ops_library(str(operators))
         with backing_new_memory():
             session = onnxruntime.InferenceSession(model, options, providers=[provider])
     except Exception as error:  # its exceptions share no base class of their own

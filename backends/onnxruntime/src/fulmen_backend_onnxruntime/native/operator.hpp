@@ -31,8 +31,9 @@ public:
 
     void check(ort::Status* status) const {
         if (!status) return;
+        const std::string message = api_->message_of(status);
         api_->release_status(status);
-        throw Failure("ONNX Runtime refused a call of an operator of Fulmen's");
+        throw Failure(message);
     }
 
     ort::Status* failure(const char* message) const { return api_->create_status(ort::FAILURE, message); }

@@ -27,7 +27,9 @@ constexpr int FAILURE = 1;
 // A null `Status*` says that all went well.
 struct Api {
     Status* (*create_status)(int code, const char* message);
-    void* unused_1[25];
+    void* unused_1[1];
+    const char* (*message_of)(const Status* status);
+    void* unused_3[23];
     Status* (*create_domain)(const char* name, Domain** domain);
     Status* (*add_operator)(Domain* domain, const Operator* one);
     Status* (*add_domain)(SessionOptions* options, Domain* domain);
@@ -55,6 +57,7 @@ struct Api {
 };
 
 #define FULMEN_AT(member, place) static_assert(offsetof(Api, member) == (place) * sizeof(void*), #member)
+FULMEN_AT(message_of, 2);
 FULMEN_AT(create_domain, 26);
 FULMEN_AT(add_domain, 28);
 FULMEN_AT(data_of, 51);
