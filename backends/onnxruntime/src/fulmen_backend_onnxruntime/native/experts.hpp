@@ -76,9 +76,10 @@ public:
         work.activated.reshape(tokens * chosen_, inner_, block_);
         for (int pair = 0; pair < tokens * chosen_; pair++) work.activated.put(pair, &work.hidden[(size_t)pair * inner_]);
         const int down_panels = down_[0].count();
+        const int* all = in_order(tokens * chosen_);
         runtime.in_parallel(context, (down_panels + TOGETHER - 1) / TOGETHER, [&](size_t task) {
             const int panel = (int)task * TOGETHER;
-            mix(work, panel, std::min(panel + TOGETHER, down_panels), tokens, y);
+            mix(work, all, panel, std::min(panel + TOGETHER, down_panels), tokens, y);
         });
     }
 
@@ -92,7 +93,7 @@ private:
     struct Work {
         std::vector<int> starts;  // of each expert's pairs; one more at the end
         std::vector<int> busy;    // experts that have any
-        std::vector<int> tokens, all;
+        std::vector<int> tokens;
         std::vector<float> weights;
         std::vector<int> order, picked;
         std::vector<float> picked_weights;
@@ -106,7 +107,6 @@ private:
         const int pairs = tokens * chosen_;
         for (auto* one : {&work.picked, &work.tokens}) one->resize(pairs);
         for (auto* one : {&work.picked_weights, &work.weights}) one->resize(pairs);
-        while ((int)work.all.size() < pairs) work.all.push_back((int)work.all.size());
         work.order.resize(experts_);
         work.starts.assign(experts_ + 1, 0);
         for (int t = 0; t < tokens; t++) {
@@ -154,16 +154,16 @@ private:
         });
     }
 
-    void mix(const Work& work, int panel, int end, int tokens, float* y) const {
+    void mix(const Work& work, const int* all, int panel, int end, int tokens, float* y) const {
         const int first = panel * PANEL, last = std::min(end * PANEL, width_);
         for (int t = 0; t < tokens; t++) std::fill(y + (size_t)t * width_ + first, y + (size_t)t * width_ + last, 0.0f);
         for (const int expert : work.busy)
-            for (int p = panel; p < end; p++) mix_panel(work, expert, p, y);
+            for (int p = panel; p < end; p++) mix_panel(work, all, expert, p, y);
     }
 
-    void mix_panel(const Work& work, int expert, int panel, float* y) const {
+    void mix_panel(const Work& work, const int* all, int expert, int panel, float* y) const {
         const int first = panel * PANEL, start = work.starts[expert];
-        down_[expert].multiply(panel, work.activated, &work.all[start], work.pairs_of(expert), [&](int row, const __m512* sums) {
+        down_[expert].multiply(panel, work.activated, all + start, work.pairs_of(expert), [&](int row, const __m512* sums) {
             float* to = y + (size_t)work.tokens[start + row] * width_ + first;
             const __m512 weight = _mm512_set1_ps(work.weights[start + row]);
             for (int v = 0; v < VECTORS && first + v * LANES < width_; v++, to += LANES) {

@@ -21,14 +21,14 @@ public:
         dimensions.back() = outputs_;
         float* y = runtime.output(context, dimensions);
         const int rows = (int)x.rows(), inputs = (int)x.dimensions.back();
-        static thread_local Work memory;
-        Work& work = memory;  // to another thread the name would be its own
-        work.rounded.reshape(rows, inputs, block_);
-        for (int row = 0; row < rows; row++) work.rounded.put(row, x.floats() + (size_t)row * inputs);
-        while ((int)work.all.size() < rows) work.all.push_back((int)work.all.size());
+        static thread_local Rows memory;
+        Rows& rounded = memory;  // to another thread the name would be its own
+        rounded.reshape(rows, inputs, block_);
+        for (int row = 0; row < rows; row++) rounded.put(row, x.floats() + (size_t)row * inputs);
+        const int* all = in_order(rows);
         runtime.in_parallel(context, panels_.count(), [&](size_t panel) {
             const int first = (int)panel * PANEL;
-            panels_.multiply((int)panel, work.rounded, work.all.data(), rows, [&](int row, const __m512* sums) {
+            panels_.multiply((int)panel, rounded, all, rows, [&](int row, const __m512* sums) {
                 float* to = y + (size_t)row * outputs_ + first;
                 for (int v = 0; v < VECTORS && first + v * LANES < outputs_; v++)
                     _mm512_mask_storeu_ps(to + v * LANES, lanes(outputs_ - first - v * LANES), sums[v]);
@@ -39,11 +39,6 @@ public:
     const Interface runtime;
 
 private:
-    struct Work {
-        Rows rounded;
-        std::vector<int> all;  // 0, 1, 2, ...
-    };
-
     Panels packed(const Tensor& levels, const Tensor& scales, int bits) const {
         const Blocks blocks{(int)levels.dimensions[1], block_, bits};
         const Panels panels(levels, scales, 0, outputs_, blocks, [](int n) { return n; });

@@ -97,8 +97,8 @@ private:
     const ort::Api* api_;
 };
 
-// The operator `Kernel`, which has NAME, INPUTS, REQUIRED inputs, a constructor from (Interface, info) and compute(context).
-// Its inputs may be of any type: what calls it knows.
+// The operator `Kernel`, which has NAME, INPUTS, is_required(input), a constructor from (Interface, info), `runtime` and
+// compute(context). Its inputs may be of any type: what calls it knows.
 template <class Kernel>
 const ort::Operator* operator_of() {
     static const ort::Operator made = [] {

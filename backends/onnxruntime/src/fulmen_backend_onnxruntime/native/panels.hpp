@@ -27,6 +27,13 @@ constexpr int MOST_ROWS = 3;  // of a call: sums of integers and of floats for m
 // The lanes of a vector that the last `left` values take.
 inline __mmask16 lanes(int left) { return left >= LANES ? 0xffff : (__mmask16)((1u << left) - 1); }
 
+// 0, 1, 2, ... up to `count` at least: the rows of a product that takes them as they come.
+inline const int* in_order(int count) {
+    static thread_local std::vector<int> numbers;
+    while ((int)numbers.size() < count) numbers.push_back((int)numbers.size());
+    return numbers.data();
+}
+
 // How the inputs of an output are divided, and in how many bits its weights are.
 struct Blocks {
     int count, size, bits;
