@@ -33,6 +33,7 @@ from fulmen_raise_pii.tagger.training.sentences import (
     read_sentences,
     read_templates,
     read_written,
+    written_files,
 )
 from fulmen_raise_pii.tagger.weights import Tagger
 from fulmen_safety.detector import Detector
@@ -226,7 +227,7 @@ def main() -> int:
     templates = read_templates(options.templates) if options.templates else []
     sentences = read_sentences(options.data, templates)
     if options.by:
-        written = read_written(options.written) if options.written else []
+        written = read_written(written_files(options.written)) if options.written else []
         pairs: Iterable[tuple[Sentence, Finder]] = cross_validated(
             sentences, templates, written, options.plain, options.by
         )

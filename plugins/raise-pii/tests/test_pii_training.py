@@ -20,6 +20,7 @@ from fulmen_raise_pii.tagger.training.sentences import (
     parted,
     read_sentences,
     read_written,
+    written_files,
 )
 from fulmen_raise_pii.tagger.weights import Tagger, save
 from fulmen_safety import UserError
@@ -166,11 +167,11 @@ def test_figures_come_from_a_card_or_from_a_report_of_the_benchmark() -> None:
 
 def test_written_templates_are_read_one_a_line_and_an_empty_folder_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no templates"):
-        read_written(tmp_path)
+        written_files(tmp_path)
     (tmp_path / "b.txt").write_text("Ask {{name}}\\nin {{city}}\n\n", "utf-8")
     (tmp_path / "a.txt").write_text("May I?\nCall {{name}}", "utf-8")
     (tmp_path / "c.md").write_text("no template", "utf-8")
-    assert read_written(tmp_path) == ["May I?", "Call {{name}}", "Ask {{name}}\nin {{city}}"]
+    assert read_written(written_files(tmp_path)) == ["May I?", "Call {{name}}", "Ask {{name}}\nin {{city}}"]
 
 
 def test_the_templates_that_were_written_use_slots_that_can_be_filled() -> None:
@@ -182,7 +183,7 @@ def test_the_templates_that_were_written_use_slots_that_can_be_filled() -> None:
     if not written.is_dir():
         pytest.skip("the templates are in the repository, not in the package")
     found: set[str] = set()
-    for template in read_written(written):
+    for template in read_written(written_files(written)):
         made = filled(template, "written", fillers.slots, fillers.rng)
         assert "{{" not in made.text
         assert all(made.text[start:end].strip() for start, end, _ in made.spans)

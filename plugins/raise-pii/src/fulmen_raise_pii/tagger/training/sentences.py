@@ -66,14 +66,17 @@ def read_templates(path: Path) -> list[str]:
     return [str(row["template"]).replace("\\n", "\n").replace("\\,", ",") for row in rows(path)]
 
 
-def read_written(folder: Path) -> list[str]:
-    """Return the templates of a folder's ``.txt`` files, one a line, with their written ``\\n`` made line ends.
-
-    Raises `UserError` if there are none.
-    """
-    lines = [line for path in sorted(folder.glob("*.txt")) for line in path.read_text("utf-8").split("\n") if line]
-    if not lines:
+def written_files(folder: Path) -> list[Path]:
+    """Return the ``.txt`` files of a folder of templates, in order. Raises `UserError` if there are none."""
+    found = sorted(folder.glob("*.txt"))
+    if not found:
         raise UserError("there are no templates", where=str(folder), remedy="name a folder of .txt files, one a line")
+    return found
+
+
+def read_written(files: Iterable[Path]) -> list[str]:
+    """Return the templates of files, one a line, with their written ``\\n`` made line ends."""
+    lines = (line for path in files for line in path.read_text("utf-8").split("\n") if line)
     return [line.replace("\\n", "\n") for line in lines]
 
 

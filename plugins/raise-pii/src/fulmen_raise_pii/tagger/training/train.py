@@ -34,6 +34,7 @@ from fulmen_raise_pii.tagger.training.sentences import (
     read_sentences,
     read_templates,
     read_written,
+    written_files,
 )
 from fulmen_raise_pii.tagger.weights import FILE, Tagger, save
 from fulmen_safety import UserError
@@ -67,7 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     templates = read_templates(options.templates)
     sentences = read_sentences(options.data, templates)
-    written = read_written(options.written) if options.written else []
+    own = written_files(options.written) if options.written else []
+    written = read_written(own)
     rng = random.Random(SEED)
     plain = [one for path in options.plain for one in read_plain(path, PLAIN // len(options.plain), rng)]
     if options.measured:
@@ -82,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "file": FILE,
         "sha256": hashlib.sha256((options.out / FILE).read_bytes()).hexdigest(),
         "model": "linear chain over hashed features, averaged structured perceptron with integer arithmetic",
-        "data": {path.name: _described(path) for path in (options.data, options.templates, *options.plain)},
+        "data": {path.name: _described(path) for path in (options.data, options.templates, *own, *options.plain)},
         "name_lists": f"Faker {version('Faker')} (MIT)",
         "sentences": {
             "labelled": len(sentences),
@@ -195,4 +197,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except UserError as error:
-        sys.exit(str(error))
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)
