@@ -196,6 +196,21 @@ def test_a_missing_file_is_told(tmp_path: Path) -> None:
         read_sentences(tmp_path / "none.jsonl", [])
 
 
+def test_nothing_that_fills_a_slot_depends_on_the_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("faker")
+    from faker.providers.date_time import Provider
+
+    from fulmen_raise_pii.tagger.training.name_lists import Fillers
+
+    def asked(value: object) -> int:
+        pytest.fail("it draws from what has been until now, so that another day gives other weights")
+
+    monkeypatch.setattr(Provider, "_parse_end_datetime", asked)
+    for fill in Fillers(3).slots.values():
+        for _ in range(100):
+            fill()
+
+
 def test_what_fills_the_slots_is_the_same_in_every_process() -> None:
     pytest.importorskip("faker")
     script = (

@@ -112,7 +112,7 @@ class Fillers:
         self._fakers = [Faker(locale) for locale in LOCALES]
         for place, faker in enumerate(self._fakers):
             faker.seed_instance(seed * 1000 + place)
-        self._english = self._fakers[0]
+        self._english = self._fakers[0]  # but for days and months, which it draws from what has been until now
         self._italian = sorted(_provider("address", "it_IT").cities)  # type: ignore[attr-defined]
         self._nationalities = nationalities()
         self.slots: dict[str, Callable[[], tuple[str, str]]] = {
@@ -140,8 +140,8 @@ class Fillers:
             **dict.fromkeys(("prefix", "prefix_male", "prefix_female"), self._title),
             "age": lambda: ("age", str(self.rng.randint(1, 99))),
             "year": lambda: ("date", str(self.rng.randint(1950, 2024))),
-            "day_of_week": lambda: ("date", self._english.day_of_week()),
-            "month": lambda: ("date", self._english.month_name()),
+            "day_of_week": lambda: ("date", self.rng.choice(_DAYS.split()[:7]).capitalize()),
+            "month": lambda: ("date", self.rng.choice(_MONTHS.split()[:12]).capitalize()),
             "date": lambda: ("date", self._day()),
             "date_of_birth": lambda: ("date", self._date()),
             "date_time": lambda: ("date", self._moment()),
